@@ -1,0 +1,67 @@
+# Needs Python >= 3.11, git and make; everything else goes into .venv, nothing is installed outside it.
+# Another Python: make quickstart PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+INPUTS := $(VENV)/.made pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help quickstart test slow gpu lint format clean distclean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+quickstart: $(VENV)/.runtime  ## train a small network, ask it questions, leave pictures in runs/quickstart
+	$(BIN)/python -m progressive_attention quickstart --out runs/quickstart
+
+test: lint  ## style, types and the fast tests: what guards main
+	$(PYTEST) -m "not slow and not gpu" --timeout 300
+
+slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measured
+	$(PYTEST) -m slow
+
+gpu: $(VENV)/.dev  ## the tests that need a CUDA device
+	$(PYTEST) -m gpu
+
+lint: $(VENV)/.dev  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python src
+
+format: $(VENV)/.dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## caches and build products; keeps .venv and runs
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and .venv too
+	rm -rf $(VENV)
+
+# Stamps: a second run is instant; a change of pyproject.toml or constraints.txt installs again.
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "error: no '$(PYTHON)' here; name a Python >= 3.11: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: needs Python >= 3.11, got $$("$(PYTHON)" --version 2>&1);" \
+	    "name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments (its ensurepip or venv module is missing);" \
+	    "on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(INPUTS)
+	@echo "Installing into $(VENV): a minute or two; on Linux about 6 GB, most of it PyTorch's CUDA libraries."
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(INPUTS)
+	@echo "Installing into $(VENV): a minute or two; on Linux about 6 GB, most of it PyTorch's CUDA libraries."
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/.runtime $@

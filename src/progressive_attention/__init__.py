@@ -1,0 +1,67 @@
+"""Progressive attention for visual attribute prediction.
+
+Ask an image a question about one object; get the attribute and the attention that led to it, layer by layer.
+Public names are imported on first use, so that ``import progressive_attention`` alone costs no ``import torch``.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from progressive_attention.config import ModelConfig, Recipe
+    from progressive_attention.data.sources import load_questions
+    from progressive_attention.evaluation import evaluate
+    from progressive_attention.models import Prediction, ProgressiveAttentionNetwork, build_model
+    from progressive_attention.predictor import Answer, Predictor
+    from progressive_attention.receptive_field import Geometry, pixel_maps
+    from progressive_attention.training import fit
+
+    __version__: str
+
+HOMES = {  # public name -> the module it lives in
+    "Answer": "predictor",
+    "Geometry": "receptive_field",
+    "ModelConfig": "config",
+    "Prediction": "models",
+    "Predictor": "predictor",
+    "ProgressiveAttentionNetwork": "models",
+    "Recipe": "config",
+    "build_model": "models",
+    "evaluate": "evaluation",
+    "fit": "training",
+    "load_questions": "data.sources",
+    "pixel_maps": "receptive_field",
+}
+
+__all__ = [
+    "Answer",
+    "Geometry",
+    "ModelConfig",
+    "Prediction",
+    "Predictor",
+    "ProgressiveAttentionNetwork",
+    "Recipe",
+    "__version__",
+    "build_model",
+    "evaluate",
+    "fit",
+    "load_questions",
+    "pixel_maps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562) and keep it."""
+    if name == "__version__":
+        value = version("progressive-attention")
+    elif name in HOMES:
+        value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it exports {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

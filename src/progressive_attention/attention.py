@@ -1,0 +1,83 @@
+"""The papers' equations, one short function each.
+
+Legend: N images or rows, M rows (one row = one question about one image), C channels, H x W cells, A attributes.
+Equation numbers are those of the 2018 paper (PAN); shapes are channels-first.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def gate(score: Tensor) -> Tensor:
+    """Pass or block each location by itself: (M, H, W) -> (M, H, W) in (0, 1). Eq. (2), l < L."""
+    return score.sigmoid()
+
+
+def spatial_softmax(score: Tensor) -> Tensor:
+    """Choose among all locations: (M, H, W) -> (M, H, W), each map sums to one. Eq. (2), l = L."""
+    return score.flatten(-2).softmax(-1).view_as(score)
+
+
+def attend(features: Tensor, attention: Tensor) -> Tensor:
+    """Attended features, attention times features: (M, C, H, W), (M, H, W) -> (M, C, H, W). Eq. (1)."""
+    return features * attention.unsqueeze(1).to(features.dtype)
+
+
+def soft_pool(attended: Tensor, reduction: str = "sum") -> Tensor:
+    """Attended feature: (M, C, H, W) -> (M, C, 1, 1). Eq. (4) sums; the 2016 code takes the ``"mean"``."""
+    pooled = attended.sum((-2, -1), keepdim=True)
+    return pooled if reduction == "sum" else pooled / (attended.shape[-2] * attended.shape[-1])
+
+
+def marginalise(log_prob: Tensor, score: Tensor) -> Tensor:
+    """Answer of hard attention, every location weighed by its probability: eq. (6) in log space.
+
+    (M, A, H, W) log-probabilities of the answers at each location, eq. (5), and (M, H, W) scores -> (M, A).
+    """
+    log_alpha = score.flatten(-2).log_softmax(-1)
+    return (log_prob.flatten(-2) + log_alpha.unsqueeze(1)).logsumexp(-1)
+
+
+class AskEachQuestion(torch.autograd.Function):
+    """``shared[image]`` for sorted ``image``: hand an image's features to each of its questions.
+
+    Indexing does the same; its backward adds row by row in one thread, this one sums each image's rows at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, shared: Tensor, image: Tensor) -> Tensor:
+        ctx.counts = torch.bincount(image, minlength=len(shared)).tolist()
+        # Channels last on both ways: index_select would return, and the next convolution convert, another layout.
+        return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grad_outputs
+        rows = grad.permute(0, 2, 3, 1).split(ctx.counts)
+        return torch.stack([row.sum(0) for row in rows]).permute(0, 3, 1, 2), None
+
+
+class AttentionScorer(nn.Module):
+    """g_att of eqs. (2) and (7): a two-layer perceptron on [local context, query], giving one score a location.
+
+    Seen over a whole map, its first layer on a (2δ+1)² neighbourhood is a convolution, and on a one-hot query the
+    choice of a bias vector; so the part that reads the image is the same for all questions about it.
+    """
+
+    def __init__(self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0) -> None:
+        super().__init__()
+        # No bias here: each query brings its own.
+        self.context = nn.Conv2d(channels, hidden, 2 * radius + 1, padding=radius, bias=False)
+        self.query = nn.Embedding(num_queries, hidden)
+        self.score = nn.Conv2d(hidden, 1, 1)
+        nn.init.normal_(self.query.weight, std=0.1)
+
+    def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
+        """(M, C, H, W), query ids (M,) -> score (M, H, W); with ``image`` (M,) the features are those of N images."""
+        hidden = self.context(features)
+        if image is not None:
+            hidden = AskEachQuestion.apply(hidden, image)
+        hidden = hidden + self.query(query).to(hidden.dtype)[..., None, None]
+        return self.score(hidden.relu()).squeeze(1)

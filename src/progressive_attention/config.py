@@ -1,0 +1,116 @@
+"""Every choice a run can make, as frozen dataclasses that check themselves.
+
+Two *protocols* fix data and network (``paper``: the 2018 text; ``authors``: what the released code of 2016 does),
+and three *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``). Any protocol goes with any recipe.
+docs/protocols.md tells each difference and its source.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+STYLES = ("mref", "mdist", "mbg")
+PROTOCOLS = ("paper", "authors")
+SPLITS = ("train", "validation", "test")
+MODELS: dict[str, dict[str, Any]] = {
+    "pan-soft": {"pooling": "soft"},
+    "pan-hard": {"pooling": "hard"},
+    "pan-soft-ctx": {"pooling": "soft", "radius": 1},
+    "pan-hard-ctx": {"pooling": "hard", "radius": 1},
+    "san": {"pooling": "soft", "last_only": True},
+    "han": {"pooling": "hard", "last_only": True},
+}
+
+
+def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> str:
+    """Return ``value`` if it is known; raises ValueError naming what is."""
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+    return value
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One ProgressiveAttentionNetwork, complete: ``build`` needs nothing else.
+
+    ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
+    the softmax chooses. ``radius`` is δ of the local context, 0 for none, and never applies to the last layer.
+    ``soft_reduction`` is eq. (4)'s ``"sum"``, or the 2016 code's ``"mean"`` over the last map.
+    """
+
+    num_queries: int
+    num_attributes: int
+    attend_at: tuple[int | str, ...] = (0, 1, 2, 3)
+    pooling: Literal["soft", "hard"] = "hard"
+    radius: int = 0
+    hidden: int = 32
+    dropout: float = 0.5
+    soft_reduction: Literal["sum", "mean"] = "sum"
+    backbone: str = "conv-stack"
+    image_size: int = 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attend_at", tuple(self.attend_at))  # JSON gives a list back
+        for name in ("num_queries", "num_attributes", "hidden", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.radius < 0:
+            raise ValueError(f"radius must be >= 0, got {self.radius}; 0 means no local context")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not self.attend_at:
+            raise ValueError("attend_at is empty; name at least one stage of the backbone, e.g. (3,)")
+        one_of("pooling", self.pooling, ("soft", "hard"))
+        one_of("soft_reduction", self.soft_reduction, ("sum", "mean"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser, schedule and questions per batch; knows nothing of the network it trains.
+
+    ``batch`` counts images; with ``queries="all"`` every digit of an image is asked in the same step, with ``"one"``
+    one question an image, with ``"rows"`` each question is an example of its own (as in the 2016 code).
+    ``schedule``: ``one-cycle`` over all epochs, or ``step``: the rate is multiplied by ``decay`` at epoch
+    ``decay_start`` (counted from 0) and every ``decay_every`` epochs after.
+    """
+
+    name: str
+    optimizer: Literal["rmsprop", "adamw"]
+    learning_rate: float
+    schedule: Literal["one-cycle", "step"]
+    epochs: int
+    batch: int
+    queries: Literal["one", "all", "rows"]
+    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 = never
+    decay: float = 1.0
+    decay_start: int = 0
+    decay_every: int = 1
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    bf16: bool = False  # used only where the device has fast bfloat16 arithmetic
+
+    def __post_init__(self) -> None:
+        one_of("optimizer", self.optimizer, ("rmsprop", "adamw"))
+        one_of("schedule", self.schedule, ("one-cycle", "step"))
+        one_of("queries", self.queries, ("one", "all", "rows"))
+        for name in ("learning_rate", "epochs", "batch", "clip", "decay_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+
+    def with_changes(self, **changes: Any) -> "Recipe":
+        """The same recipe with those fields that are not None replaced."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+RECIPES: dict[str, Recipe] = {
+    # 2018 text, section 4.1: RMSprop until no improvement for 50 epochs, rate x 0.9 every 30 epochs after the 50th.
+    # The text gives no batch size; 200 is the 2016 code's.
+    "paper": Recipe("paper", "rmsprop", 0.003, "step", 300, 200, "one", 50, 0.9, 80, 30),
+    # 2016 code: rate / 1.5 at epoch 31 and every 12 epochs after.
+    "authors": Recipe("authors", "rmsprop", 0.003, "step", 300, 200, "rows", 50, 1 / 1.5, 31, 12),
+    "fast": Recipe("fast", "adamw", 5e-3, "one-cycle", 6, 50, "all", weight_decay=0.01, bf16=True),
+}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON-able values."""
+    return asdict(config)

@@ -1,0 +1,116 @@
+"""Background photographs for MBG: the embedded pack, or any folder of the user's.
+
+Legend: H x W pixels; a photograph is (H, W, 3) uint8 RGB in its own resolution.
+"""
+
+import json
+import warnings
+from collections import Counter
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from progressive_attention.config import PROTOCOLS, SPLITS, one_of
+
+PACK = Path(__file__).parent.parent / "assets" / "backgrounds"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+CACHE_BYTES = 256 * 2**20
+
+
+class Photographs:
+    """The photographs of one split: ``paths``, ``sizes`` (height, width), ``fingerprint``, ``load(i)``.
+
+    The embedded pack is split by its splits.json; a user's folder (read recursively) by the sha256 of each relative
+    path, about 60/20/20, so adding a photograph moves no other. Protocol ``authors`` uses all of them for every
+    split. Photographs smaller than ``side``, unreadable ones and decompression bombs are skipped with a warning.
+    They are never resized: crops of very large ones show little, and take long to decode.
+    The fingerprint hashes names and contents of the pack; of a user's folder names, sizes and modification times.
+    """
+
+    def __init__(self, split: str, protocol: str = "paper", folder: Path | None = None, side: int = 100) -> None:
+        one_of("split", split, SPLITS)
+        one_of("protocol", protocol, PROTOCOLS)
+        root = PACK if folder is None else Path(folder).expanduser()
+        found = scan(root, side)
+        if folder is None:
+            named = json.loads((root / "splits.json").read_text(encoding="utf-8"))
+            split_of = {name: part for part, names in named.items() for name in names}
+        else:
+            split_of = {name: hashed_split(name) for name in found}
+        members = {part: [name for name in found if split_of.get(name) == part] for part in SPLITS}
+        if protocol == "authors":
+            members[split] = list(found)
+        elif empty := [part for part in SPLITS if not members[part]]:
+            raise ValueError(
+                f"{root}: expected photographs for every split, got {len(found)} in all and none for "
+                f"{', '.join(empty)}; add photographs (they are split by name, about 60/20/20)"
+            )
+        self.paths = [root / name for name in members[split]]
+        self.sizes = [found[name] for name in members[split]]
+        self.fingerprint = fingerprint(root, members[split], contents=folder is None)
+        largest = max(3 * height * width for height, width in self.sizes)
+        self.load = lru_cache(maxsize=max(1, CACHE_BYTES // largest))(self._load)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _load(self, i: int) -> np.ndarray:
+        """Photograph i, (H, W, 3) uint8; orientation tags are ignored, so H and W are those of the header."""
+        try:
+            with Image.open(self.paths[i]) as image:
+                return np.asarray(image.convert("RGB"))
+        except Exception as error:
+            raise ValueError(
+                f"{self.paths[i]}: expected a whole image, got {error!r}; replace it or remove it"
+            ) from error
+
+
+def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
+    """Usable photographs below a folder: relative posix path -> (height, width), sorted; reads only headers."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: expected a folder of photographs, got no such folder; check --backgrounds")
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not names:
+        raise ValueError(f"{root}: expected photographs ({', '.join(SUFFIXES)}), got none; check --backgrounds")
+    usable: dict[str, tuple[int, int]] = {}
+    skipped: Counter[str] = Counter()
+    for name in names:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(root / name) as image:
+                    width, height = image.size
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            skipped[f"above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels"] += 1
+        except Exception:  # a broken header can raise nearly anything
+            skipped["unreadable"] += 1
+        else:
+            if min(width, height) < side:
+                skipped[f"smaller than {side} x {side} pixels"] += 1
+            else:
+                usable[name] = height, width
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    if not usable:
+        raise ValueError(f"{root}: expected photographs of at least {side} x {side} pixels, got {reasons}; add larger")
+    if skipped:
+        warnings.warn(f"{root}: skipped {reasons}; {len(usable)} photographs left", stacklevel=3)
+    return usable
+
+
+def hashed_split(name: str) -> str:
+    """Split of a user's photograph, from its relative path alone."""
+    share = int(sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+    return SPLITS[(share >= 0.6) + (share >= 0.8)]
+
+
+def fingerprint(root: Path, names: list[str], contents: bool) -> str:
+    """sha256 over the photographs' names and either their contents or their sizes and modification times."""
+    digest = sha256()
+    for name in names:
+        stat = (root / name).stat()
+        state = sha256((root / name).read_bytes()).digest() if contents else f"{stat.st_size} {stat.st_mtime_ns}"
+        digest.update(repr((name, state)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Pure metrics, one value per example; averaging happens once, in evaluation."""

@@ -1,0 +1,30 @@
+"""How well attention lies on its target: pure functions, one value an example; averaging happens once, elsewhere.
+
+Legend: R examples, H x W pixels.
+"""
+
+import numpy as np
+
+
+def true_positive_ratio(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Attention inside the target over all attention (PAN, section 4.1): (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1].
+
+    NaN for an empty mask (there is nothing to hit) and for a map of zeros (there is no attention); leave both out of
+    means. Elsewhere known as energy pointing game, or relevance mass accuracy.
+    """
+    if attention.shape != mask.shape:
+        raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
+    total = attention.sum((-2, -1))
+    inside = np.where(mask, attention, 0).sum((-2, -1))
+    known = mask.any((-2, -1)) & (total > 0)
+    return np.divide(inside, total, out=np.full(total.shape, np.nan), where=known)
+
+
+def wilson_interval(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """95 % interval of a share, in [0, 1]; (0, 1) for no examples. Wilson, 1927."""
+    if count == 0:
+        return 0.0, 1.0
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

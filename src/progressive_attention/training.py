@@ -1,0 +1,243 @@
+"""Train any network that answers questions about images; this file knows nothing of attention.
+
+A run is a folder: log.jsonl, checkpoint.safetensors to go on from, and the best epoch's weights.safetensors and
+config.json. Every step is a function of (state, seed, step number), so a killed run goes on exactly.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from progressive_attention import weights
+from progressive_attention.config import Recipe
+from progressive_attention.data.questions import QuestionSet, make_batch
+from progressive_attention.files import read_json, replacing, write_text
+from progressive_attention.inference import accuracy, as_tensor, keep_freed_memory, precision
+
+SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch: what a kill may cost
+
+
+@dataclass
+class State:
+    """Where a run stands, beside weights and optimiser; ``epochs`` are the log's records."""
+
+    step: int = 0
+    epoch_loss: float = 0.0  # summed over the steps of the running epoch
+    epoch_seconds: float = 0.0
+    best_accuracy: float = -1.0
+    best_epoch: int = -1
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher may show; ``record`` is the log's line when an epoch has just ended."""
+
+    step: int
+    steps: int
+    epoch: int  # counted from 1
+    loss: float  # mean over this epoch so far
+    questions: int  # asked in this step
+    record: dict[str, Any] | None = None
+
+
+def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the asked rows: log-probabilities (B, K, A), attribute ids (B, K), -1 = none."""
+    return nn.functional.nll_loss(logit.float().flatten(0, 1), attribute.flatten(), ignore_index=-1)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine."""
+    if recipe.schedule == "step":
+        late = step // steps_per_epoch - recipe.decay_start
+        return recipe.learning_rate * (recipe.decay ** (late // recipe.decay_every + 1) if late >= 0 else 1.0)
+    at = (step + 1) / steps
+    if at < 0.2:
+        return recipe.learning_rate * at / 0.2
+    return recipe.learning_rate * (1 + math.cos(math.pi * (at - 0.2) / 0.8)) / 2
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """The recipe's optimiser; its rate is set at every step."""
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+
+
+def questions_in_epoch(questions: QuestionSet, recipe: Recipe, seed: int, epoch: int) -> list[list[np.ndarray]]:
+    """The epoch's batches as groups of rows, shuffled by (seed, epoch); sizes differ by one at most.
+
+    A last batch of one lone question would break batch norm, so the remainder is spread instead.
+    """
+    groups = questions.groups(together=recipe.queries == "all")
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(groups))
+    return [[groups[i] for i in part] for part in np.array_split(order, math.ceil(len(groups) / recipe.batch))]
+
+
+def training(
+    model: nn.Module,
+    train: QuestionSet,
+    validation: QuestionSet,
+    recipe: Recipe,
+    out: Path,
+    about: dict[str, Any],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    loss: Callable[[Tensor, Tensor], Tensor] = answer_loss,
+) -> Iterator[Progress]:
+    """Train step by step, yielding after each; ``fit`` runs it to the end.
+
+    ``about`` goes into config.json (see ``weights.describe``). If ``out`` holds a checkpoint of the same run, it goes
+    on from there; of another run: ValueError. ValueError too when the loss is no longer finite.
+    """
+    device = torch.device(device)
+    keep_freed_memory()
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(recipe, model.parameters())
+    per_epoch = math.ceil(len(train.groups(together=recipe.queries == "all")) / recipe.batch)
+    steps = per_epoch * recipe.epochs
+    identity = json.dumps([asdict(recipe), seed, train.name, len(train), about.get("model")], sort_keys=True)
+    state = restore(out, model, optimizer, identity)
+    about = {**about, "recipe": asdict(recipe), "seed": seed}
+    saved = time.monotonic()
+    while state.step < steps and not state.stopped:
+        epoch, first = divmod(state.step, per_epoch)
+        plan = questions_in_epoch(train, recipe, seed, epoch)
+        for groups in plan[first:]:
+            started = time.monotonic()
+            model.train()
+            torch.manual_seed(
+                seed * 1_000_003 + state.step
+            )  # dropout: set at each step, so that resuming needs no state
+            batch = make_batch(train, groups)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, state.step, steps, per_epoch)
+            with precision(device, recipe.bf16):
+                prediction = model(as_tensor(batch.images, device), torch.from_numpy(batch.query).to(device))
+            value = loss(prediction.logit, torch.from_numpy(batch.attribute).to(device))
+            optimizer.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            state.epoch_loss += finite(value, state.step, out)
+            optimizer.step()
+            state.step += 1
+            state.epoch_seconds += time.monotonic() - started
+            done = (state.step - 1) % per_epoch + 1
+            if done == per_epoch:
+                break
+            if time.monotonic() - saved > SAVE_EVERY:
+                save_checkpoint(out, model, optimizer, state, identity)
+                saved = time.monotonic()
+            yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, int((batch.query >= 0).sum()))
+        record = end_epoch(model, validation, recipe, out, about, state, epoch, per_epoch, device)
+        save_checkpoint(out, model, optimizer, state, identity)
+        saved = time.monotonic()
+        yield Progress(state.step, steps, epoch + 1, record["loss"], int((batch.query >= 0).sum()), record)
+
+
+def fit(*args: Any, watch: Callable[[Progress], None] | None = None, **kwargs: Any) -> dict[str, Any]:
+    """``training`` to its end, telling ``watch`` after each step; returns the best epoch's config.json."""
+    for progress in training(*args, **kwargs):
+        if watch:
+            watch(progress)
+    out = kwargs.get("out") or args[4]
+    return read_json(Path(out) / "config.json")
+
+
+def end_epoch(
+    model: nn.Module,
+    validation: QuestionSet,
+    recipe: Recipe,
+    out: Path,
+    about: dict[str, Any],
+    state: State,
+    epoch: int,
+    per_epoch: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Validate, keep the weights if they are the best so far, log, and decide whether to stop."""
+    started = time.monotonic()
+    score = accuracy(model, validation, device, bf16=recipe.bf16)
+    record = {
+        "epoch": epoch + 1,
+        "step": state.step,
+        "loss": state.epoch_loss / per_epoch,
+        "validation_accuracy": score,
+        "train_seconds": round(state.epoch_seconds, 3),
+        "validation_seconds": round(time.monotonic() - started, 3),
+    }
+    if score > state.best_accuracy:
+        state.best_accuracy, state.best_epoch = score, epoch
+        weights.save(out, model.state_dict(), {**about, "best": record})
+    state.stopped = 0 < recipe.patience <= epoch - state.best_epoch
+    state.epoch_loss = state.epoch_seconds = 0.0
+    log = out / "log.jsonl"
+    kept = [line for line in read_log(log) if line["epoch"] <= epoch]  # a kill may come between log and checkpoint
+    write_text(log, "".join(json.dumps(line) + "\n" for line in [*kept, record]))
+    return record
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a run so far, in order; empty if there is no log."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def finite(value: Tensor, step: int, out: Path) -> float:
+    """The loss as a number; raises ValueError before a bad step reaches the weights."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(
+            f"the loss is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
+            f"What was saved before in {out} is unharmed"
+        )
+    return number
+
+
+def save_checkpoint(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, identity: str) -> None:
+    """One file with weights, optimiser state and counters, so that it can't be half new."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
+    with replacing(out / "checkpoint.safetensors") as temporary:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            {"state": json.dumps(asdict(state)), "run": identity},
+        )
+
+
+def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> State:
+    """Load the checkpoint in ``out`` if there is one; raises ValueError if it is broken or of another run."""
+    path = out / "checkpoint.safetensors"
+    if not path.exists():
+        return State()
+    try:
+        with safe_open(path, "pt") as file:
+            notes = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
+    if notes.get("run") != identity:
+        raise ValueError(
+            f"{out} holds another run: {notes.get('run')}, now asked: {identity}; choose another --out, or delete it"
+        )
+    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        for key, tensor in tensors.items():
+            if key.startswith(prefix):
+                like = parameter if tensor.shape == parameter.shape else tensor
+                value = tensor.to(parameter.device)
+                optimizer.state[parameter][key[len(prefix) :]] = torch.empty_like(like, dtype=tensor.dtype).copy_(value)
+    return State(**json.loads(notes["state"]))

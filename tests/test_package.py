@@ -1,0 +1,237 @@
+"""The package as a whole: one version, every photograph credited, data flowing one way, files of a readable size."""
+
+import ast
+import csv
+import graphlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import progressive_attention
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "progressive_attention"
+SOURCE = ROOT / "src" / PACKAGE
+BACKGROUNDS = SOURCE / "assets" / "backgrounds"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Data flows one way: a module imports only from lines above its own, or from its own line. Place a new module here.
+LAYERS = (
+    ("config",),
+    ("files",),
+    ("data",),
+    ("attention", "backbones", "spatial_transformer"),
+    ("models",),
+    ("receptive_field",),
+    ("metrics",),
+    ("inference", "weights"),
+    ("training",),
+    ("evaluation",),
+    ("plots",),
+    ("report",),
+    ("predictor",),
+    ("experiments", "reproduce", "bench", "export", "serve", "quickstart"),
+    ("cli",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ENTRANCES = ("__init__", "__main__")  # the package's own front doors; they stand above every layer
+
+
+def source_files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """src/progressive_attention/data/scenes.py -> data.scenes, data/__init__.py -> data."""
+    name = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imported_modules(code: str, name: str, is_package: bool, modules: set[str]) -> set[str]:
+    """The modules of ours that the code of module ``name`` imports, type-checking imports included."""
+    package = f"{PACKAGE}.{name}" if is_package else f"{PACKAGE}.{name}".rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                whole = f"{origin}.{alias.name}"
+                is_module = whole.removeprefix(f"{PACKAGE}.") in modules
+                found.add(whole if is_module or origin == PACKAGE else origin)
+    ours = {found_name.removeprefix(f"{PACKAGE}.") for found_name in found if found_name.startswith(f"{PACKAGE}.")}
+    return ours - {"__version__"}
+
+
+def import_graph() -> dict[str, set[str]]:
+    paths = {module_name(path): path for path in source_files()}
+    inner = {name: path for name, path in paths.items() if name not in ENTRANCES}
+    return {
+        name: imported_modules(path.read_text(encoding="utf-8"), name, path.name == "__init__.py", set(inner))
+        for name, path in inner.items()
+    }
+
+
+def attribution() -> list[dict[str, str]]:
+    with open(BACKGROUNDS / "ATTRIBUTION.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_version_everywhere():
+    version = PROJECT["version"]
+    assert importlib.metadata.version("progressive-attention") == version
+    assert progressive_attention.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_import_costs_no_torch():
+    code = f"import sys, {PACKAGE}; print(sorted({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_agree():
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    for_type_checkers = {
+        alias.name: node.module.removeprefix(f"{PACKAGE}.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}.")
+        for alias in node.names
+    }
+    assert for_type_checkers == progressive_attention.HOMES
+    assert set(progressive_attention.__all__) == {*progressive_attention.HOMES, "__version__"}
+
+
+@pytest.mark.parametrize(("name", "home"), progressive_attention.HOMES.items())
+def test_public_name_is_there(name, home):
+    assert getattr(progressive_attention, name) is getattr(importlib.import_module(f"{PACKAGE}.{home}"), name)
+
+
+def test_unknown_name_says_what_there_is():
+    with pytest.raises(AttributeError, match=r"no attribute 'biuld_model'; it exports .*build_model"):
+        progressive_attention.biuld_model  # noqa: B018
+
+
+def test_every_photograph_is_credited_and_split_once():
+    shipped = sorted(path.name for path in BACKGROUNDS.iterdir() if path.suffix not in (".csv", ".json"))
+    assert shipped, "no photographs in assets/backgrounds"
+    splits = json.loads((BACKGROUNDS / "splits.json").read_text())
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert sorted(row["file"] for row in attribution()) == shipped
+    assert sorted(name for names in splits.values() for name in names) == shipped
+    assert sorted(re.findall(r"\bscene_\d+\.\w+", notice)) == shipped
+
+
+def test_notice_credits_what_the_table_says():
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for row in attribution():
+        credit = (
+            f"\n{row['file']}: {row['title_or_subject']}\n    by {row['author']}; {row['licence']}\n"
+            f"    from {row['source_package']}, {row['source_file_or_folder']}\n"
+        )
+        assert credit in notice, f"NOTICE lacks this credit:{credit}"
+    counted = re.findall(r"^    (public domain|CC\S+) +(\d+)  ", notice, re.M)
+    assert {licence: int(n) for licence, n in counted} == Counter(row["licence"] for row in attribution())
+
+
+def test_licence_expression_covers_what_ships():
+    mnist = "CC-BY-SA-3.0"
+    photographs = {row["licence"].replace("public domain", "LicenseRef-Public-Domain") for row in attribution()}
+    assert set(PROJECT["license"].split(" AND ")) == {"Apache-2.0", mnist} | photographs
+    for file in PROJECT["license-files"]:
+        assert (ROOT / file).stat().st_size > 0, f"{file} is empty"
+
+
+def test_citation_names_both_papers():
+    text = (ROOT / "CITATION.cff").read_text()
+    fields = dict(re.findall(r"^([a-z-]+):[ ]?(.*)$", text, re.M))
+    assert fields["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "references"} <= set(fields)
+    for line in text.splitlines():  # the plain subset of YAML we write: nested 'key: value' lines and '- ' items
+        assert re.fullmatch(r"( {2})*(- )?[a-z-]+:( \S.*)?|( {2})+- [^:]+", line), (
+            f"CITATION.cff: cannot read the line {line!r}"
+        )
+    assert "\n    title: Progressive Attention Networks for Visual Attribute Prediction\n" in text
+    assert "\n    title: Hierarchical Attention Networks\n" in text
+    assert text.count("family-names: Seo") == 2
+    assert text.count("value: arXiv:1606.02393") == 2
+
+
+def test_files_keep_a_readable_size():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in source_files()}
+    assert not {path: n for path, n in lines.items() if n > 350}, "over 350 lines: does the file still hold one idea?"
+
+
+def test_no_drawer_of_odds_and_ends():
+    assert not [path for path in [*source_files(), *ROOT.glob("tests/**/*.py")] if path.stem in ("utils", "util")]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import torch, progressive_attention.models as m", {"models"}),
+        ("from progressive_attention import attention as att", {"attention"}),
+        ("from progressive_attention import build_model", {"build_model"}),  # no module: the front door
+        ("from progressive_attention import __version__", set()),
+        ("from progressive_attention.data import scenes", {"data.scenes"}),
+        ("from progressive_attention.data.scenes import render", {"data.scenes"}),
+        ("def f():\n    from .scenes import render", {"data.scenes"}),
+        ("from . import scenes", {"data.scenes"}),
+        ("from ..models import build_model", {"models"}),
+        ("from .. import models", {"models"}),
+        ("from __future__ import annotations\nimport progressive_attention_other", set()),
+    ],
+)
+def test_imports_are_read_right(code, expected):
+    modules = {"models", "attention", "data", "data.digits", "data.scenes"}
+    assert imported_modules(code, "data.digits", False, modules) == expected
+
+
+def test_every_module_has_a_place():
+    tops = {name.split(".")[0] for name in import_graph()}
+    assert not tops - set(LEVEL), "place these modules in LAYERS, in tests/test_package.py"
+
+
+def test_data_flows_one_way():
+    wrong = []
+    for name, targets in import_graph().items():
+        for target in sorted(targets):
+            here, there = name.split(".")[0], target.split(".")[0]
+            if there in progressive_attention.HOMES:
+                wrong.append(f"{name} imports {target} from the package's front door; import it from its own module")
+            elif there not in LEVEL:
+                wrong.append(f"{name} imports {target}, which has no place in LAYERS")
+            elif here in LEVEL and LEVEL[there] > LEVEL[here]:
+                wrong.append(f"{name} imports {target}, which stands below it in LAYERS")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_cycle():
+    graph = import_graph()
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, naming the cycle
+    assert set(graph) <= set(order)
+
+
+def test_no_file_names_this_machine():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so there is no list of committed files")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    machine_path = re.compile(rb"(?<![\w.])/(?:work/|tmp/bash)")
+    wrong = []
+    for path in sorted({ROOT / name for name in names if name}):
+        content = path.read_bytes() if path.is_file() else b""
+        if b"\0" not in content and machine_path.search(content):
+            wrong.append(str(path.relative_to(ROOT)))
+    assert not wrong, f"paths of one machine are named in {wrong}"
