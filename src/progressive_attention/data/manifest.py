@@ -1,0 +1,175 @@
+"""The user's own data: a folder with a table of questions beside its images, or one .npz of arrays.
+
+A folder holds ``manifest.parquet``, ``manifest.csv`` or ``manifest.jsonl`` with the columns image (path inside the
+folder), query, attribute, and optionally split (train, validation, test), mask (path; non-zero pixels are the
+target), scale, and x0, y0, x1, y1 (box in the image's pixels, half open).
+"""
+
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from progressive_attention.config import SPLITS, one_of
+from progressive_attention.data.pictures import Fit, open_picture
+from progressive_attention.data.questions import QuestionSet
+
+READERS = {
+    ".parquet": pyarrow.parquet.read_table,
+    ".csv": pyarrow.csv.read_csv,
+    ".jsonl": pyarrow.json.read_json,
+}
+BOX = ("x0", "y0", "x1", "y1")
+
+
+class FileMasks:
+    """Masks read from their files when asked for; a row without a file has an empty mask."""
+
+    def __init__(self, paths: list[Path | None], side: int) -> None:
+        self.paths, self.side = paths, side
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        masks = np.zeros((len(rows), self.side, self.side), bool)
+        for mask, row in zip(masks, rows, strict=True):
+            if path := self.paths[row]:
+                picture = open_picture(path)
+                mask[:] = Fit.into(self.side, *picture.size).mask(picture)
+        return masks
+
+
+def find_manifest(folder: Path) -> Path:
+    """The one manifest file in a folder; raises ValueError if there is none, or more than one."""
+    found = [folder / f"manifest{suffix}" for suffix in READERS if (folder / f"manifest{suffix}").is_file()]
+    if len(found) != 1:
+        raise ValueError(
+            f"{folder} holds {len(found)} manifests, expected one of manifest.parquet, manifest.csv, manifest.jsonl "
+            "with the columns image, query, attribute"
+        )
+    return found[0]
+
+
+def read_manifest(folder: Path) -> dict[str, list[Any]]:
+    """The table's columns as lists; raises ValueError for a broken file or missing columns and values."""
+    path = find_manifest(folder)
+    try:
+        table: pa.Table = READERS[path.suffix](path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if missing := [name for name in ("image", "query", "attribute") if name not in table.column_names]:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {table.column_names}")
+    columns = table.to_pydict()
+    for name in ("image", "query", "attribute"):
+        columns[name] = [None if value is None else str(value) for value in columns[name]]
+        if empty := [i for i, value in enumerate(columns[name]) if not value]:
+            raise ValueError(f"{path}: no {name} in {len(empty)} rows, the first is row {empty[0] + 1}; fill or drop them")
+    if not len(table):
+        raise ValueError(f"{path} has no rows")
+    if "split" not in columns:
+        columns["split"] = [split_of(image) for image in columns["image"]]
+    for value in set(columns["split"]):
+        one_of(f"split in {path}", str(value), SPLITS)
+    return columns
+
+
+def split_of(image: str) -> str:
+    """Split of an image where the table names none: 60 / 20 / 20 % by the path's hash, so that images never straddle."""
+    share = int(sha256(image.encode()).hexdigest()[:8], 16) / 16**8
+    return SPLITS[0] if share < 0.6 else SPLITS[1] if share < 0.8 else SPLITS[2]
+
+
+def from_folder(folder: Path, split: str, side: int, queries: str = "all") -> QuestionSet:
+    """One split of a manifest folder, images fitted into ``side`` x ``side``; names are those of all splits.
+
+    ``queries="one"`` keeps each image's first question. Raises ValueError naming the first file that can't be read.
+    """
+    one_of("split", split, SPLITS)
+    columns = read_manifest(folder)
+    rows = [i for i, value in enumerate(columns["split"]) if value == split]
+    if not rows:
+        have = sorted(set(columns["split"]))
+        raise ValueError(f"{folder} has no rows of split {split!r}; its table has {', '.join(map(str, have))}")
+    paths = list(dict.fromkeys(columns["image"][i] for i in rows))
+    images = np.zeros((len(paths), side, side, 3), np.uint8)
+    fits = []
+    for image, path in zip(images, paths, strict=True):
+        picture = open_picture(inside(folder, path))
+        fits.append((Fit.into(side, *picture.size), picture.size))
+        image[:] = fits[-1][0].image(picture)
+    index = {path: i for i, path in enumerate(paths)}
+    image = np.array([index[columns["image"][i]] for i in rows])
+    names = {name: tuple(sorted(set(columns[name]))) for name in ("query", "attribute")}
+    ids = {name: np.array([names[name].index(columns[name][i]) for i in rows]) for name in names}
+    box = None
+    if all(name in columns for name in BOX):
+        raw = np.array([[np.nan if columns[n][i] is None else columns[n][i] for n in BOX] for i in rows], float)
+        box = np.stack([fits[at][0].box(b, *fits[at][1]) for at, b in zip(image, raw, strict=True)])
+    scale = np.array([columns["scale"][i] for i in rows], float) if "scale" in columns else None
+    masks = None
+    if "mask" in columns:
+        masks = FileMasks([inside(folder, columns["mask"][i]) if columns["mask"][i] else None for i in rows], side)
+    whole = QuestionSet(
+        f"{folder.name}/{split}", images, image, ids["query"], ids["attribute"], *names.values(), scale, box, masks
+    )
+    return whole.rows(np.unique(image, return_index=True)[1]) if queries == "one" else whole
+
+
+def inside(folder: Path, path: str) -> Path:
+    """A path of the table; raises ValueError if it leads out of the folder, as no shared table should."""
+    full = (folder / path).resolve()
+    if not full.is_relative_to(folder.resolve()):
+        raise ValueError(f"{path!r} lies outside {folder}; a manifest's paths must stay in its folder")
+    return full
+
+
+def from_npz(path: Path) -> QuestionSet:
+    """Scenes from an .npz: images (N, H, W, 3) uint8, query (N,), attribute (N,), attribute_names; optionally
+    query_names, scale (N,), mask (N, H, W) bool.
+
+    A query may be a name, or an id into query_names; without these an id is its own name (digit 7 is "7"). Raises
+    ValueError naming the array that is missing or of another shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} can't be read as an .npz of plain arrays ({error})") from error
+    if missing := [name for name in ("images", "query", "attribute", "attribute_names") if name not in arrays]:
+        raise ValueError(f"{path} lacks the arrays {missing}; it has {sorted(arrays)}")
+    images = arrays["images"]
+    for name in ("query", "attribute", "scale", "mask"):
+        shape = images.shape[:3] if name == "mask" else images.shape[:1]
+        if name in arrays and arrays[name].shape != shape:
+            raise ValueError(f"{path}: {name} must be {shape} beside images {images.shape}, got {arrays[name].shape}")
+    attribute, attribute_names = named(path, "attribute", arrays["attribute"], arrays["attribute_names"])
+    query, query_names = named(path, "query", arrays["query"], arrays.get("query_names"))
+    masks = arrays["mask"].astype(bool) if "mask" in arrays else None
+    scale = arrays["scale"].astype(float) if "scale" in arrays else None
+    return QuestionSet(
+        path.name, images, np.arange(len(images)), query, attribute, query_names, attribute_names, scale, None, masks
+    )
+
+
+def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Ids (N,) int64 into names, from ids or from the names themselves."""
+    if values.dtype.kind in "iu" and names is not None:
+        if len(values) and not 0 <= values.min() <= values.max() < len(names):
+            raise ValueError(
+                f"{path}: {what} ids must be in 0..{len(names) - 1}, got {values.min()}..{values.max()}; "
+                f"{what}_names has {len(names)}"
+            )
+        return values.astype(np.int64), tuple(map(str, names.tolist()))
+    if values.dtype.kind not in "iuU":
+        raise ValueError(f"{path}: {what} must hold integer ids or names, got {values.dtype}")
+    words = [str(value) for value in values.tolist()]
+    known = tuple(map(str, names.tolist())) if names is not None else tuple(sorted(set(words)))
+    for word in set(words):
+        one_of(f"{what} in {path}", word, known)
+    return np.array([known.index(word) for word in words], np.int64), known

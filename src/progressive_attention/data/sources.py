@@ -1,0 +1,67 @@
+"""``--data`` everywhere: a synthetic set's name, a folder with a manifest, or an .npz file."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from progressive_attention.config import STYLES
+from progressive_attention.data.manifest import from_folder, from_npz
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.synthetic import synthetic
+
+
+def load_questions(
+    data: str | Path,
+    split: str = "test",
+    *,
+    protocol: str = "paper",
+    queries: str = "one",
+    seed: int = 0,
+    images: int = 30_000,
+    image_size: int = 100,
+    mnist_dir: Path | None = None,
+    backgrounds: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> QuestionSet:
+    """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or a whole .npz.
+
+    ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
+    """
+    if data in STYLES:
+        return synthetic(
+            str(data),
+            split,
+            protocol=protocol,
+            queries=queries,
+            seed=seed,
+            images=images,
+            mnist_dir=mnist_dir,
+            backgrounds=backgrounds,
+            progress=progress,
+        )
+    path = Path(data)
+    if path.is_dir():
+        return from_folder(path, split, image_size, queries)
+    if path.suffix == ".npz":
+        return from_npz(path)
+    raise ValueError(f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file")
+
+
+def in_words_of(
+    questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]
+) -> QuestionSet:
+    """The same questions with a trained network's ids; raises ValueError for words that it never learnt."""
+    changes = {}
+    for column, own, names in (
+        ("query", questions.query_names, query_names),
+        ("attribute", questions.attribute_names, attribute_names),
+    ):
+        ids = getattr(questions, column)
+        used = [own[i] for i in np.unique(ids)]
+        if unknown := [word for word in used if word not in names]:
+            raise ValueError(f"{questions.name}: unknown {column} {unknown}; this network knows: {', '.join(names)}")
+        table = np.array([names.index(word) if word in names else -1 for word in own], np.int64)
+        changes |= {column: table[ids], f"{column}_names": names}
+    return replace(questions, **changes)

@@ -1,0 +1,113 @@
+"""A trained network over questions: one row per question, then a summary. Any grouping can be made later.
+
+Legend: R rows (questions), H x W pixels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.sources import in_words_of
+from progressive_attention.inference import predictions
+from progressive_attention.metrics.attention import true_positive_ratio, wilson_interval
+from progressive_attention.receptive_field import PIXEL_MAPS, geometry, pixel_maps
+from progressive_attention.weights import Trained
+
+SCALE_BINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # the papers' five
+MAPS = (*PIXEL_MAPS, "uniform")
+
+
+def examples(
+    trained: Trained,
+    questions: QuestionSet,
+    device: torch.device,
+    *,
+    batch: int = 64,
+    bf16: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """Ask every question: a table of R rows in the questions' order.
+
+    Columns: row, image, query, attribute (the truth), answer, correct, probability (of the answer),
+    probability_of_truth, scale (null if unknown), and tpr_last, tpr_accumulated, tpr_activation, tpr_uniform in
+    [0, 1], null without a mask. The uniform map covers the whole image. Raises ValueError for words that the network
+    does not know, or images of another size than it was trained on.
+    """
+    questions = in_words_of(questions, trained.query_names, trained.attribute_names)
+    size, side = questions.images.shape[1:3], trained.model.config.image_size
+    if size != (side, side):
+        raise ValueError(f"{questions.name}: images are {size[1]} x {size[0]}, this network takes {side} x {side}; resize them")
+    where = geometry(trained.model)
+    count = len(questions)
+    answer, best, truth = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
+    ratios = {name: np.full(count, np.nan) for name in MAPS}
+    done = 0
+    for asked, prediction in predictions(trained.model, questions, device, batch=batch, bf16=bf16):
+        real = asked.row >= 0
+        rows = asked.row[real]
+        probability = prediction.log_prob.double().exp().cpu().numpy()[real]
+        answer[rows] = probability.argmax(1)
+        best[rows] = probability.max(1)
+        truth[rows] = probability[np.arange(len(rows)), asked.attribute[real]]
+        if questions.masks is not None:
+            masks = questions.masks[rows]
+            for name, maps in pixel_maps(prediction, where).items():
+                ratios[name][rows] = true_positive_ratio(maps.cpu().numpy()[real], masks)
+            ratios["uniform"][rows] = true_positive_ratio(np.ones(masks.shape), masks)
+        done += len(rows)
+        if progress:
+            progress(done, count)
+    scale = np.full(count, np.nan) if questions.scale is None else questions.scale
+    columns = {
+        "row": np.arange(count),
+        "image": questions.image,
+        "query": names_of(questions.query, questions.query_names),
+        "attribute": names_of(questions.attribute, questions.attribute_names),
+        "answer": names_of(answer, questions.attribute_names),
+        "correct": answer == questions.attribute,
+        "probability": best,
+        "probability_of_truth": truth,
+        "scale": pa.array(scale, from_pandas=True),
+        **{f"tpr_{name}": pa.array(values, from_pandas=True) for name, values in ratios.items()},
+    }
+    return pa.table(columns)
+
+
+def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
+    """Ids as their names."""
+    return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), pa.array(names)).dictionary_decode()
+
+
+def summarise(table: pa.Table) -> dict[str, Any]:
+    """Count, accuracy with its 95 % Wilson interval, accuracy by scale bin, mean true-positive ratios; all in [0, 1].
+
+    None stands where there is nothing to average: no rows, no scales, no masks. Bins are half open, the last closed.
+    """
+    correct = table["correct"].to_numpy()
+    right = int(correct.sum())
+    scale = table["scale"].to_numpy()
+    by_scale: dict[str, Any] = {}
+    for low, high in zip(SCALE_BINS, SCALE_BINS[1:], strict=False):
+        inside = correct[(scale >= low) & ((scale < high) | (high == SCALE_BINS[-1]) & (scale == high))]
+        by_scale[f"{low}-{high}"] = inside
+    return {
+        "count": len(table),
+        "accuracy": right / len(table) if len(table) else None,
+        "accuracy_ci95": list(wilson_interval(right, len(table))),
+        "accuracy_by_scale": {name: float(rows.mean()) if len(rows) else None for name, rows in by_scale.items()},
+        "accuracy_by_scale_ci95": {
+            name: list(wilson_interval(int(rows.sum()), len(rows))) for name, rows in by_scale.items()
+        },
+        "count_by_scale": {name: len(rows) for name, rows in by_scale.items()},
+        **{f"tpr_{name}": pc.mean(table[f"tpr_{name}"]).as_py() for name in MAPS},
+    }
+
+
+def evaluate(trained: Trained, questions: QuestionSet, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
+    """``summarise`` of ``examples``."""
+    return summarise(examples(trained, questions, torch.device(device), **options))

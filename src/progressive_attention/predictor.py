@@ -1,0 +1,87 @@
+"""Ask a trained network about one picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from progressive_attention.data.pictures import Fit, open_picture, to_rgb
+from progressive_attention.inference import as_tensor, pick_device
+from progressive_attention.receptive_field import as_values, geometry, pixel_maps
+from progressive_attention.weights import load
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network said about one question, and where it looked.
+
+    ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
+    its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
+    summing to one.
+    """
+
+    query: str
+    attribute: str
+    probability: float
+    probabilities: dict[str, float]
+    image: np.ndarray
+    layers: list[np.ndarray]
+    maps: dict[str, np.ndarray]
+
+
+class Predictor:
+    """A trained network that answers: ``Predictor("mref-pan-hard-ctx").ask("picture.png", "7").attribute``.
+
+    ``weights`` is a shipped name or a run's folder. Raises ValueError for weights that are missing or broken.
+    """
+
+    def __init__(self, weights: str | Path, device: str | None = None) -> None:
+        self.device = pick_device(device)
+        self.trained = load(weights, self.device)
+        self.geometry = geometry(self.trained.model)
+
+    @property
+    def side(self) -> int:
+        """Pictures are fitted into a square of this many pixels."""
+        return self.trained.model.config.image_size
+
+    def ask(self, image: str | Path | Image.Image | np.ndarray, query: str | int) -> Answer:
+        """One question about one picture: a path, a PIL image, or (H, W, 3) uint8."""
+        return self.ask_all(image, [query])[0]
+
+    @torch.inference_mode()
+    def ask_all(self, image: str | Path | Image.Image | np.ndarray, queries: list[str] | list[int] | list[str | int]) -> list[Answer]:
+        """Several questions about one picture, which shares its trunk. Raises ValueError for a word it never learnt."""
+        names = self.trained.query_names
+        if not queries:
+            raise ValueError(f"no query given; this network knows: {', '.join(names)}")
+        if unknown := [query for query in queries if str(query) not in names]:
+            raise ValueError(f"unknown query {str(unknown[0])!r}; this network knows: {', '.join(names)}")
+        pixels = self.fitted(image)
+        ids = torch.tensor([[names.index(str(query)) for query in queries]], device=self.device)
+        prediction = self.trained.model(as_tensor(pixels[None], self.device), ids)
+        probability = prediction.log_prob[0].double().exp().tolist()
+        maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
+        layers = []
+        for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
+            value = as_values(attention[0], field, pixels.shape[:2])
+            known = as_values(torch.ones_like(attention[0]), field, pixels.shape[:2])
+            layers.append((value / known).cpu().numpy())  # 0 / 0 outside all cells is the promised NaN
+        answers = []
+        for k, query in enumerate(queries):
+            each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
+            best = max(each, key=each.__getitem__)
+            own = {name: drawn[k] for name, drawn in maps.items()}
+            answers.append(Answer(str(query), best, each[best], each, pixels, [layer[k] for layer in layers], own))
+        return answers
+
+    def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+        """The picture as the network sees it: (side, side, 3) uint8, its shape kept, the rest black."""
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+            image = Image.fromarray(image)
+        picture = to_rgb(image) if isinstance(image, Image.Image) else open_picture(image)
+        return Fit.into(self.side, *picture.size).image(picture)
