@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections import namedtuple
@@ -254,11 +255,12 @@ def no_sizes(folder):
 
 DAMAGE = {
     truncate: "expected 90128 bytes in images.npy, got 90127",
-    corrupt_rows: "CRC",
+    corrupt_rows: "expected sha256 [0-9a-f]{64} of questions.npz, got [0-9a-f]{64}",
     another_shape: r"expected \(3, 100, 100\) uint8 in owner.npy, got \(100, 3, 100\) uint8",
     another_spec: r"expected key.json of \[1, 'mref', .* got \[1, 'mbg'",
     not_json: "Expecting property name",
     no_sizes: "'bytes'",
+    lambda folder: (folder / "key.json").write_text("[]"): "list indices",
     lambda folder: (folder / "key.json").unlink(): "No such file",
     lambda folder: (folder / "owner.npy").unlink(): "No such file",
 }
@@ -341,6 +343,20 @@ def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, monkey
     with pytest.raises(ValueError, match="png: expected a whole image, got .*; replace it or remove it"):
         synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds, workers=workers)
     assert folders(tmp_path) == []
+
+
+def test_leavings_of_a_killed_process_go_after_a_day(tmp_path):
+    synthetic("mref", "train", images=3, cache_dir=tmp_path)
+    (folder,) = folders(tmp_path)
+    old, young = (tmp_path / f"{folder.name}.tmp-{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.mkdir()
+        (path / "images.npy").touch()
+    os.utime(old, (1, 1))
+    truncate(folder)
+    with pytest.warns(UserWarning, match="rendering it anew"):
+        synthetic("mref", "train", images=3, cache_dir=tmp_path)
+    assert folders(tmp_path) == [folder, young]
 
 
 FULL = r"no room for 3 images, 121800 bytes needed; free some, or choose another folder with cache_dir or .* PAN_CACHE"

@@ -25,6 +25,11 @@ def attend(features: Tensor, attention: Tensor) -> Tensor:
     return features * attention.unsqueeze(1).to(features.dtype)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """bfloat16 and float16 become float32; float32 and float64 stay: probabilities need the digits to sum to one."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def soft_pool(attended: Tensor, reduction: str = "sum") -> Tensor:
     """Attended feature: (M, C, H, W) -> (M, C, 1, 1). Eq. (4) sums; the 2016 code takes the ``"mean"``."""
     pooled = attended.sum((-2, -1), keepdim=True)
@@ -80,4 +85,4 @@ class AttentionScorer(nn.Module):
         if image is not None:
             hidden = AskEachQuestion.apply(hidden, image)
         hidden = hidden + self.query(query).to(hidden.dtype)[..., None, None]
-        return self.score(hidden.relu()).squeeze(1)
+        return at_least_float32(self.score(hidden.relu()).squeeze(1))

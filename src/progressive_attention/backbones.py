@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
+PROBE = 96  # pixels a side of the image on which a network's cut into stages is checked
+
 
 class Backbone(nn.Module):
     """Ordered, named stages; ``norm(channels)`` builds what follows a stage's gate (nothing in pretrained networks).
@@ -55,6 +57,7 @@ def conv_stack(channels: int = 32, depth: int = 4) -> Backbone:
 def timm_backbone(name: str, pretrained: bool = False) -> Backbone:
     """Any timm network that is a chain of stages; VGG's stages end at its poolings, pool1 to pool5.
 
+    Other stages have timm's names, e.g. ResNet's act1 (its stem, before the pooling), layer1 ... layer4.
     Raises ValueError where timm is missing, does not know the name, or the network is no chain of stages.
     """
     try:
@@ -75,6 +78,7 @@ def timm_backbone(name: str, pretrained: bool = False) -> Backbone:
         stages, ends = split_at_timm_stages(name, network)
         names = ends
     maps = chain_outputs(name, network, stages, ends)
+    network.train()  # as any new module
     return Backbone(stages, names, [features.shape[1] for features in maps])
 
 
@@ -104,6 +108,8 @@ def split_at_timm_stages(name: str, network: nn.Module) -> tuple[list[nn.Module]
             f"backbone {name!r} is not a chain of stages (timm reads its features by {type(chain).__name__}); "
             "choose one such as resnet18 or vgg16"
         )
+    if getattr(network, "output_fmt", "NCHW") != "NCHW":
+        raise ValueError(f"backbone {name!r} has maps of {network.output_fmt}, not of N, C, H, W; choose e.g. resnet18")
     own = {path.replace(".", "_"): module for path, module in network.named_modules()}  # timm flattens paths so
     stages: list[nn.Module] = []
     layers: list[nn.Module] = []
@@ -127,13 +133,18 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
         return lambda module, inputs, output: inside.__setitem__(end, output.clone())  # ReLUs in place follow
 
     hooks = [network.get_submodule(end).register_forward_hook(keep(end)) for end in ends]
-    maps = [torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))]
-    with torch.no_grad():
-        network(maps[0])
-        for hook in hooks:
-            hook.remove()
-        for stage in stages:
-            maps.append(stage(maps[-1].clone()))
+    maps = [torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))]
+    try:
+        with torch.no_grad():
+            network(maps[0])
+            for hook in hooks:
+                hook.remove()
+            for stage in stages:
+                maps.append(stage(maps[-1].clone()))
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:  # fixed sizes, lists passed on
+        raise ValueError(
+            f"backbone {name!r} can't be run as a chain of stages on {PROBE} px images ({error}); choose e.g. resnet18"
+        ) from error
     for end, chained in zip(ends, maps[1:], strict=True):
         if (
             end not in inside

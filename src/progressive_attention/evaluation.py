@@ -41,7 +41,9 @@ def examples(
     questions = in_words_of(questions, trained.query_names, trained.attribute_names)
     size, side = questions.images.shape[1:3], trained.model.config.image_size
     if size != (side, side):
-        raise ValueError(f"{questions.name}: images are {size[1]} x {size[0]}, this network takes {side} x {side}; resize them")
+        raise ValueError(
+            f"{questions.name}: images are {size[1]} x {size[0]}, this network takes {side} x {side}; resize them"
+        )
     where = geometry(trained.model)
     count = len(questions)
     answer, best, truth = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
@@ -108,6 +110,8 @@ def summarise(table: pa.Table) -> dict[str, Any]:
     }
 
 
-def evaluate(trained: Trained, questions: QuestionSet, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
+def evaluate(
+    trained: Trained, questions: QuestionSet, device: torch.device | str = "cpu", **options: Any
+) -> dict[str, Any]:
     """``summarise`` of ``examples``."""
     return summarise(examples(trained, questions, torch.device(device), **options))

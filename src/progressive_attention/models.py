@@ -67,16 +67,19 @@ class ProgressiveAttentionNetwork(nn.Module):
         """
         query = self._checked(image, query)
         asked = query >= 0
-        of_image = asked.nonzero()[:, 0]  # (M,) the image that each question is about
+        with_question = asked.any(1)
+        if not with_question.all():  # else the others would be computed for nothing, and count in a batch norm
+            image = image[with_question]
+        of_image = asked[with_question].nonzero()[:, 0]  # (M,) the image that each question is about
         question = query[asked]  # (M,)
         attention: list[Tensor] = []
         magnitude: list[Tensor] = []
         features, shared = image, True  # (B, C, H, W) while shared by an image's questions, then (M, C, H, W)
         score = image.new_empty(0)
         for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            features = stage(features)
+            features = self._staged(stage, features, image)
             if str(i) in self.scorers:
-                norms = torch.linalg.vector_norm(features, dim=1)
+                norms = att.at_least_float32(torch.linalg.vector_norm(features, dim=1))
                 magnitude.append(norms[of_image] if shared else norms)
                 score = self.scorers[str(i)](features, question, of_image if shared else None)
                 if shared:
@@ -95,8 +98,22 @@ class ProgressiveAttentionNetwork(nn.Module):
         """Features before the last gate (M, C, H, W), map and score (M, H, W) -> log-probabilities (M, A)."""
         if self.config.pooling == "soft":
             features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
-        log_prob = self.classifier(self.dropout(self.norms[-1](features))).float().log_softmax(1)  # eq. (5)
+        log_prob = att.at_least_float32(self.classifier(self.dropout(self.norms[-1](features)))).log_softmax(1)  # eq. (5)
         return log_prob[..., 0, 0] if self.config.pooling == "soft" else att.marginalise(log_prob, score)
+
+    @staticmethod
+    def _staged(stage: nn.Module, features: Tensor, image: Tensor) -> Tensor:
+        """One stage's output; raises ValueError where an image is too small to reach its end."""
+        try:
+            return stage(features)
+        except RuntimeError as error:
+            if "input size" not in str(error):  # how torch's convolutions and poolings complain of too few pixels
+                raise
+            raise ValueError(
+                f"image is too small for this network: got {image.shape[2]} x {image.shape[3]} pixels, of which "
+                f"{features.shape[2]} x {features.shape[3]} cells are left before a stage that needs more; "
+                "enlarge it, or attend at an earlier stage"
+            ) from error
 
     def _checked(self, image: Tensor, query: Tensor) -> Tensor:
         """The query as (B, K) int64."""
@@ -107,13 +124,14 @@ class ProgressiveAttentionNetwork(nn.Module):
             )
         if query.ndim not in (1, 2) or len(query) != len(image) or query.is_floating_point():
             raise ValueError(
-                f"query must be integer ids (B,) or (B, K) for B = {len(image)} images, got {tuple(query.shape)} {query.dtype}"
+                f"query must be integer ids (B,) or (B, K) for B = {len(image)} images, "
+                f"got {tuple(query.shape)} {query.dtype}"
             )
         known = self.config.num_queries
-        if query.numel() and not -1 <= int(query.min()) <= int(query.max()) < known:
-            raise ValueError(
-                f"query ids must be in 0..{known - 1}, or -1 for no question; got {int(query.min())}..{int(query.max())}"
-            )
+        if query.numel():
+            least, most = int(query.min()), int(query.max())
+            if not -1 <= least <= most < known:
+                raise ValueError(f"query ids must be in 0..{known - 1}, or -1 for no question; got {least}..{most}")
         return query.long() if query.ndim == 2 else query.long()[:, None]
 
 

@@ -52,7 +52,9 @@ class Predictor:
         return self.ask_all(image, [query])[0]
 
     @torch.inference_mode()
-    def ask_all(self, image: str | Path | Image.Image | np.ndarray, queries: list[str] | list[int] | list[str | int]) -> list[Answer]:
+    def ask_all(
+        self, image: str | Path | Image.Image | np.ndarray, queries: list[str] | list[int] | list[str | int]
+    ) -> list[Answer]:
         """Several questions about one picture, which shares its trunk. Raises ValueError for a word it never learnt."""
         names = self.trained.query_names
         if not queries:

@@ -43,14 +43,51 @@ class Field(NamedTuple):
 GLOBAL = Field(0, 0, 0, True)
 # Layers that move nothing in space. Anything in neither list is refused: a guess would misplace every map.
 POINTWISE = (
-    *(nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.SiLU),
+    *(
+        nn.modules.batchnorm._BatchNorm,
+        nn.GroupNorm,
+        nn.LayerNorm,
+        nn.Identity,
+        nn.Dropout,
+        nn.Dropout2d,
+        nn.ReLU,
+        nn.ReLU6,
+        nn.SiLU,
+    ),
     *(nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Mish, nn.PReLU),
 )
 POINTWISE_FUNCTIONS = frozenset(
-    "add iadd sub mul imul truediv div neg cat relu relu_ relu6 silu gelu sigmoid hardswish hardsigmoid leaky_relu tanh "
-    "batch_norm dropout contiguous clone to float type_as expand_as".split()
+    [
+        "add",
+        "iadd",
+        "sub",
+        "mul",
+        "imul",
+        "truediv",
+        "div",
+        "neg",
+        "cat",
+        "relu",
+        "relu_",
+        "relu6",
+        "silu",
+        "gelu",
+        "sigmoid",
+        "hardswish",
+        "hardsigmoid",
+        "leaky_relu",
+        "tanh",
+        "batch_norm",
+        "dropout",
+        "contiguous",
+        "clone",
+        "to",
+        "float",
+        "type_as",
+        "expand_as",
+    ]
 )
-GLOBAL_FUNCTIONS = frozenset("mean sum amax max adaptive_avg_pool2d adaptive_max_pool2d".split())
+GLOBAL_FUNCTIONS = frozenset(["mean", "sum", "amax", "max", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
 
 
 class Tracer(fx.Tracer):

@@ -56,8 +56,8 @@ def find(name_or_folder: str | Path) -> Path:
         return SHIPPED / str(name_or_folder)
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"no trained weights at {str(name_or_folder)!r}: expected a folder with config.json and weights.safetensors "
-            f"(what `pan train --out` writes), or one of: {', '.join(shipped()) or 'none shipped'}"
+            f"no trained weights at {str(name_or_folder)!r}: expected a folder with config.json and "
+            f"weights.safetensors (what `pan train --out` writes), or one of: {', '.join(shipped()) or 'none shipped'}"
         )
     return folder
 

@@ -67,7 +67,9 @@ def read_manifest(folder: Path) -> dict[str, list[Any]]:
     for name in ("image", "query", "attribute"):
         columns[name] = [None if value is None else str(value) for value in columns[name]]
         if empty := [i for i, value in enumerate(columns[name]) if not value]:
-            raise ValueError(f"{path}: no {name} in {len(empty)} rows, the first is row {empty[0] + 1}; fill or drop them")
+            raise ValueError(
+                f"{path}: no {name} in {len(empty)} rows, the first is row {empty[0] + 1}; fill or drop them"
+            )
     if not len(table):
         raise ValueError(f"{path} has no rows")
     if "split" not in columns:
@@ -127,8 +129,8 @@ def inside(folder: Path, path: str) -> Path:
     return full
 
 
-def from_npz(path: Path) -> QuestionSet:
-    """Scenes from an .npz: images (N, H, W, 3) uint8, query (N,), attribute (N,), attribute_names; optionally
+def from_npz(path: Path, split: str | None = None) -> QuestionSet:
+    """Scenes from an .npz, all of them or one split (60 / 20 / 20 %): images (N, H, W, 3) uint8, query (N,), attribute (N,), attribute_names; optionally
     query_names, scale (N,), mask (N, H, W) bool.
 
     A query may be a name, or an id into query_names; without these an id is its own name (digit 7 is "7"). Raises
@@ -152,9 +154,12 @@ def from_npz(path: Path) -> QuestionSet:
     query, query_names = named(path, "query", arrays["query"], arrays.get("query_names"))
     masks = arrays["mask"].astype(bool) if "mask" in arrays else None
     scale = arrays["scale"].astype(float) if "scale" in arrays else None
-    return QuestionSet(
-        path.name, images, np.arange(len(images)), query, attribute, query_names, attribute_names, scale, None, masks
-    )
+    image = np.arange(len(images))
+    whole = QuestionSet(path.name, images, image, query, attribute, query_names, attribute_names, scale, None, masks)
+    if split is None:
+        return whole
+    one_of("split", split, SPLITS)
+    return whole.rows(np.array([i for i in image if split_of(str(i)) == split], np.int64))
 
 
 def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -63,7 +63,9 @@ def open_picture(path: Path | str) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency over black, 16 bits a channel scaled to 8."""
     if picture.mode in ("I;16", "I;16B", "I;16L", "I"):
-        return Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert(
+            "RGB"
+        )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("RGB")

@@ -14,7 +14,7 @@ from progressive_attention.data.synthetic import synthetic
 
 def load_questions(
     data: str | Path,
-    split: str = "test",
+    split: str | None = None,
     *,
     protocol: str = "paper",
     queries: str = "one",
@@ -25,14 +25,14 @@ def load_questions(
     backgrounds: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> QuestionSet:
-    """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or a whole .npz.
+    """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or of an .npz.
 
-    ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
+    Without ``split``: the test split of a set or folder, and the whole of an .npz. ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
     """
     if data in STYLES:
         return synthetic(
             str(data),
-            split,
+            split or "test",
             protocol=protocol,
             queries=queries,
             seed=seed,
@@ -43,15 +43,15 @@ def load_questions(
         )
     path = Path(data)
     if path.is_dir():
-        return from_folder(path, split, image_size, queries)
+        return from_folder(path, split or "test", image_size, queries)
     if path.suffix == ".npz":
-        return from_npz(path)
-    raise ValueError(f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file")
+        return from_npz(path, split)
+    raise ValueError(
+        f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+    )
 
 
-def in_words_of(
-    questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]
-) -> QuestionSet:
+def in_words_of(questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]) -> QuestionSet:
     """The same questions with a trained network's ids; raises ValueError for words that it never learnt."""
     changes = {}
     for column, own, names in (

@@ -4,12 +4,13 @@ Legend: N images, R rows (one digit, so one question each).
 """
 
 import errno
+import io
 import json
 import math
 import os
 import shutil
+import time
 import warnings
-import zipfile
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from functools import lru_cache
@@ -31,7 +32,6 @@ RENDERER = 1  # raise it whenever a pixel or a row changes
 CHUNK = 250  # scenes a worker renders before it reports
 IN_PROCESS = 500  # fewer scenes are not worth starting workers
 PIXELS = {"images": (SIZE, SIZE, 3), "owner": (SIZE, SIZE)}
-DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile  # what opening a damaged folder may raise
 Progress = Callable[[int, int], None]
 
 
@@ -101,7 +101,7 @@ def synthetic(
     """
     one_of("queries", queries, ("one", "all", "rows"))
     source = SceneSource(style, split, protocol, seed, mnist_dir, backgrounds)
-    if images < (least := 2 if protocol == "authors" else 1):  # any two scenes have rows enough for all three splits
+    if images < (least := 2 if protocol == "authors" else 1):  # five digits a scene are then always enough
         raise ValueError(f"images must be >= {least} for protocol {protocol!r}, got {images}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}; None means one per processor")
@@ -139,8 +139,12 @@ def cached(
     if folder.exists():
         try:
             return open_folder(folder, spec, count)
-        except DAMAGE as error:
+        except Exception as error:  # whatever it is, this is not what was written
             warnings.warn(f"{folder}: damaged ({error}); rendering it anew", stacklevel=3)
+    for left in cache.glob(f"{folder.name}.tmp-*"):  # by a process that was killed outright
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
     temporary = cache / f"{folder.name}.tmp-{uuid4().hex}"
     try:
         render_folder(temporary, source, spec, count, workers, progress)
@@ -154,14 +158,17 @@ def cached(
 
 
 def open_folder(folder: Path, spec: list, count: int) -> dict[str, np.ndarray]:
-    """The arrays of a rendered folder; raises ValueError, OSError or KeyError unless it is whole and of this spec."""
+    """The arrays of a rendered folder; raises an Exception unless it is whole and of this spec."""
     stated = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     if stated["spec"] != spec:
         raise ValueError(f"expected key.json of {spec}, got {stated['spec']}")
     for name, size in stated["bytes"].items():
         if (got := (folder / name).stat().st_size) != size:
             raise ValueError(f"expected {size} bytes in {name}, got {got}")
-    with np.load(folder / "questions.npz", allow_pickle=False) as rows:
+    content = (folder / "questions.npz").read_bytes()
+    if (got := sha256(content).hexdigest()) != stated["questions"]:
+        raise ValueError(f"expected sha256 {stated['questions']} of questions.npz, got {got}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as rows:
         arrays = dict(rows)
     for name, shape in PIXELS.items():
         arrays[name] = array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -180,7 +187,7 @@ def publish(temporary: Path, folder: Path, spec: list, count: int) -> dict[str, 
                 raise
         try:
             return open_folder(folder, spec, count)
-        except DAMAGE:
+        except Exception:
             if not temporary.exists():
                 raise
             damaged = temporary.with_name(f"{temporary.name}-damaged")
@@ -210,7 +217,8 @@ def render_folder(
     columns: Any = {name: np.concatenate([rows[start][name] for start, _ in chunks]) for name in rows[0]}
     np.savez(folder / "questions.npz", **columns)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    (folder / "key.json").write_text(json.dumps({"spec": spec, "bytes": sizes}, indent=1), encoding="utf-8")
+    stated = {"spec": spec, "bytes": sizes, "questions": sha256((folder / "questions.npz").read_bytes()).hexdigest()}
+    (folder / "key.json").write_text(json.dumps(stated, indent=1), encoding="utf-8")
 
 
 def rendered(

@@ -1,0 +1,147 @@
+"""The command ``pan``: what can be asked for, and how errors are told. The work is in commands.py."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from progressive_attention.config import MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES
+
+DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least one."""
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {value}")
+    return value
+
+
+def build_parser() -> Parser:
+    """All commands with their options."""
+    parser = Parser(
+        prog="pan", description="Ask an image about one object; get its attribute and the attention that led there."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def add(name: str, help: str, example: str) -> Parser:
+        return commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=f"examples:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    render = add(
+        "render",
+        "draw a contact sheet of scenes with their questions and answers",
+        "  pan render mbg --count 40 --out sheet.png\n  pan render mbg --backgrounds photos/ --out sheet.png",
+    )
+    render.add_argument("style", choices=STYLES)
+    render.add_argument("--count", type=positive, default=40, help="scenes to draw (default: 40)")
+    render.add_argument("--split", choices=SPLITS, default="test")
+    render.add_argument("--out", type=Path, default=Path("sheet.png"), help="PNG to write (default: sheet.png)")
+    scene_options(render)
+
+    train = add(
+        "train",
+        "train a network; the same command goes on after an interruption",
+        "  pan train --data mref --model pan-hard-ctx --out runs/mref\n"
+        "  pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san\n"
+        "  pan train --data my-folder --model pan-soft-ctx --epochs 20 --out runs/mine",
+    )
+    train.add_argument("--data", required=True, help=DATA_HELP)
+    train.add_argument("--model", choices=list(MODELS), default="pan-hard-ctx", help="default: pan-hard-ctx")
+    train.add_argument("--recipe", choices=list(RECIPES), default="fast", help="default: fast")
+    train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
+    train.add_argument("--epochs", type=positive, help="default: the recipe's")
+    train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
+    train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
+    train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    scene_options(train)
+
+    evaluate = add(
+        "evaluate",
+        "measure accuracy and attention of a trained network",
+        "  pan evaluate --weights mref-pan-hard-ctx --data mref\n"
+        "  pan evaluate --weights runs/mine --data my-folder --json\n"
+        "  pan evaluate --weights mref-san --data scenes.npz --json",
+    )
+    evaluate.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    evaluate.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    evaluate.add_argument("--split", choices=SPLITS, help="default: test; all of an .npz")
+    evaluate.add_argument("--images", type=positive, help="as in training: the test split holds a third as many scenes")
+    evaluate.add_argument("--rows", type=Path, metavar="FILE", help="where one Parquet row per question goes")
+    evaluate.add_argument("--device")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
+    scene_options(evaluate)
+
+    predict = add(
+        "predict",
+        "ask a trained network about pictures",
+        "  pan predict --weights mref-pan-hard-ctx picture.png --query 7 --query 3\n"
+        "  pan predict --weights runs/mine photos/ --query car --json",
+    )
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    predict.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    predict.add_argument("--query", action="append", required=True, help="may be given several times")
+    predict.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the figures")
+    predict.add_argument("--device")
+    predict.add_argument("--json", action="store_true", help="print the answers as JSON")
+
+    listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
+    listing.add_argument("--json", action="store_true")
+
+    quickstart = add(
+        "quickstart",
+        "ask a shipped network, train two small ones side by side, write a report",
+        "  pan quickstart --out runs/quickstart",
+    )
+    quickstart.add_argument("--out", type=Path, default=Path("runs/quickstart"))
+    quickstart.add_argument("--minutes", type=float, default=6.0, help="for the training (default: 6)")
+    quickstart.add_argument("--device")
+    return parser
+
+
+def scene_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the synthetic sets."""
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="how the set is made: docs/protocols.md (default: paper)")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes and training (default: 0)")
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
+    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="the four MNIST files, instead of the shipped")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0 when done, 2 with one line on what was wrong, 130 when interrupted."""
+    arguments = build_parser().parse_args(argv)
+    from progressive_attention.commands import COMMANDS  # after parsing: --help and mistakes need no torch
+
+    try:
+        COMMANDS[arguments.command](arguments)
+    except (ValueError, OSError) as error:
+        print(f"pan {arguments.command}: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"pan {arguments.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(error).split())
