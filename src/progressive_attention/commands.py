@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,25 @@ def bars(console: Console) -> Iterator[Progress]:
             warnings.showwarning = show
 
 
-def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
-    """``load_questions`` with a bar while scenes are rendered."""
+@contextmanager
+def counting(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A ``progress(done, total)`` callback whose bar appears at its first call: errors before it stay one line."""
     with bars(console) as progress:
         task = None
 
-        def watch(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             nonlocal task
-            task = progress.add_task(f"rendering {data}", total=total, note="") if task is None else task
-            progress.update(task, completed=done, note=f"{progress.tasks[task].speed or 0:,.0f} scenes/s")
+            if task is None:
+                task = progress.add_task(title, total=total, note="")
+            progress.update(task, completed=done, note=f"{progress.tasks[task].speed or 0:,.0f} {unit}/s")
 
-        return load_questions(data, split, progress=watch, **options)
+        yield show
+
+
+def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
+    """``load_questions`` with a bar while scenes are rendered."""
+    with counting(console, f"rendering {data}", "scenes") as progress:
+        return load_questions(data, split, progress=progress, **options)
 
 
 def scene_arguments(arguments: argparse.Namespace, protocol: str | None = None) -> dict[str, Any]:
@@ -126,11 +134,13 @@ def train(arguments: argparse.Namespace) -> None:
 def watch(run: Iterator[Step], title: str, epochs: int, console: Console) -> None:
     """Show a training as a bar, and each epoch as a line."""
     with bars(console) as progress:
-        task = progress.add_task(title, total=None, note="")
+        task = None
         for step in run:
+            if task is None:  # only now, so that a refusal stays one line
+                task = progress.add_task(title, total=step.steps, note="")
             rate = (progress.tasks[task].speed or 0) * step.questions
             note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f} · {rate:,.0f} questions/s"
-            progress.update(task, total=step.steps, completed=step.step, note=note)
+            progress.update(task, completed=step.step, note=note)
             if step.record:
                 console.print(
                     f"epoch {step.epoch:3d}/{epochs}: loss {step.record['loss']:.4f}, "
@@ -152,16 +162,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         options["images"] = arguments.images
     side = trained.model.config.image_size
     questions = load_with_bar(console, data, arguments.split, image_size=side, **options)
-    with bars(console) as progress:
-        task = progress.add_task(f"asking {questions.name}", total=len(questions), note="")
-        table = examples(
-            trained,
-            questions,
-            device,
-            progress=lambda done, total: progress.update(
-                task, completed=done, note=f"{progress.tasks[task].speed or 0:,.0f} questions/s"
-            ),
-        )
+    with counting(console, f"asking {questions.name}", "questions") as progress:
+        table = examples(trained, questions, device, progress=progress)
     summary = summarise(table)
     rows = arguments.rows or rows_path(arguments.weights, questions.name)
     with replacing(rows) as temporary:

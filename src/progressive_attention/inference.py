@@ -59,7 +59,7 @@ def keep_freed_memory() -> None:
 
 def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     """(B, H, W, 3) uint8 pixels -> (B, 3, H, W) float32 in [0, 1]; in memory the channels stay last."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
+    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True)
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 

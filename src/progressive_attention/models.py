@@ -98,7 +98,8 @@ class ProgressiveAttentionNetwork(nn.Module):
         """Features before the last gate (M, C, H, W), map and score (M, H, W) -> log-probabilities (M, A)."""
         if self.config.pooling == "soft":
             features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
-        log_prob = att.at_least_float32(self.classifier(self.dropout(self.norms[-1](features)))).log_softmax(1)  # eq. (5)
+        answer = self.classifier(self.dropout(self.norms[-1](features)))
+        log_prob = att.at_least_float32(answer).log_softmax(1)  # eq. (5)
         return log_prob[..., 0, 0] if self.config.pooling == "soft" else att.marginalise(log_prob, score)
 
     @staticmethod

@@ -41,61 +41,28 @@ class Field(NamedTuple):
 
 
 GLOBAL = Field(0, 0, 0, True)
-# Layers that move nothing in space. Anything in neither list is refused: a guess would misplace every map.
-POINTWISE = (
-    *(
-        nn.modules.batchnorm._BatchNorm,
-        nn.GroupNorm,
-        nn.LayerNorm,
-        nn.Identity,
-        nn.Dropout,
-        nn.Dropout2d,
-        nn.ReLU,
-        nn.ReLU6,
-        nn.SiLU,
-    ),
-    *(nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Mish, nn.PReLU),
+# Layers that move nothing in space. Anything in no list is refused: a guess would misplace every map.
+ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid),
+    *(nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Mish, nn.PReLU),
 )
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+POINTWISE = (*ACTIVATIONS, *NORMS, nn.Identity, nn.Dropout, nn.Dropout2d)
+WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POINTWISE_FUNCTIONS = frozenset(
-    [
-        "add",
-        "iadd",
-        "sub",
-        "mul",
-        "imul",
-        "truediv",
-        "div",
-        "neg",
-        "cat",
-        "relu",
-        "relu_",
-        "relu6",
-        "silu",
-        "gelu",
-        "sigmoid",
-        "hardswish",
-        "hardsigmoid",
-        "leaky_relu",
-        "tanh",
-        "batch_norm",
-        "dropout",
-        "contiguous",
-        "clone",
-        "to",
-        "float",
-        "type_as",
-        "expand_as",
-    ]
+    "add iadd sub mul imul truediv div neg relu relu_ relu6 silu gelu sigmoid hardswish hardsigmoid leaky_relu tanh "
+    "batch_norm dropout contiguous clone to float type_as expand_as".split()  # noqa: SIM905 (one a line is no clearer)
 )
-GLOBAL_FUNCTIONS = frozenset(["mean", "sum", "amax", "max", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
+REDUCTIONS = ("mean", "sum", "amax", "max")
+ADAPTIVE_FUNCTIONS = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
 
 
 class Tracer(fx.Tracer):
     """Sees through composite modules, stops at those whose geometry is known."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = (*POINTWISE, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-        return isinstance(m, known)
+        return isinstance(m, POINTWISE + WINDOWS + ADAPTIVE)
 
 
 def union(fields: list[Field]) -> Field:
@@ -114,22 +81,46 @@ def one_axis(value: Any, axis: int) -> int:
 
 def through_layer(layer: nn.Module, field: Field, axis: int) -> Field:
     """The field behind one layer; raises ValueError for a layer whose geometry is unknown."""
+    if isinstance(layer, nn.GroupNorm) or type(layer) is nn.LayerNorm:  # subclasses of LayerNorm are per location
+        return field._replace(whole=True)
     if isinstance(layer, POINTWISE) or not field.stride:
         return field
-    if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+    if isinstance(layer, ADAPTIVE):
+        return to_one_cell(layer.output_size)
+    window = next((kind for kind in WINDOWS if isinstance(layer, kind)), None)
+    if window is None or type(layer).forward is not window.forward:  # a forward of its own may pad as it likes
+        raise ValueError(
+            f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers "
+            "that act on each location alone"
+        )
+    kernel, stride = one_axis(layer.kernel_size, axis), one_axis(layer.stride, axis)
+    dilation = one_axis(getattr(layer, "dilation", 1), axis)
+    if layer.padding == "same":
+        padding = dilation * (kernel - 1) // 2
+    else:
+        padding = 0 if layer.padding == "valid" else one_axis(layer.padding, axis)
+    return field.through(kernel, stride, padding, dilation)
+
+
+def to_one_cell(size: Any) -> Field:
+    """The field behind adaptive pooling; raises ValueError for a grid, whose cells are of uneven size."""
+    if size not in (1, (1, 1), [1, 1]):
+        raise ValueError(f"adaptive pooling to {size} cells has fields of uneven size; only pooling to 1 is known")
+    return GLOBAL
+
+
+def through_function(node: fx.Node, name: str, inputs: list[Field]) -> Field:
+    """The field behind a function or method of features; raises ValueError if its geometry is unknown."""
+    # Where "dim" or "output_size" may stand; joining takes 0 if it is left out, which are the images of a batch.
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("output_size"))
+    dims = {d % 4 for d in (given if isinstance(given, tuple | list) else (given,)) if isinstance(d, int)}
+    if name in POINTWISE_FUNCTIONS or (name == "cat" and dims == {1}) or (name in REDUCTIONS and dims == {1}):
+        return union(inputs)
+    if name in REDUCTIONS and dims == {2, 3}:
         return GLOBAL
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride = one_axis(layer.kernel_size, axis), one_axis(layer.stride, axis)
-        if layer.padding == "same" and isinstance(layer, nn.Conv2d):
-            padding = one_axis(layer.dilation, axis) * (kernel - 1) // 2
-        else:
-            padding = 0 if layer.padding == "valid" else one_axis(layer.padding, axis)
-        dilation = one_axis(getattr(layer, "dilation", 1), axis)
-        return field.through(kernel, stride, padding, dilation)
-    raise ValueError(
-        f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers that "
-        "act on each location alone"
-    )
+    if name in ADAPTIVE_FUNCTIONS:
+        return to_one_cell(given)
+    raise ValueError(f"the receptive field of {name}({', '.join(map(str, node.args))}) is unknown")
 
 
 def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
@@ -142,21 +133,23 @@ def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
     fields: dict[fx.Node, Field] = {}
     for node in graph.nodes:
         inputs = [fields[n] for n in node.all_input_nodes if n in fields]
+        name = getattr(node.target, "__name__", str(node.target))
         if node.op == "placeholder":
             fields[node] = field
-        elif node.op == "output":
+        elif node.op == "output" and isinstance(node.args[0], fx.Node) and inputs:
             return inputs[0]
-        elif node.op == "call_module":
+        elif node.op == "call_module" and len(inputs) == 1:
             fields[node] = through_layer(layers[str(node.target)], inputs[0], axis)
-        elif inputs and node.op in ("call_function", "call_method"):
-            name = getattr(node.target, "__name__", str(node.target))
-            if name in GLOBAL_FUNCTIONS:
-                fields[node] = GLOBAL
-            elif name in POINTWISE_FUNCTIONS:
-                fields[node] = union(inputs)
-            elif name not in ("getattr", "_assert", "size", "dim"):  # of a tensor's shape: no features
-                raise ValueError(f"the receptive field of {name}() in {type(stage).__name__} is unknown")
-    raise ValueError(f"{type(stage).__name__} gives no output")
+        elif node.op in ("call_function", "call_method") and inputs and not of_shape(node, name):
+            fields[node] = through_function(node, name, inputs)
+    raise ValueError(f"the receptive field of {type(stage).__name__} is unknown: it must give one map of features")
+
+
+def of_shape(node: fx.Node, name: str) -> bool:
+    """Whether a step reads only the features' shape or kind."""
+    return (
+        name in ("_assert", "size", "dim") or name == "getattr" and node.args[1] in ("shape", "ndim", "dtype", "device")
+    )
 
 
 class Geometry(NamedTuple):
@@ -181,7 +174,10 @@ def coverage(field: Field, cells: int, pixels: int) -> Tensor:
     """Share of each pixel that lies in each stride cell: (pixels, cells) float64 in [0, 1], rows sum to at most one.
 
     A cell's stride cell is centred where its field is and ``stride`` wide; so they tile the image without overlap.
+    A single global cell is the whole image.
     """
+    if not field.stride:
+        return torch.ones(pixels, cells, dtype=torch.float64)
     pixel = torch.arange(pixels, dtype=torch.float64)[:, None]
     centre = field.centre(0) + field.stride * torch.arange(cells, dtype=torch.float64)
     right = torch.minimum(pixel + 0.5, centre + field.stride / 2)
@@ -197,10 +193,19 @@ def as_values(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, 
 
 
 def as_density(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
-    """Each cell's mass spread evenly over its stride cell's part inside the image: (..., h, w) -> (..., H, W)."""
+    """Each cell's mass spread evenly over its stride cell's part inside the image: (..., h, w) -> (..., H, W) float64.
+
+    Mass is conserved. Raises ValueError for a layer with cells wholly outside the image, whose mass has no place.
+    """
     inside_rows = coverage(field[0], cells.shape[-2], image_size[0]).sum(0).to(cells.device)
     inside_columns = coverage(field[1], cells.shape[-1], image_size[1]).sum(0).to(cells.device)
-    area = (inside_rows[:, None] * inside_columns).clamp(min=torch.finfo(torch.float64).tiny)
+    area = inside_rows[:, None] * inside_columns
+    if lost := int((area == 0).sum()):
+        raise ValueError(
+            f"{lost} of the layer's {cells.shape[-2]} x {cells.shape[-1]} cells lie wholly outside the image of "
+            f"{image_size[0]} x {image_size[1]} pixels, so their attention has no place there; "
+            "pad each layer by at most half its kernel"
+        )
     return as_values(cells.double() / area, field, image_size)
 
 

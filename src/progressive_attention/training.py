@@ -53,7 +53,8 @@ class Progress:
 
 def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
     """Mean negative log-likelihood of the asked rows: log-probabilities (B, K, A), attribute ids (B, K), -1 = none."""
-    return nn.functional.nll_loss(logit.float().flatten(0, 1), attribute.flatten(), ignore_index=-1)
+    log_prob = logit.flatten(0, 1).to(torch.promote_types(logit.dtype, torch.float32))
+    return nn.functional.nll_loss(log_prob, attribute.flatten(), ignore_index=-1)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
@@ -99,18 +100,21 @@ def training(
     """Train step by step, yielding after each; ``fit`` runs it to the end.
 
     ``about`` goes into config.json (see ``weights.describe``). If ``out`` holds a checkpoint of the same run, it goes
-    on from there; of another run: ValueError. ValueError too when the loss is no longer finite.
+    on from there; of another run: ValueError. ValueError too when the loss is no longer finite, or nothing is asked.
     """
+    for questions in (train, validation):
+        if not len(questions):
+            raise ValueError(f"{questions.name} holds no questions; training needs some to learn from and to validate")
     device = torch.device(device)
     keep_freed_memory()
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, model.parameters())
     per_epoch = math.ceil(len(train.groups(together=recipe.queries == "all")) / recipe.batch)
     steps = per_epoch * recipe.epochs
-    identity = json.dumps([asdict(recipe), seed, train.name, len(train), about.get("model")], sort_keys=True)
+    identity = {**asdict(recipe), "seed": seed, "data": train.name, "questions": len(train), **about.get("model", {})}
     state = restore(out, model, optimizer, identity)
     about = {**about, "recipe": asdict(recipe), "seed": seed}
-    saved = time.monotonic()
+    saved, asked = time.monotonic(), 0
     while state.step < steps and not state.stopped:
         epoch, first = divmod(state.step, per_epoch)
         plan = questions_in_epoch(train, recipe, seed, epoch)
@@ -128,10 +132,12 @@ def training(
             value = loss(prediction.logit, torch.from_numpy(batch.attribute).to(device))
             optimizer.zero_grad()
             value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            state.epoch_loss += finite(value, state.step, out)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            state.epoch_loss += finite("loss", value, state.step, out)
+            finite("gradient's norm", norm, state.step, out)
             optimizer.step()
             state.step += 1
+            asked = int((batch.query >= 0).sum())
             state.epoch_seconds += time.monotonic() - started
             done = (state.step - 1) % per_epoch + 1
             if done == per_epoch:
@@ -139,11 +145,11 @@ def training(
             if time.monotonic() - saved > SAVE_EVERY:
                 save_checkpoint(out, model, optimizer, state, identity)
                 saved = time.monotonic()
-            yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, int((batch.query >= 0).sum()))
+            yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
         record = end_epoch(model, validation, recipe, out, about, state, epoch, per_epoch, device)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
-        yield Progress(state.step, steps, epoch + 1, record["loss"], int((batch.query >= 0).sum()), record)
+        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, record)
 
 
 def fit(*args: Any, watch: Callable[[Progress], None] | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -193,18 +199,20 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def finite(value: Tensor, step: int, out: Path) -> float:
-    """The loss as a number; raises ValueError before a bad step reaches the weights."""
-    number = float(value)
+def finite(what: str, value: Tensor, step: int, out: Path) -> float:
+    """The loss, or the gradient's norm, as a number; raises ValueError before a bad step reaches the weights."""
+    number = value.item()
     if not math.isfinite(number):
         raise ValueError(
-            f"the loss is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
+            f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
             f"What was saved before in {out} is unharmed"
         )
     return number
 
 
-def save_checkpoint(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, identity: str) -> None:
+def save_checkpoint(
+    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, identity: dict[str, Any]
+) -> None:
     """One file with weights, optimiser state and counters, so that it can't be half new."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
@@ -213,25 +221,25 @@ def save_checkpoint(out: Path, model: nn.Module, optimizer: torch.optim.Optimize
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             temporary,
-            {"state": json.dumps(asdict(state)), "run": identity},
+            {"state": json.dumps(asdict(state)), "run": json.dumps(identity)},
         )
 
 
-def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> State:
+def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> State:
     """Load the checkpoint in ``out`` if there is one; raises ValueError if it is broken or of another run."""
     path = out / "checkpoint.safetensors"
     if not path.exists():
         return State()
     try:
         with safe_open(path, "pt") as file:
-            notes = file.metadata()
+            notes = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
-    if notes.get("run") != identity:
-        raise ValueError(
-            f"{out} holds another run: {notes.get('run')}, now asked: {identity}; choose another --out, or delete it"
-        )
+    old, now = json.loads(notes["run"]), json.loads(json.dumps(identity))
+    if different := [key for key in sorted({*old, *now}) if old.get(key) != now.get(key)]:
+        changes = ", ".join(f"{key} {old.get(key)} there, {now.get(key)} now" for key in different)
+        raise ValueError(f"{out} holds another run ({changes}); choose another --out, or delete it")
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"

@@ -85,10 +85,10 @@ def split_of(image: str) -> str:
     return SPLITS[0] if share < 0.6 else SPLITS[1] if share < 0.8 else SPLITS[2]
 
 
-def from_folder(folder: Path, split: str, side: int, queries: str = "all") -> QuestionSet:
+def from_folder(folder: Path, split: str, side: int) -> QuestionSet:
     """One split of a manifest folder, images fitted into ``side`` x ``side``; names are those of all splits.
 
-    ``queries="one"`` keeps each image's first question. Raises ValueError naming the first file that can't be read.
+    Raises ValueError naming the first file that can't be read.
     """
     one_of("split", split, SPLITS)
     columns = read_manifest(folder)
@@ -106,7 +106,8 @@ def from_folder(folder: Path, split: str, side: int, queries: str = "all") -> Qu
     index = {path: i for i, path in enumerate(paths)}
     image = np.array([index[columns["image"][i]] for i in rows])
     names = {name: tuple(sorted(set(columns[name]))) for name in ("query", "attribute")}
-    ids = {name: np.array([names[name].index(columns[name][i]) for i in rows]) for name in names}
+    position = {name: {word: i for i, word in enumerate(names[name])} for name in names}
+    ids = {name: np.array([position[name][columns[name][i]] for i in rows]) for name in names}
     box = None
     if all(name in columns for name in BOX):
         raw = np.array([[np.nan if columns[n][i] is None else columns[n][i] for n in BOX] for i in rows], float)
@@ -115,10 +116,18 @@ def from_folder(folder: Path, split: str, side: int, queries: str = "all") -> Qu
     masks = None
     if "mask" in columns:
         masks = FileMasks([inside(folder, columns["mask"][i]) if columns["mask"][i] else None for i in rows], side)
-    whole = QuestionSet(
-        f"{folder.name}/{split}", images, image, ids["query"], ids["attribute"], *names.values(), scale, box, masks
+    return QuestionSet(
+        f"{folder.name}/{split}",
+        images,
+        image,
+        ids["query"],
+        ids["attribute"],
+        names["query"],
+        names["attribute"],
+        scale,
+        box,
+        masks,
     )
-    return whole.rows(np.unique(image, return_index=True)[1]) if queries == "one" else whole
 
 
 def inside(folder: Path, path: str) -> Path:

@@ -27,7 +27,9 @@ def load_questions(
 ) -> QuestionSet:
     """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or of an .npz.
 
-    Without ``split``: the test split of a set or folder, and the whole of an .npz. ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
+    ``queries`` concerns the synthetic sets only: in the user's data every row is asked. Without ``split``: the test
+    split of a set or folder, and the whole of an .npz. ``image_size`` is the side to which a folder's images are
+    fitted. Raises ValueError naming what is known.
     """
     if data in STYLES:
         return synthetic(
@@ -43,7 +45,7 @@ def load_questions(
         )
     path = Path(data)
     if path.is_dir():
-        return from_folder(path, split or "test", image_size, queries)
+        return from_folder(path, split or "test", image_size)
     if path.suffix == ".npz":
         return from_npz(path, split)
     raise ValueError(

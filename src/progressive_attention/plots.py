@@ -1,0 +1,299 @@
+"""Pictures of plain results: answers with their attention, contact sheets, accuracy by scale.
+
+Every function returns the PNG's bytes, and writes them too, whole or not at all, where a path is given. Figures are
+drawn by Agg without pyplot's global state, and matplotlib is imported when the first one is. The same input gives
+the same bytes. Colours: Okabe and Ito (2008) for lines, inferno for maps; both stay readable to the colour-blind.
+
+Legend: H x W image pixels, L attended layers.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from progressive_attention.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]  # blue and vermilion, always beside the word
+COLOUR_MAP = "inferno"
+CAPTION = 16  # letters that fit under a scene
+
+
+class Answered(Protocol):
+    """What the pictures need of an answer; ``predictor.Answer`` has it."""
+
+    @property
+    def query(self) -> str: ...
+    @property
+    def attribute(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def image(self) -> np.ndarray: ...  # (H, W, 3) uint8
+    @property
+    def layers(self) -> list[np.ndarray]: ...  # L x (H, W) in [0, 1], NaN where there is no cell; the last is a softmax
+    @property
+    def maps(self) -> dict[str, np.ndarray]: ...  # (H, W) each, with "accumulated"
+
+
+class Scene(NamedTuple):
+    """One test scene with several networks' answers; ``mask`` (H, W) bool is the target's, None if unknown."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    query: str
+    truth: str
+    answers: Mapping[str, Answered]  # by the network's name
+
+
+class ScaleSeries(NamedTuple):
+    """One network's accuracy in [0, 1] by scale bin ("0.5-1.0"), None where a bin is empty, with 95 % intervals.
+
+    ``published`` is the papers' accuracy [%] by bin, or one number over all scales, or None.
+    """
+
+    name: str
+    accuracy: Mapping[str, float | None]
+    interval: Mapping[str, Sequence[float]]
+    published: Mapping[str, float] | float | None = None
+
+
+def new_figure(width: float, height: float, dpi: int) -> "Figure":
+    """An empty white figure of so many pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width / dpi, height / dpi), dpi=dpi, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def finish(figure: "Figure", path: Path | None) -> bytes:
+    """The figure as PNG, written to ``path`` if there is one."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    content = buffer.getvalue()
+    if path is not None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return content
+
+
+def label(axes: "Axes", text: str, **style: Any) -> None:
+    """A title whose text is taken as it is: a dollar sign starts no formula."""
+    axes.set_title(text, **{"fontsize": 9, "pad": 4, "parse_math": False, **style})
+
+
+def bare(axes: "Axes") -> None:
+    """No ticks, a thin grey frame."""
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color="#888888", linewidth=0.6)
+
+
+def over_image(image: np.ndarray, values: np.ndarray, high: float) -> np.ndarray:
+    """A map (H, W) from 0 to ``high`` in colour over the dimmed grey image: (H, W, 3) in [0, 1].
+
+    Where the map is NaN the dimmed image is hatched instead: the layer has no cell there.
+    """
+    from matplotlib import colormaps
+
+    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]) / 255)[..., None], 3, -1)
+    scaled = np.clip(np.nan_to_num(values) / (high or 1), 0, 1)
+    blend = 0.75 * colormaps[COLOUR_MAP](scaled)[..., :3] + 0.25 * grey
+    row, column = np.indices(values.shape)
+    hatched = 0.25 * grey + 0.3 * ((row + column) % 6 < 2)[..., None]
+    return np.where(np.isnan(values)[..., None], hatched, blend)
+
+
+def outline(axes: "Axes", mask: np.ndarray | None, colour: str = "white", width: float = 1.0) -> None:
+    """The border of the target, light on dark so that it shows on any ground."""
+    if mask is not None and mask.any() and not mask.all():
+        axes.contour(mask.astype(float), [0.5], colors="black", linewidths=width + 1.2)
+        axes.contour(mask.astype(float), [0.5], colors=colour, linewidths=width)
+
+
+def highest(values: np.ndarray) -> float:
+    """The largest value, 0 for a map of NaN only."""
+    known = values[~np.isnan(values)]
+    return float(known.max()) if known.size else 0.0
+
+
+def panels_of(answer: Answered) -> list[tuple[str, np.ndarray, float]]:
+    """Title, map and top of its colour scale: gates from 0 to 1, the softmax and the product from 0 to their largest."""
+    layers = answer.layers
+    last = len(layers)
+    panels = [(f"layer {i}, gate", layer, 1.0) for i, layer in enumerate(layers[:-1], 1)]
+    panels.append((f"layer {last}, softmax" if last > 1 else "softmax", layers[-1], highest(layers[-1])))
+    accumulated = answer.maps["accumulated"]
+    return [*panels, ("accumulated", accumulated, highest(accumulated))]
+
+
+def range_of(values: np.ndarray) -> str:
+    """The values that a map takes, for a reader: "0.02 to 0.97"."""
+    known = values[~np.isnan(values)]
+    return f"{known.min():.2g} to {known.max():.2g}" if known.size else "no cell"
+
+
+def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
+    """One answer: the image, each layer's attention over it, the accumulated map; each with its own colour bar."""
+    panels = panels_of(answer)
+    columns = min(3, len(panels) + 1)
+    lines = math.ceil((len(panels) + 1) / columns)
+    figure = new_figure(300 * columns, 340 * lines + 50, 120)
+    figure.suptitle(
+        f"query {answer.query} → {answer.attribute} ({100 * answer.probability:.1f} %)",
+        fontsize=14,
+        fontweight="bold",
+        parse_math=False,
+    )
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    figure.subplots_adjust(0.02, 0.07 / lines, 0.98, 1 - 72 / (340 * lines + 50), 0.08, 0.32)
+    for axes in grid[len(panels) + 1 :]:
+        axes.set_axis_off()
+    grid[0].imshow(answer.image)
+    label(grid[0], "the image", fontsize=10)
+    bare(grid[0])
+    for axes, (title, values, high) in zip(grid[1:], panels, strict=False):
+        axes.imshow(over_image(answer.image, values, high))
+        label(axes, title, fontsize=10)
+        bare(axes)
+        colour_bar(axes, high, f"values {range_of(values)}")
+    return finish(figure, path)
+
+
+def colour_bar(axes: "Axes", high: float, note: str) -> None:
+    """A bar from 0 to ``high`` under the axes, with a note."""
+    bar = axes.inset_axes((0.0, -0.09, 1.0, 0.04))
+    bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=COLOUR_MAP, extent=(0, 1, 0, 1))
+    bar.set_yticks([])
+    bar.set_xticks([0, 1], ["0", f"{high:.2g}"], fontsize=8)
+    bar.tick_params(length=2, pad=1)
+    bar.get_xticklabels()[0].set_horizontalalignment("left")
+    bar.get_xticklabels()[1].set_horizontalalignment("right")
+    bar.text(0.5, -0.6, note, ha="center", va="top", fontsize=8, color="#555555", transform=bar.transAxes)
+
+
+def attention_row(scene: Scene, path: Path | None = None) -> bytes:
+    """One scene, its target outlined; then of each network: the answer, right or wrong, every layer's map, the product.
+
+    A network of one layer has one map: the product would show it again.
+    """
+    shown = {name: panels_of(answer) for name, answer in scene.answers.items()}
+    shown = {name: panels if len(panels) > 2 else panels[:1] for name, panels in shown.items()}
+    side, gap, top, bottom = 200, 8, 74, 4
+    starts, x = [], gap + side
+    for panels in shown.values():
+        x += 3 * gap
+        starts.append([x + i * (side + gap) for i in range(len(panels))])
+        x = starts[-1][-1] + side
+    width, height = x + gap, top + side + bottom
+    figure = new_figure(width, height, 100)
+
+    def place(x: int) -> "Axes":
+        axes = figure.add_axes((x / width, bottom / height, side / width, side / height))
+        bare(axes)
+        return axes
+
+    def head(x: int, text: str, colour: str = "black") -> None:
+        figure.text(
+            *(x / width, 1 - 8 / height, text),
+            **{"va": "top", "fontsize": 15, "fontweight": "bold", "color": colour, "parse_math": False},
+        )
+
+    axes = place(gap)
+    axes.imshow(scene.image)
+    outline(axes, scene.mask, width=1.4)
+    head(gap, f"{scene.query}? {scene.truth}")
+    label(axes, "scene, target", fontsize=13)
+    for (name, panels), at in zip(shown.items(), starts, strict=True):
+        answer = scene.answers[name]
+        right = answer.attribute == scene.truth
+        verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
+        head(at[0], verdict if len(at) == 1 else f"{name}: {verdict}", RIGHT if right else WRONG)
+        for x, (title, values, high) in zip(at, panels, strict=True):
+            axes = place(x)
+            axes.imshow(over_image(scene.image, values, high))
+            outline(axes, scene.mask, width=0.8)
+            label(axes, f"{name}: {title}" if len(at) == 1 else title, fontsize=13)
+    return finish(figure, path)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray] | np.ndarray, captions: Sequence[str], path: Path | None = None, title: str = ""
+) -> bytes:
+    """Images (H, W, 3) uint8 of one size in a grid, each with its caption ("7? red") under it."""
+    if not len(images) or len(images) != len(captions):
+        raise ValueError(f"expected as many captions as images, at least one; got {len(captions)} and {len(images)}")
+    height, width = images[0].shape[:2]
+    zoom = max(1, round(150 / width))
+    columns = min(len(images), math.ceil(math.sqrt(1.6 * len(images))))
+    lines = math.ceil(len(images) / columns)
+    cell_w, cell_h, top = zoom * width + 10, zoom * height + 30, 44 if title else 6
+    sheet = np.full((top + lines * cell_h, columns * cell_w, 3), 255, np.uint8)
+    figure = new_figure(sheet.shape[1], sheet.shape[0], 100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = i % columns * cell_w + 5, top + i // columns * cell_h
+        sheet[y : y + zoom * height, x : x + zoom * width] = image.repeat(zoom, 0).repeat(zoom, 1)
+        text = caption if len(caption) <= CAPTION else caption[: CAPTION - 1] + "…"
+        middle = x + zoom * width / 2
+        axes.text(middle, y + zoom * height + 4, text, ha="center", va="top", fontsize=11, parse_math=False)
+    if title:
+        axes.text(sheet.shape[1] / 2, 10, title, ha="center", va="top", fontsize=13, weight="bold", parse_math=False)
+    axes.imshow(sheet, interpolation="none", aspect="auto")
+    return finish(figure, path)
+
+
+def scale_curve(
+    series: Sequence[ScaleSeries], path: Path | None = None, title: str = "", count: Mapping[str, int] | None = None
+) -> bytes:
+    """Accuracy by scale with 95 % intervals; the papers' values dashed, in the colour of the network they are of.
+
+    ``count`` is the number of questions by bin.
+    """
+    if not series:
+        raise ValueError("no series to draw; give at least one network's accuracy by scale")
+    bins = list(series[0].accuracy)
+    figure = new_figure(1000, 640, 140)
+    axes = figure.add_axes((0.11, 0.2, 0.86, 0.7 if title else 0.77))
+    for i, one in enumerate(series):
+        colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+        shift = 0.05 * (i - (len(series) - 1) / 2)
+        known = [(k, 100 * value, name) for k, name in enumerate(bins) if (value := one.accuracy[name]) is not None]
+        x = [k + shift for k, _, _ in known]
+        y = [value for _, value, _ in known]
+        ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
+        errors = np.abs(np.array(y)[:, None] - ends).T
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
+        axes.errorbar(x, y, errors, label=f"{one.name}, here", **style)
+        if isinstance(one.published, Mapping):
+            at = [k for k, name in enumerate(bins) if name in one.published]
+            values = [one.published[bins[k]] for k in at]
+            axes.plot(at, values, "--", color=colour, marker=marker, mfc="white", label=f"{one.name}, papers")
+        elif one.published is not None:
+            axes.axhline(one.published, ls="--", lw=1.4, color=colour, label=f"{one.name}, papers, all scales")
+    names = [name.replace("-", "–") + (f"\nn = {count[name]:,}" if count else "") for name in bins]
+    axes.set_xticks(range(len(bins)), names, fontsize=9)
+    axes.set_xlabel("scale of the asked digit (1 = 28 pixels)", fontsize=10)
+    axes.set_ylabel("accuracy [%]", fontsize=10)
+    axes.set_ylim(0, 103)
+    axes.set_xlim(-0.4, len(bins) - 0.6)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        label(axes, title, fontsize=11, loc="left", fontweight="bold")
+    legend = axes.legend(fontsize=9, loc="lower right", framealpha=0.9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return finish(figure, path)

@@ -1,0 +1,221 @@
+"""Each equation against loops that can be checked with the paper in hand, in float64, and its gradient."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from progressive_attention.attention import (
+    AskEachQuestion,
+    AttentionScorer,
+    at_least_float32,
+    attend,
+    gate,
+    marginalise,
+    soft_pool,
+    spatial_softmax,
+)
+
+M, C, H, W, A = 2, 3, 4, 5, 3  # rows, channels, cells down and across, attributes
+PLACES = list(product(range(H), range(W)))
+QUERIES, HIDDEN = 4, 6
+
+
+@pytest.fixture
+def draw():
+    """Normal float64 numbers of a shape, other ones at each call."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# --- equations --------------------------------------------------------------------------------------------------------
+
+
+def test_gate_is_the_logistic_function_of_each_score(draw):
+    score, expected = draw(M, H, W), torch.empty(M, H, W, dtype=torch.float64)
+    for m, (i, j) in product(range(M), PLACES):
+        expected[m, i, j] = 1 / (1 + math.exp(-score[m, i, j]))
+    assert_close(gate(score), expected)
+
+
+def slow_softmax(score: torch.Tensor) -> torch.Tensor:
+    alpha = torch.empty_like(score)
+    for m in range(len(score)):
+        total = sum(math.exp(score[m, i, j]) for i, j in PLACES)
+        for i, j in PLACES:
+            alpha[m, i, j] = math.exp(score[m, i, j]) / total
+    return alpha
+
+
+def test_spatial_softmax_competes_over_the_whole_map(draw):
+    score = draw(M, H, W)
+    assert_close(spatial_softmax(score), slow_softmax(score))
+    assert_close(spatial_softmax(score).sum((1, 2)), torch.ones(M, dtype=torch.float64))
+
+
+def test_attend_scales_each_locations_feature(draw):
+    features, alpha = draw(M, C, H, W), draw(M, H, W)
+    expected = torch.empty_like(features)
+    for m, (i, j) in product(range(M), PLACES):
+        for c in range(C):
+            expected[m, c, i, j] = alpha[m, i, j] * features[m, c, i, j]
+    assert_close(attend(features, alpha), expected)
+
+
+def test_attend_keeps_the_precision_of_the_features(draw):
+    assert attend(draw(M, C, H, W).bfloat16(), draw(M, H, W).float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("reduction, divisor", [("sum", 1), ("mean", H * W)])
+def test_soft_pool_adds_up_all_locations(draw, reduction, divisor):
+    attended = draw(M, C, H, W)
+    expected = torch.zeros(M, C, 1, 1, dtype=torch.float64)
+    for m, (i, j) in product(range(M), PLACES):
+        for c in range(C):
+            expected[m, c] += attended[m, c, i, j] / divisor
+    assert_close(soft_pool(attended, reduction), expected)
+
+
+def test_soft_pool_sums_unless_told(draw):
+    attended = draw(M, C, H, W)
+    assert_close(soft_pool(attended), soft_pool(attended, "sum"))
+
+
+def test_marginalise_weighs_each_locations_answer_by_its_probability(draw):
+    log_prob, score = draw(M, A, H, W).log_softmax(1), draw(M, H, W)
+    alpha, expected = slow_softmax(score), torch.empty(M, A, dtype=torch.float64)
+    for m, a in product(range(M), range(A)):
+        expected[m, a] = math.log(sum(math.exp(log_prob[m, a, i, j]) * alpha[m, i, j] for i, j in PLACES))
+    answer = marginalise(log_prob, score)
+    assert_close(answer, expected)
+    assert_close(answer.logsumexp(1), torch.zeros(M, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_huge_scores_choose_one_location_and_stay_finite(draw, size, dtype):
+    log_prob = (30 * draw(M, A, H, W)).log_softmax(1).to(dtype).requires_grad_()
+    score = torch.full((M, H, W), -size, dtype=dtype)
+    score[:, 1, 2] = size
+    score[1] = size  # and a map where all are equally huge
+    score.requires_grad_()
+    alpha, answer = spatial_softmax(score), marginalise(log_prob, score)
+    for gradient in torch.autograd.grad(answer.sum() + alpha.square().sum(), (log_prob, score)):
+        assert gradient.isfinite().all()
+    assert_close(alpha.sum((1, 2)), torch.ones(M, dtype=dtype))
+    assert_close(alpha[1], torch.full((H, W), 1 / (H * W), dtype=dtype))
+    if size > 0:
+        assert_close(alpha[0, 1, 2], torch.ones((), dtype=dtype))
+        assert_close(answer[0], log_prob[0, :, 1, 2])
+    else:
+        assert_close(alpha[0, 1, 2], torch.zeros((), dtype=dtype))
+    assert answer.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_probabilities_have_at_least_float32(dtype):
+    assert at_least_float32(torch.ones(2, dtype=dtype)).dtype == torch.promote_types(dtype, torch.float32)
+
+
+def test_gradients_of_the_equations(draw):
+    score, features = draw(M, H, W).requires_grad_(), draw(M, C, H, W).requires_grad_()
+    assert gradcheck(gate, (score,))
+    assert gradcheck(spatial_softmax, (score,))
+    assert gradcheck(attend, (features, score))
+    assert gradcheck(soft_pool, (features, "sum"))
+    assert gradcheck(soft_pool, (features, "mean"))
+    assert gradcheck(lambda x, s: marginalise(x.log_softmax(1), s), (features, score))
+
+
+# --- one image, many questions ----------------------------------------------------------------------------------------
+
+COUNTS = {"some": [2, 1, 3], "none first": [0, 2, 1], "none between": [1, 0, 0, 2], "none last": [2, 1, 0], "no": [0, 0]}
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
+def test_ask_each_question_is_indexing(draw, counts):
+    image = torch.repeat_interleave(torch.tensor(counts))
+    shared = draw(len(counts), C, H, W).requires_grad_()
+    asked, expected = AskEachQuestion.apply(shared, image), shared[image]
+    assert_close(asked, expected, rtol=0, atol=0)
+    upstream = draw(*expected.shape)
+    (gradient,) = torch.autograd.grad(asked, shared, upstream)
+    (gradient_expected,) = torch.autograd.grad(expected, shared, upstream)
+    assert_close(gradient, gradient_expected)
+    assert gradcheck(lambda features: AskEachQuestion.apply(features, image), (shared,))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_ask_each_question_takes_either_memory_layout(draw, layout):
+    shared, image = draw(3, C, H, W).contiguous(memory_format=layout), torch.tensor([0, 0, 2])
+    assert_close(AskEachQuestion.apply(shared, image), shared[image], rtol=0, atol=0)
+
+
+# --- g_att ------------------------------------------------------------------------------------------------------------
+
+
+def slow_scores(scorer: AttentionScorer, radius: int, features: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Figure 5b at every location: two layers on [the stacked local context F_ij, the one-hot query]; eq. (7)."""
+    around = list(product(range(-radius, radius + 1), repeat=2))
+    blocks = [scorer.context.weight[:, :, di + radius, dj + radius] for di, dj in around]
+    first = torch.cat([*blocks, scorer.query.weight.T], 1)  # (hidden, (2δ+1)² C + queries)
+    rows, _, height, width = features.shape
+    scores = torch.empty(rows, height, width, dtype=features.dtype)
+    for m, i, j in product(range(rows), range(height), range(width)):
+        stacked = []
+        for di, dj in around:
+            inside = 0 <= i + di < height and 0 <= j + dj < width
+            stacked.append(features[m, :, i + di, j + dj] if inside else torch.zeros_like(features[m, :, 0, 0]))
+        one_hot = torch.zeros(len(scorer.query.weight), dtype=features.dtype)
+        one_hot[query[m]] = 1
+        hidden = (first @ torch.cat([*stacked, one_hot])).clamp(min=0)
+        scores[m, i, j] = scorer.score.weight[0, :, 0, 0] @ hidden + scorer.score.bias[0]
+    return scores
+
+
+@pytest.fixture(params=[0, 1, 2], ids=lambda radius: f"radius {radius}")
+def radius(request):
+    return request.param
+
+
+@pytest.fixture
+def scorer(radius):
+    torch.manual_seed(0)
+    return AttentionScorer(C, QUERIES, HIDDEN, radius).double()
+
+
+def test_scorer_is_the_perceptron_on_the_stacked_neighbourhood(draw, scorer, radius):
+    features, query = draw(3, C, H, W), torch.tensor([2, 0, 3])
+    assert_close(scorer(features, query), slow_scores(scorer, radius, features, query))
+
+
+def test_scorer_reads_no_farther_than_its_radius(draw, scorer, radius):
+    features = draw(1, C, 9, 9).requires_grad_()
+    scorer(features, torch.tensor([0]))[0, 4, 4].backward()
+    touched = features.grad.abs().sum((0, 1)) > 0
+    expected = torch.zeros(9, 9, dtype=torch.bool)
+    expected[4 - radius : 5 + radius, 4 - radius : 5 + radius] = True
+    assert_close(touched, expected)
+
+
+def test_scorer_shares_an_images_part_among_its_questions(draw, scorer):
+    shared, image, query = draw(3, C, H, W), torch.tensor([0, 0, 2]), torch.tensor([1, 3, 1])
+    assert_close(scorer(shared, query, image), scorer(shared[image], query))
+
+
+def test_gradient_of_the_scorer(draw, scorer):
+    shared, image, query = draw(2, C, H, W).requires_grad_(), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    names, values = zip(*scorer.named_parameters(), strict=True)
+
+    def scores(features: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(scorer, dict(zip(names, values, strict=True)), (features, query, image))
+
+    assert gradcheck(scores, (shared, *values))
+
+
+def test_scorer_gives_float32_under_bfloat16(scorer):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert scorer.float()(torch.ones(1, C, H, W), torch.tensor([0])).dtype == torch.float32

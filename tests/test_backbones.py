@@ -1,0 +1,152 @@
+"""Stages: the papers' map sizes, cutting timm's networks without changing them, and errors that say what to do."""
+
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from progressive_attention.backbones import Backbone, build_backbone, conv_stack, timm_backbone
+
+
+def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
+    """What each stage gives, one after the other."""
+    maps = [image]
+    for stage in backbone.stages:
+        maps.append(stage(maps[-1].clone()))
+    return maps[1:]
+
+
+# --- the papers' network ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels, sides", [(100, [49, 23, 10, 4]), (62, [30, 14, 6, 2]), (46, [22, 10, 4, 1])])
+def test_conv_stack_has_the_papers_maps(pixels, sides):
+    maps = outputs(conv_stack(), torch.zeros(1, 3, pixels, pixels))
+    assert [tuple(features.shape) for features in maps] == [(1, 32, side, side) for side in sides]
+
+
+def test_conv_stack_is_convolution_relu_pooling():
+    torch.manual_seed(0)
+    backbone, image = conv_stack().double(), torch.rand(2, 3, 62, 62, dtype=torch.float64)
+    expected = image
+    for stage, features in zip(backbone.stages, outputs(backbone, image), strict=True):
+        expected = F.max_pool2d(F.conv2d(expected, stage[0].weight, stage[0].bias).relu(), 2)  # the papers' order
+        assert_close(features, expected)
+
+
+def test_conv_stack_norm_is_the_2016_codes():
+    norm = conv_stack().norm(32)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert (norm.num_features, norm.eps, norm.momentum) == (32, 0.01, 0.5)
+
+
+def test_stages_by_index_and_by_name():
+    backbone = build_backbone("conv-stack")
+    assert [backbone.index(stage) for stage in ("pool1", 0, "pool4", 3)] == [0, 0, 3, 3]
+
+
+@pytest.mark.parametrize("stage", ["pool5", 4, -1, "layer1", "0", None])
+def test_unknown_stage_names_those_there_are(stage):
+    with pytest.raises(ValueError, match=rf"no stage {stage!r}; attend_at takes: 0 or 'pool1', .*3 or 'pool4'"):
+        conv_stack().index(stage)
+
+
+# --- timm -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The networks that timm has made, in order."""
+    networks, create = [], timm.create_model
+
+    def spy(*args, **kwargs):
+        networks.append(create(*args, **kwargs))
+        return networks[-1]
+
+    monkeypatch.setattr(timm, "create_model", spy)
+    return networks
+
+
+@torch.no_grad()
+def test_vgg16_is_cut_behind_its_poolings(made):
+    backbone, image = timm_backbone("vgg16"), torch.rand(1, 3, 64, 64)
+    assert backbone.names == ["pool1", "pool2", "pool3", "pool4", "pool5"]
+    assert backbone.channels == [64, 128, 256, 512, 512]
+    features, expected = image, []
+    for layer in made[0].features:
+        features = layer(features)
+        if isinstance(layer, nn.MaxPool2d):
+            expected.append(features)
+    assert_close(outputs(backbone, image), expected)
+
+
+CHAINS = {
+    "resnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
+    "seresnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
+    "test_convnext": (["stages.0", "stages.1", "stages.2", "stages.3"], [24, 32, 48, 64]),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@torch.no_grad()
+def test_other_chains_have_timms_stages(made, name):
+    backbone, image = build_backbone(name).eval(), torch.rand(2, 3, 64, 64)
+    assert (backbone.names, backbone.channels) == CHAINS[name]
+    maps = outputs(backbone, image)
+    assert [features.shape[1] for features in maps] == backbone.channels
+    whole = made[0].forward_features(image)
+    assert_close(maps[-1], whole if name != "test_convnext" else made[0].stages(made[0].stem(image)))
+
+
+def test_densenet_is_no_flat_chain_of_poolings():
+    assert len(build_backbone("densenet121").names) == 5
+
+
+def test_a_new_backbone_is_in_training_mode_and_without_norms():
+    backbone = build_backbone("resnet18")
+    assert all(module.training for module in backbone.modules())
+    assert isinstance(backbone.norm(8), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as resnet18 or vgg16"),
+        ("mambaout_femto", "has maps of NHWC, not of N, C, H, W; choose e.g. resnet18"),
+        ("maxvit_rmlp_pico_rw_256", "can't be run as a chain of stages on 96 px images .*divisible.*choose e.g. resnet18"),
+    ],
+)
+def test_other_networks_are_refused(name, reason):
+    with pytest.raises(ValueError, match=f"backbone '{name}' {reason}"):
+        build_backbone(name)
+
+
+def test_a_network_that_does_more_than_its_stages_is_refused(monkeypatch):
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+        forward = network.forward
+        network.forward = lambda image: forward(2 * image)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
+    with pytest.raises(ValueError, match="'resnet18' is not a chain of stages: run in a row they differ from it at act1"):
+        build_backbone("resnet18")
+
+
+def test_unknown_name_gives_near_ones():
+    with pytest.raises(ValueError, match="unknown backbone 'resnet19'; known: conv-stack, or a timm network, e.g. .*resnet"):
+        build_backbone("resnet19")
+    with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*see timm.list_models\(\)"):
+        build_backbone("qqqq")
+
+
+def test_missing_timm_gives_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"'resnet18' comes from timm.*pip install 'progressive-attention\[backbones\]'"):
+        build_backbone("resnet18")

@@ -1,0 +1,225 @@
+"""The command line end to end, as a user types it, on tiny data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from progressive_attention import weights
+from progressive_attention.cli import main
+from progressive_attention.models import from_config, model_config
+
+DIGITS = tuple("0123456789")
+COLOURS = ("red", "green", "blue", "yellow", "white")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache, or writes elsewhere than in its own folder."""
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """An untrained network in a folder, as `pan train` leaves it."""
+    torch.manual_seed(0)
+    model = from_config(model_config("pan-hard-ctx", 10, 5))
+    about = weights.describe(model.config, DIGITS, COLOURS, name="pan-hard-ctx", data="mref", protocol="paper")
+    weights.save(tmp_path / "run", model.state_dict(), about)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Foreign scenes in an .npz, the attribute names in an order of their own."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((6, 100, 100), bool)
+    mask[:5, 20:40, 30:60] = True  # the last one is empty
+    np.savez(
+        tmp_path / "scenes.npz",
+        images=rng.integers(0, 256, (6, 100, 100, 3), dtype=np.uint8),
+        query=np.array([7, 3, 0, 9, 1, 1]),
+        attribute=np.array([0, 1, 2, 3, 4, 0]),
+        attribute_names=np.array(["white", "yellow", "blue", "green", "red"]),
+        scale=np.array([0.5, 1.0, 1.6, 2.2, 3.0, 0.7]),
+        mask=mask,
+    )
+    return tmp_path / "scenes.npz"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a wrong command prints, which must end with exit code 2."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse's way
+        code = stop.code
+    error = capsys.readouterr().err.strip()
+    assert code == 2, error
+    assert "\n" not in error
+    return error
+
+
+def test_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "mbg", "--count", "6", "--out", "sheet.png"]) == 0
+    assert "sheet.png" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert sheet.std() > 20  # pictures, not a blank page
+    assert main(["render", "mbg", "--count", "6", "--seed", "1", "--out", "other.png"]) == 0
+    assert not np.array_equal(sheet, np.asarray(Image.open(tmp_path / "other.png").convert("RGB")))
+
+
+def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--data", "mref", "--model", "pan-soft-ctx", "--images", "24", "--batch", "8", "--out", "mine"]
+    assert main([*train, "--epochs", "2", "--device", "cpu"]) == 0
+    assert "next: pan evaluate" in capsys.readouterr().out
+    assert len((tmp_path / "mine/log.jsonl").read_text().splitlines()) == 2
+    assert main(["evaluate", "--weights", "mine", "--images", "24", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_accumulated tpr_activation tpr_uniform"
+    assert set(keys.split()) <= set(summary)
+    assert summary["count"] == 8
+    assert 0.01 < summary["tpr_uniform"] < 0.06
+    rows = pyarrow.parquet.read_table(tmp_path / "mine/evaluation/mref-test.parquet")
+    assert len(rows) == 8
+    assert np.mean(rows["correct"].to_numpy()) == pytest.approx(summary["accuracy"])
+    assert json.loads((tmp_path / "mine/evaluation/mref-test.json").read_text()) == summary
+    # The same command on a finished run has nothing to do; another one is refused.
+    before = (tmp_path / "mine/weights.safetensors").read_bytes()
+    assert main([*train, "--epochs", "2", "--device", "cpu"]) == 0
+    assert (tmp_path / "mine/weights.safetensors").read_bytes() == before
+    assert "mine holds another run (epochs 2 there, 3 now)" in error_of(
+        capsys, *train, "--epochs", "3", "--device", "cpu"
+    )
+
+
+def test_evaluate_npz_and_print_a_table(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--weights", str(run), "--data", str(scenes), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["count"] == 6
+    assert summary["tpr_uniform"] == pytest.approx(0.06)  # of the five masks that are not empty
+    assert summary["count_by_scale"] == {"0.5-1.0": 2, "1.0-1.5": 1, "1.5-2.0": 1, "2.0-2.5": 1, "2.5-3.0": 1}
+    assert main(["evaluate", "--weights", str(run), "--data", str(scenes), "--rows", "rows.parquet"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    rows = pyarrow.parquet.read_table("rows.parquet").to_pydict()
+    assert rows["query"] == ["7", "3", "0", "9", "1", "1"]
+    assert rows["attribute"] == ["white", "yellow", "blue", "green", "red", "white"]
+    assert rows["tpr_last"][5] is None
+
+
+def test_predict_pictures_of_any_size(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (100, 100), "navy").save(tmp_path / "photos/a.png")
+    Image.new("RGBA", (320, 90)).save(tmp_path / "photos/b.png")
+    asked = ["predict", "--weights", str(run), "photos", "--query", "7", "--query", "3", "--json"]
+    assert main(asked) == 0
+    out, notes = capsys.readouterr()
+    answers = json.loads(out)
+    assert [(Path(a["image"]).name, a["query"]) for a in answers] == [
+        ("a.png", "7"),
+        ("a.png", "3"),
+        ("b.png", "7"),
+        ("b.png", "3"),
+    ]
+    for answer in answers:
+        assert set(answer["probabilities"]) == set(COLOURS)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert answer["probability"] == pytest.approx(max(answer["probabilities"].values()), abs=1e-5)
+        assert Image.open(answer["figure"]).width > 300
+    assert "b.png is 320 x 90 px; fitted into 100 x 100" in notes
+    assert "a.png" not in notes
+
+
+def test_train_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    lines = ["image,query,attribute,split"]
+    for i in range(12):
+        Image.new("RGB", (64, 48), ("black", "white")[i % 2]).save(folder / f"{i}.png")
+        split = ("train", "train", "validation", "test")[i // 3]
+        lines.append(f"{i}.png,{('cat', 'dog')[i % 2]},{('dark', 'light')[i % 2]},{split}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert main(["train", "--data", "pets", "--model", "san", "--epochs", "1", "--device", "cpu", "--out", "r"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--weights", "r", "--data", "pets", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["count"], summary["tpr_last"], summary["accuracy_by_scale"]["0.5-1.0"]) == (3, None, None)
+    assert main(["predict", "--weights", "r", "pets/0.png", "--query", "cat"]) == 0
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)
+    assert known["models"] == ["pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
+    assert set(known["data"]) == {"mref", "mdist", "mbg"}
+    assert main(["list"]) == 0
+    assert all(name in capsys.readouterr().out for name in known["weights"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "mref", "--model", "pan", "--out", "r"], "'pan-hard-ctx'"),
+        (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
+        (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got 0"),
+        (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
+        (["train", "--data", "mref", "--images", "9", "--device", "tpu9", "--out", "r"], "device 'tpu9' can't be used"),
+        (["train", "--data", "mbg", "--images", "9", "--backgrounds", "none", "--out", "r"], "none"),
+        (["evaluate", "--weights", "nobody"], "no trained weights at 'nobody'"),
+        (["evaluate", "--weights", "RUN", "--data", "missing.npz"], "missing.npz does not exist"),
+        (["evaluate", "--weights", "RUN", "--data", "."], "holds 0 manifests"),
+        (["predict", "--weights", "RUN", "SCENES", "--query", "7"], "can't be read as an image"),
+        (
+            ["predict", "--weights", "RUN", "PICTURE", "--query", "eleven"],
+            "unknown query 'eleven'; this network",
+        ),
+        (["predict", "--weights", "RUN", "nowhere.png", "--query", "7"], "nowhere.png does not exist"),
+        (["predict", "--weights", "RUN", "empty", "--query", "7"], "no images in empty"),
+        (["render", "cifar"], "'mdist'"),
+        (["paint"], "invalid choice: 'paint'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    run: Path, scenes: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    Image.new("RGB", (100, 100)).save("picture.png")
+    places = {"RUN": str(run), "SCENES": str(scenes), "PICTURE": "picture.png"}
+    assert message in error_of(capsys, *(places.get(word, word) for word in arguments))
+    assert not Path("r").exists()  # nothing half made
+
+
+def test_unknown_colour_in_the_data(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = dict(np.load(scenes))
+    arrays["attribute_names"] = np.array(["white", "yellow", "blue", "green", "mauve"])
+    np.savez(scenes, **arrays)
+    error = error_of(capsys, "evaluate", "--weights", str(run), "--data", str(scenes))
+    assert "unknown attribute ['mauve']" in error
+    assert "red, green, blue, yellow, white" in error
+
+
+def test_help_shows_examples_and_needs_no_torch() -> None:
+    code = "import sys; from progressive_attention.cli import main\ntry: main(['predict', '--help'])\n"
+    code += "except SystemExit: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert "pan predict --weights mref-pan-hard-ctx" in result.stdout
+    assert result.stdout.strip().endswith("False")
+
+
+def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from progressive_attention import commands
+
+    def stop(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(commands.COMMANDS, "list", stop)
+    assert main(["list"]) == 130
+    assert "stopped" in capsys.readouterr().err
