@@ -2,7 +2,7 @@
 
 Every function returns the PNG's bytes, and writes them too, whole or not at all, where a path is given. Figures are
 drawn by Agg without pyplot's global state, and matplotlib is imported when the first one is. The same input gives
-the same bytes. Colours: Okabe and Ito (2008) for lines, inferno for maps; both stay readable to the colour-blind.
+the same bytes. Colours: Okabe and Ito (2008) for lines, viridis for maps; both stay readable to the colour-blind.
 
 Legend: H x W image pixels, L attended layers.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]  # blue and vermilion, always beside the word
-COLOUR_MAP = "inferno"
+COLOUR_MAP = "viridis"
 CAPTION = 16  # letters that fit under a scene
 
 
@@ -109,17 +109,23 @@ def over_image(image: np.ndarray, values: np.ndarray, high: float) -> np.ndarray
 
     grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]) / 255)[..., None], 3, -1)
     scaled = np.clip(np.nan_to_num(values) / (high or 1), 0, 1)
-    blend = 0.75 * colormaps[COLOUR_MAP](scaled)[..., :3] + 0.25 * grey
+    blend = 0.8 * colormaps[COLOUR_MAP](scaled)[..., :3] + 0.2 * grey
     row, column = np.indices(values.shape)
-    hatched = 0.25 * grey + 0.3 * ((row + column) % 6 < 2)[..., None]
+    hatched = 0.2 * grey + 0.3 * ((row + column) % 6 < 2)[..., None]
     return np.where(np.isnan(values)[..., None], hatched, blend)
 
 
-def outline(axes: "Axes", mask: np.ndarray | None, colour: str = "white", width: float = 1.0) -> None:
-    """The border of the target, light on dark so that it shows on any ground."""
-    if mask is not None and mask.any() and not mask.all():
-        axes.contour(mask.astype(float), [0.5], colors="black", linewidths=width + 1.2)
-        axes.contour(mask.astype(float), [0.5], colors=colour, linewidths=width)
+def outline(axes: "Axes", mask: np.ndarray | None) -> None:
+    """A line around the target, one pixel off it, white on black so that it shows on any ground."""
+    if mask is None or not mask.any():
+        return
+    padded = np.pad(mask, 2)
+    shifts = [np.roll(padded, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    around = np.any(shifts, axis=0)[1:-1, 1:-1].astype(float)  # one pixel wider than the image on each side
+    rows, columns = (np.arange(n) - 1 for n in around.shape)
+    for colour, width in (("black", 2.2), ("white", 1.0)):
+        axes.contour(columns, rows, around, [0.5], colors=colour, linewidths=width)
+    axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
 def highest(values: np.ndarray) -> float:
@@ -149,25 +155,19 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
     panels = panels_of(answer)
     columns = min(3, len(panels) + 1)
     lines = math.ceil((len(panels) + 1) / columns)
-    figure = new_figure(300 * columns, 340 * lines + 50, 120)
-    figure.suptitle(
-        f"query {answer.query} → {answer.attribute} ({100 * answer.probability:.1f} %)",
-        fontsize=14,
-        fontweight="bold",
-        parse_math=False,
-    )
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    figure.subplots_adjust(0.02, 0.07 / lines, 0.98, 1 - 72 / (340 * lines + 50), 0.08, 0.32)
-    for axes in grid[len(panels) + 1 :]:
-        axes.set_axis_off()
-    grid[0].imshow(answer.image)
-    label(grid[0], "the image", fontsize=10)
-    bare(grid[0])
-    for axes, (title, values, high) in zip(grid[1:], panels, strict=False):
-        axes.imshow(over_image(answer.image, values, high))
-        label(axes, title, fontsize=10)
+    side, gap, top, bottom = 280, 12, 30, 46  # pixels; top and bottom of each panel hold its title and colour bar
+    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44
+    figure = new_figure(width, height, 120)
+    head = f"query {answer.query} → {answer.attribute} ({100 * answer.probability:.1f} %)"
+    figure.text(0.5, 1 - 12 / height, head, ha="center", va="top", fontsize=14, weight="bold", parse_math=False)
+    for i, (title, values, high) in enumerate([("the image", answer.image, 0.0), *panels]):
+        x, y = gap + i % columns * (side + gap), 44 + i // columns * (top + side + bottom) + top
+        axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
         bare(axes)
-        colour_bar(axes, high, f"values {range_of(values)}")
+        label(axes, title, fontsize=10)
+        axes.imshow(over_image(answer.image, values, high) if i else values)
+        if i:
+            colour_bar(axes, high, f"values {range_of(values)}")
     return finish(figure, path)
 
 
@@ -190,41 +190,31 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
     """
     shown = {name: panels_of(answer) for name, answer in scene.answers.items()}
     shown = {name: panels if len(panels) > 2 else panels[:1] for name, panels in shown.items()}
-    side, gap, top, bottom = 200, 8, 74, 4
-    starts, x = [], gap + side
+    side, gap, top = 200, 8, 92
+    x = gap + side  # pixels from the left
+    places = [[gap]]
     for panels in shown.values():
-        x += 3 * gap
-        starts.append([x + i * (side + gap) for i in range(len(panels))])
-        x = starts[-1][-1] + side
-    width, height = x + gap, top + side + bottom
+        places.append([x + 3 * gap + i * (side + gap) for i in range(len(panels))])
+        x = places[-1][-1] + side
+    width, height = x + gap, top + side + gap
     figure = new_figure(width, height, 100)
-
-    def place(x: int) -> "Axes":
-        axes = figure.add_axes((x / width, bottom / height, side / width, side / height))
-        bare(axes)
-        return axes
-
-    def head(x: int, text: str, colour: str = "black") -> None:
-        figure.text(
-            *(x / width, 1 - 8 / height, text),
-            **{"va": "top", "fontsize": 15, "fontweight": "bold", "color": colour, "parse_math": False},
-        )
-
-    axes = place(gap)
-    axes.imshow(scene.image)
-    outline(axes, scene.mask, width=1.4)
-    head(gap, f"{scene.query}? {scene.truth}")
-    label(axes, "scene, target", fontsize=13)
-    for (name, panels), at in zip(shown.items(), starts, strict=True):
+    looks = [("", f"{scene.query}? {scene.truth}", "black", [("target outlined", scene.image)])]
+    for name, panels in shown.items():
         answer = scene.answers[name]
         right = answer.attribute == scene.truth
         verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
-        head(at[0], verdict if len(at) == 1 else f"{name}: {verdict}", RIGHT if right else WRONG)
-        for x, (title, values, high) in zip(at, panels, strict=True):
-            axes = place(x)
-            axes.imshow(over_image(scene.image, values, high))
-            outline(axes, scene.mask, width=0.8)
-            label(axes, f"{name}: {title}" if len(at) == 1 else title, fontsize=13)
+        drawn = [(title, over_image(scene.image, values, high)) for title, values, high in panels]
+        looks.append((name, verdict, RIGHT if right else WRONG, drawn))
+    for (name, verdict, colour, drawn), at in zip(looks, places, strict=True):
+        style: dict[str, Any] = {"va": "top", "fontsize": 15, "parse_math": False}
+        figure.text(at[0] / width, 1 - 6 / height, name, **style)
+        figure.text(at[0] / width, 1 - 32 / height, verdict, color=colour, weight="bold", **style)
+        for x, (title, pixels) in zip(at, drawn, strict=True):
+            axes = figure.add_axes((x / width, gap / height, side / width, side / height))
+            bare(axes)
+            axes.imshow(pixels)
+            outline(axes, scene.mask)
+            label(axes, title, fontsize=13)
     return finish(figure, path)
 
 
@@ -265,8 +255,9 @@ def scale_curve(
     if not series:
         raise ValueError("no series to draw; give at least one network's accuracy by scale")
     bins = list(series[0].accuracy)
-    figure = new_figure(1000, 640, 140)
-    axes = figure.add_axes((0.11, 0.2, 0.86, 0.7 if title else 0.77))
+    figure = new_figure(1000, 700, 140)
+    axes = figure.add_axes((0.09, 0.19, 0.89, 0.61))
+    here, papers = [], []
     for i, one in enumerate(series):
         colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
         shift = 0.05 * (i - (len(series) - 1) / 2)
@@ -276,13 +267,15 @@ def scale_curve(
         ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
         errors = np.abs(np.array(y)[:, None] - ends).T
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
-        axes.errorbar(x, y, errors, label=f"{one.name}, here", **style)
+        here.append(axes.errorbar(x, y, errors, label=f"{one.name}, here", **style))
         if isinstance(one.published, Mapping):
             at = [k for k, name in enumerate(bins) if name in one.published]
             values = [one.published[bins[k]] for k in at]
-            axes.plot(at, values, "--", color=colour, marker=marker, mfc="white", label=f"{one.name}, papers")
+            style = {"color": colour, "marker": marker, "mfc": "white", "label": f"{one.name}, papers"}
+            papers += axes.plot(at, values, "--", **style)
         elif one.published is not None:
-            axes.axhline(one.published, ls="--", lw=1.4, color=colour, label=f"{one.name}, papers, all scales")
+            name = f"{one.name}, papers, all scales"
+            papers.append(axes.axhline(one.published, ls="--", lw=1.4, color=colour, label=name))
     names = [name.replace("-", "–") + (f"\nn = {count[name]:,}" if count else "") for name in bins]
     axes.set_xticks(range(len(bins)), names, fontsize=9)
     axes.set_xlabel("scale of the asked digit (1 = 28 pixels)", fontsize=10)
@@ -291,9 +284,9 @@ def scale_curve(
     axes.set_xlim(-0.4, len(bins) - 0.6)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        label(axes, title, fontsize=11, loc="left", fontweight="bold")
-    legend = axes.legend(fontsize=9, loc="lower right", framealpha=0.9)
+    figure.text(0.02, 0.98, title, va="top", fontsize=11, weight="bold", parse_math=False)
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": 2, "frameon": False}
+    legend = axes.legend(handles=[*here, *papers], fontsize=9, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return finish(figure, path)

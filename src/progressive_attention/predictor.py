@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.inference import as_tensor, pick_device
@@ -85,5 +85,5 @@ class Predictor:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
             image = Image.fromarray(image)
-        picture = to_rgb(image) if isinstance(image, Image.Image) else open_picture(image)
+        picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
         return Fit.into(self.side, *picture.size).image(picture)

@@ -50,9 +50,10 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 POINTWISE = (*ACTIVATIONS, *NORMS, nn.Identity, nn.Dropout, nn.Dropout2d)
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-POINTWISE_FUNCTIONS = frozenset(
-    "add iadd sub mul imul truediv div neg relu relu_ relu6 silu gelu sigmoid hardswish hardsigmoid leaky_relu tanh "
-    "batch_norm dropout contiguous clone to float type_as expand_as".split()  # noqa: SIM905 (one a line is no clearer)
+POINTWISE_FUNCTIONS = (
+    *("add", "iadd", "sub", "mul", "imul", "truediv", "div", "neg", "contiguous", "clone", "to", "float", "type_as"),
+    *("expand_as", "relu", "relu_", "relu6", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "leaky_relu"),
+    *("tanh", "batch_norm", "dropout"),
 )
 REDUCTIONS = ("mean", "sum", "amax", "max")
 ADAPTIVE_FUNCTIONS = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
@@ -147,9 +148,8 @@ def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
 
 def of_shape(node: fx.Node, name: str) -> bool:
     """Whether a step reads only the features' shape or kind."""
-    return (
-        name in ("_assert", "size", "dim") or name == "getattr" and node.args[1] in ("shape", "ndim", "dtype", "device")
-    )
+    attributes = ("shape", "ndim", "dtype", "device")
+    return name in ("_assert", "size", "dim") or (name == "getattr" and node.args[1] in attributes)
 
 
 class Geometry(NamedTuple):
@@ -167,7 +167,8 @@ def geometry(model: ProgressiveAttentionNetwork, image_size: tuple[int, int] | N
         rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
         if str(i) in model.scorers:
             fields.append((rows, columns))
-    return Geometry(fields, image_size or (model.config.image_size,) * 2)
+    side = model.config.image_size
+    return Geometry(fields, image_size or (side, side))
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:

@@ -70,7 +70,8 @@ class QuestionSet:
         return len(self.query)
 
     def rows(self, rows: np.ndarray) -> "QuestionSet":
-        """The same images with only these questions, in this order."""
+        """The same images with only these questions, in this order; by row numbers or a (R,) bool array."""
+        rows = np.arange(len(self))[rows]
         return replace(
             self,
             image=self.image[rows],

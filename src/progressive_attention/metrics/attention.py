@@ -14,8 +14,9 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     if attention.shape != mask.shape:
         raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
+    attention = np.ascontiguousarray(attention, np.float64)
     total = attention.sum((-2, -1))
-    inside = np.where(mask, attention, 0).sum((-2, -1))
+    inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above the total
     known = mask.any((-2, -1)) & (total > 0)
     return np.divide(inside, total, out=np.full(total.shape, np.nan), where=known)
 

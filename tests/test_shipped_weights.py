@@ -1,0 +1,68 @@
+"""What ships is what its card says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from progressive_attention import Predictor, weights
+from progressive_attention.data.sources import load_questions
+from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.evaluation import evaluate
+from progressive_attention.files import read_json
+
+NAMES = weights.shipped()
+EXAMPLE = weights.SHIPPED.parent / "examples" / "mref.png"
+
+
+def test_the_main_ones_ship() -> None:
+    assert {"mref-pan-hard-ctx", "mref-san"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_and_config_agree(name: str) -> None:
+    folder = weights.SHIPPED / name
+    about = read_json(folder / "config.json")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"| accuracy | {about['test']['accuracy']:.2%} (95 %" in card
+    assert about["command"] in card
+    assert about["test"]["count"] == 10_000
+    assert (folder / "weights.safetensors").stat().st_size < 1_000_000
+    assert name == f"{about['data']}-{about['name']}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("pan-hard-ctx")])
+def test_answers_questions_about_a_new_scene(name: str) -> None:
+    """A few scenes drawn here: far better than the 20 % of a guess, with attention on the target."""
+    source = SceneSource(name.split("-")[0], "test", seed=77)
+    predictor = Predictor(name)
+    right, ratio, uniform = [], [], []
+    for index in range(12):
+        scene = source.scene(index)
+        image, owner = source.render(scene)
+        answers = predictor.ask_all(image, [digit.number for digit in scene.digits])
+        for label, (digit, answer) in enumerate(zip(scene.digits, answers, strict=True), 1):
+            right.append(answer.attribute == predictor.trained.attribute_names[digit.colour])
+            ratio.append(answer.maps["activation"][owner == label].sum())
+            uniform.append((owner == label).mean())
+    assert np.mean(right) > 0.75
+    assert np.mean(ratio) > 3 * np.mean(uniform)
+
+
+def test_example_picture_is_known_to_the_shipped_network() -> None:
+    answer = Predictor("mref-pan-hard-ctx").ask(EXAMPLE, "7")
+    assert answer.attribute in ("red", "green", "blue", "yellow", "white")
+    assert Path(EXAMPLE).stat().st_size < 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_accuracy_on_fresh_scenes_is_the_cards(name: str) -> None:
+    """10,000 scenes of another seed; both figures carry sampling error, so four standard errors of their difference."""
+    about = read_json(weights.SHIPPED / name / "config.json")
+    fresh = load_questions(about["data"], "test", protocol=about["protocol"], seed=about["seed"] + 1000)
+    measured = evaluate(weights.load(name), fresh)
+    stated = about["test"]["accuracy"]
+    error = np.sqrt(2 * stated * (1 - stated) / about["test"]["count"])
+    assert abs(measured["accuracy"] - stated) < 4 * error
+    assert measured["tpr_activation"] == pytest.approx(about["test"]["tpr_activation"], rel=0.05)
