@@ -132,7 +132,13 @@ def test_gradients_of_the_equations(draw):
 
 # --- one image, many questions ----------------------------------------------------------------------------------------
 
-COUNTS = {"some": [2, 1, 3], "none first": [0, 2, 1], "none between": [1, 0, 0, 2], "none last": [2, 1, 0], "no": [0, 0]}
+COUNTS = {
+    "some": [2, 1, 3],
+    "none first": [0, 2, 1],
+    "none between": [1, 0, 0, 2],
+    "none last": [2, 1, 0],
+    "no": [0, 0],
+}
 
 
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())

@@ -117,7 +117,10 @@ def test_a_new_backbone_is_in_training_mode_and_without_norms():
     [
         ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as resnet18 or vgg16"),
         ("mambaout_femto", "has maps of NHWC, not of N, C, H, W; choose e.g. resnet18"),
-        ("maxvit_rmlp_pico_rw_256", "can't be run as a chain of stages on 96 px images .*divisible.*choose e.g. resnet18"),
+        (
+            "maxvit_rmlp_pico_rw_256",
+            "can't be run as a chain of stages on 96 px images .*divisible.*choose e.g. resnet18",
+        ),
     ],
 )
 def test_other_networks_are_refused(name, reason):
@@ -135,12 +138,16 @@ def test_a_network_that_does_more_than_its_stages_is_refused(monkeypatch):
         return network
 
     monkeypatch.setattr(timm, "create_model", other)
-    with pytest.raises(ValueError, match="'resnet18' is not a chain of stages: run in a row they differ from it at act1"):
+    with pytest.raises(
+        ValueError, match="'resnet18' is not a chain of stages: run in a row they differ from it at act1"
+    ):
         build_backbone("resnet18")
 
 
 def test_unknown_name_gives_near_ones():
-    with pytest.raises(ValueError, match="unknown backbone 'resnet19'; known: conv-stack, or a timm network, e.g. .*resnet"):
+    with pytest.raises(
+        ValueError, match="unknown backbone 'resnet19'; known: conv-stack, or a timm network, e.g. .*resnet"
+    ):
         build_backbone("resnet19")
     with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*see timm.list_models\(\)"):
         build_backbone("qqqq")
@@ -148,5 +155,7 @@ def test_unknown_name_gives_near_ones():
 
 def test_missing_timm_gives_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"'resnet18' comes from timm.*pip install 'progressive-attention\[backbones\]'"):
+    with pytest.raises(
+        ValueError, match=r"'resnet18' comes from timm.*pip install 'progressive-attention\[backbones\]'"
+    ):
         build_backbone("resnet18")

@@ -215,9 +215,8 @@ def test_the_trunk_is_run_once_an_image(name, shared):
 @every_model
 def test_every_parameter_is_used(name):
     model = build(name, dropout=0.0)
-    answer_loss(
-        model(pictures(3), torch.tensor([[0, 1], [2, 3], [4, 0]])).logit, torch.tensor([[0, 1], [2, 0], [1, 2]])
-    ).backward()
+    query, attribute = torch.tensor([[0, 1], [2, 3], [4, 0]]), torch.tensor([[0, 1], [2, 0], [1, 2]])
+    answer_loss(model(pictures(3), query).logit, attribute).backward()
     unused = {f"scorers.{model.last}.score.bias"}  # a softmax does not see what is added to all its scores
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
@@ -365,7 +364,7 @@ IDS = torch.tensor([0, 1])
         (
             torch.zeros(2, 3, 62, 62, dtype=torch.uint8),
             IDS,
-            r"torch.uint8; uint8 pixels.*become that by .permute.*/ 255",
+            r"torch.uint8; uint8 pixels.* by .permute.*/ 255",
         ),
         (torch.zeros(2, 3, 45, 62), IDS, r"image is too small for this network: got 45 x 62 pixels.*enlarge it"),
         (torch.zeros(2, 3, 2, 2), IDS, r"image is too small for this network: got 2 x 2 pixels"),
@@ -376,9 +375,9 @@ IDS = torch.tensor([0, 1])
         (
             torch.zeros(2, 3, 62, 62),
             torch.tensor([0, 5]),
-            r"query ids must be in 0..4, or -1 for no question; got 0..5",
+            r"ids must be in 0..4, or -1 for no question; got 0..5",
         ),
-        (torch.zeros(2, 3, 62, 62), torch.tensor([-2, 4]), r"query ids must be in 0..4, or -1 .*; got -2..4"),
+        (torch.zeros(2, 3, 62, 62), torch.tensor([-2, 4]), r"ids must be in 0..4, or -1 for no question; got -2..4"),
     ],
 )
 def test_bad_input_says_what_was_expected_and_got(image, query, message):
@@ -403,7 +402,7 @@ def test_the_smallest_images_are_taken():
         ({"attend_at": ("pool1", "pool9")}, r"no stage 'pool9'; attend_at takes: 0 or 'pool1'"),
         (
             {"attend_at": ("pool2", "pool1")},
-            r"attend_at must name stages in order, each once; got \('pool2', 'pool1'\)",
+            r"must name stages in order, each once; got \('pool2', 'pool1'\)",
         ),
         ({"attend_at": (3, "pool4")}, r"attend_at must name stages in order, each once"),
         ({"attend_at": ()}, r"attend_at is empty; name at least one stage"),

@@ -4,11 +4,11 @@ Legend: R rows (questions), H x W pixels.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from progressive_attention.data.questions import QuestionSet
@@ -94,20 +94,25 @@ def summarise(table: pa.Table) -> dict[str, Any]:
     right = int(correct.sum())
     scale = table["scale"].to_numpy()
     by_scale: dict[str, Any] = {}
-    for low, high in zip(SCALE_BINS, SCALE_BINS[1:], strict=False):
+    for low, high in pairwise(SCALE_BINS):
         inside = correct[(scale >= low) & ((scale < high) | (high == SCALE_BINS[-1]) & (scale == high))]
         by_scale[f"{low}-{high}"] = inside
     return {
         "count": len(table),
-        "accuracy": right / len(table) if len(table) else None,
+        "accuracy": mean(correct),
         "accuracy_ci95": list(wilson_interval(right, len(table))),
-        "accuracy_by_scale": {name: float(rows.mean()) if len(rows) else None for name, rows in by_scale.items()},
+        "accuracy_by_scale": {name: mean(rows) for name, rows in by_scale.items()},
         "accuracy_by_scale_ci95": {
             name: list(wilson_interval(int(rows.sum()), len(rows))) for name, rows in by_scale.items()
         },
         "count_by_scale": {name: len(rows) for name, rows in by_scale.items()},
-        **{f"tpr_{name}": pc.mean(table[f"tpr_{name}"]).as_py() for name in MAPS},
+        **{f"tpr_{name}": mean(table[f"tpr_{name}"].drop_null().to_numpy()) for name in MAPS},
     }
+
+
+def mean(values: np.ndarray) -> float | None:
+    """Mean of a column, None if it is empty."""
+    return float(values.mean()) if len(values) else None
 
 
 def evaluate(

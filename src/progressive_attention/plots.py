@@ -111,7 +111,7 @@ def over_image(image: np.ndarray, values: np.ndarray, high: float) -> np.ndarray
     scaled = np.clip(np.nan_to_num(values) / (high or 1), 0, 1)
     blend = 0.8 * colormaps[COLOUR_MAP](scaled)[..., :3] + 0.2 * grey
     row, column = np.indices(values.shape)
-    hatched = 0.2 * grey + 0.3 * ((row + column) % 6 < 2)[..., None]
+    hatched = 0.2 * grey + 0.3 * np.less((row + column) % 6, 2)[..., None]
     return np.where(np.isnan(values)[..., None], hatched, blend)
 
 
@@ -121,7 +121,7 @@ def outline(axes: "Axes", mask: np.ndarray | None) -> None:
         return
     padded = np.pad(mask, 2)
     shifts = [np.roll(padded, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    around = np.any(shifts, axis=0)[1:-1, 1:-1].astype(float)  # one pixel wider than the image on each side
+    around = np.logical_or.reduce(shifts)[1:-1, 1:-1].astype(float)  # one pixel wider than the image on each side
     rows, columns = (np.arange(n) - 1 for n in around.shape)
     for colour, width in (("black", 2.2), ("white", 1.0)):
         axes.contour(columns, rows, around, [0.5], colors=colour, linewidths=width)
@@ -135,7 +135,7 @@ def highest(values: np.ndarray) -> float:
 
 
 def panels_of(answer: Answered) -> list[tuple[str, np.ndarray, float]]:
-    """Title, map and top of its colour scale: gates from 0 to 1, the softmax and the product from 0 to their largest."""
+    """Title, map and top of its colour scale: gates 0 to 1, the softmax and the product 0 to their largest."""
     layers = answer.layers
     last = len(layers)
     panels = [(f"layer {i}, gate", layer, 1.0) for i, layer in enumerate(layers[:-1], 1)]
@@ -156,8 +156,12 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
     columns = min(3, len(panels) + 1)
     lines = math.ceil((len(panels) + 1) / columns)
     side, gap, top, bottom = 280, 12, 30, 46  # pixels; top and bottom of each panel hold its title and colour bar
-    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44
+    hatched = any(np.isnan(values).any() for _, values, _ in panels)
+    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44 + 22 * hatched
     figure = new_figure(width, height, 120)
+    if hatched:
+        note = "hatched: this layer has no cell there"
+        figure.text(0.5, 6 / height, note, ha="center", va="bottom", fontsize=8, color="#555555")
     head = f"query {answer.query} → {answer.attribute} ({100 * answer.probability:.1f} %)"
     figure.text(0.5, 1 - 12 / height, head, ha="center", va="top", fontsize=14, weight="bold", parse_math=False)
     for i, (title, values, high) in enumerate([("the image", answer.image, 0.0), *panels]):
@@ -180,7 +184,7 @@ def colour_bar(axes: "Axes", high: float, note: str) -> None:
     bar.tick_params(length=2, pad=1)
     bar.get_xticklabels()[0].set_horizontalalignment("left")
     bar.get_xticklabels()[1].set_horizontalalignment("right")
-    bar.text(0.5, -0.6, note, ha="center", va="top", fontsize=8, color="#555555", transform=bar.transAxes)
+    bar.text(0.5, -0.9, note, ha="center", va="top", fontsize=8, color="#555555", transform=bar.transAxes)
 
 
 def attention_row(scene: Scene, path: Path | None = None) -> bytes:
@@ -255,8 +259,8 @@ def scale_curve(
     if not series:
         raise ValueError("no series to draw; give at least one network's accuracy by scale")
     bins = list(series[0].accuracy)
-    figure = new_figure(1000, 700, 140)
-    axes = figure.add_axes((0.09, 0.19, 0.89, 0.61))
+    figure = new_figure(1000, 640, 140)
+    axes = figure.add_axes((0.09, 0.17, 0.89, 0.64))
     here, papers = [], []
     for i, one in enumerate(series):
         colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]

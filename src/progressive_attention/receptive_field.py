@@ -126,11 +126,12 @@ def through_function(node: fx.Node, name: str, inputs: list[Field]) -> Field:
 
 def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
     """The field behind a stage along an axis (0: rows, 1: columns), following every branch of its graph."""
+    root = nn.Sequential(stage)  # so that a stage may be a single layer
     try:
-        graph = Tracer().trace(stage)
+        graph = Tracer().trace(root)
     except Exception as error:  # torch.fx raises whatever the traced code runs into
         raise ValueError(f"the receptive field of {type(stage).__name__} can't be traced: {error}") from error
-    layers = dict(stage.named_modules())
+    layers = dict(root.named_modules())
     fields: dict[fx.Node, Field] = {}
     for node in graph.nodes:
         inputs = [fields[n] for n in node.all_input_nodes if n in fields]

@@ -121,9 +121,7 @@ def training(
         for groups in plan[first:]:
             started = time.monotonic()
             model.train()
-            torch.manual_seed(
-                seed * 1_000_003 + state.step
-            )  # dropout: set at each step, so that resuming needs no state
+            torch.manual_seed(seed * 1_000_003 + state.step)  # dropout; set at each step, resuming needs no state
             batch = make_batch(train, groups)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, state.step, steps, per_epoch)
@@ -236,11 +234,17 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
+    if "run" not in notes:
+        raise ValueError(f"{path} is no checkpoint of a training; choose another --out, or delete it")
     old, now = json.loads(notes["run"]), json.loads(json.dumps(identity))
     if different := [key for key in sorted({*old, *now}) if old.get(key) != now.get(key)]:
         changes = ", ".join(f"{key} {old.get(key)} there, {now.get(key)} now" for key in different)
         raise ValueError(f"{out} holds another run ({changes}); choose another --out, or delete it")
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+    try:
+        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+    except RuntimeError as error:  # a network that is not described in ``about``
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{out} holds another network's run ({reason}); choose another --out, or delete it") from error
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
         for key, tensor in tensors.items():

@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} lacks the columns {missing}; it has {table.column_names}")
     if not len(table):
         raise ValueError(f"{path} has no rows")
-    for name in columns.keys() & set(WORDS):
+    for name in (name for name in WORDS if name in columns):
         columns[name] = words = [None if value in (None, "") else str(value) for value in columns[name]]
         if name != "mask" and (empty := [i for i, word in enumerate(words) if word is None]):
             raise ValueError(
@@ -92,20 +92,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             )
     if 0 < len(box := [name for name in BOX if name in columns]) < len(BOX):
         raise ValueError(f"{path} has only {box} of the columns {list(BOX)}; a box needs all four")
-    for name in columns.keys() & {"scale", *BOX}:
+    for name in (name for name in ("scale", *BOX) if name in columns):
         try:
             columns[name] = np.array(columns[name], float)  # None becomes NaN
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {name} must hold numbers, or nothing where it is unknown ({error})") from error
     if "split" not in columns:
         columns["split"] = [split_of(image) for image in columns["image"]]
-    for value in set(columns["split"]):
+    for value in dict.fromkeys(columns["split"]):
         one_of(f"split in {path}", value, SPLITS)
     return columns
 
 
 def split_of(image: str) -> str:
-    """Split of an image where the table names none: 60 / 20 / 20 % by the path's hash, so that images never straddle."""
+    """Split of an image where the table names none: 60 / 20 / 20 % by the path's hash, so images never straddle."""
     share = int(sha256(PurePosixPath(image).as_posix().encode()).hexdigest()[:8], 16) / 16**8
     return SPLITS[0] if share < 0.6 else SPLITS[1] if share < 0.8 else SPLITS[2]
 
@@ -222,6 +222,6 @@ def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -
         raise ValueError(f"{path}: {what} must hold integer ids or names, got {values.dtype}")
     words = [str(value) for value in values.tolist()]
     known = tuple(map(str, names.tolist())) if names is not None else tuple(sorted(set(words)))
-    for word in set(words):
+    for word in dict.fromkeys(words):
         one_of(f"{what} in {path}", word, known)
     return np.array([known.index(word) for word in words], np.int64), known

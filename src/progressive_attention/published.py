@@ -1,0 +1,64 @@
+"""The papers' figures that ours stand beside: Seo et al., "Progressive Attention Networks for Visual Attribute
+Prediction", BMVC 2018, Table 1. All in per cent."""
+
+from typing import NamedTuple
+
+SOURCE = (
+    "Seo, Lin, Cohen, Shen and Han, Progressive Attention Networks for Visual Attribute Prediction, BMVC 2018, Table 1"
+)
+
+
+class Published(NamedTuple):
+    """Accuracy and true-positive ratio; the paper does not say how its attention map is made."""
+
+    accuracy: float
+    tpr: float
+
+
+TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform map
+    "mref": {
+        "uniform": Published(20.00, 2.34),
+        "san": Published(82.94, 13.83),
+        "han": Published(81.84, 13.95),
+        "pan-soft": Published(95.92, 44.25),
+        "pan-hard": Published(95.32, 62.31),
+        "pan-soft-ctx": Published(98.51, 60.45),
+        "pan-hard-ctx": Published(98.53, 62.36),
+    },
+    "mdist": {
+        "uniform": Published(20.00, 2.35),
+        "san": Published(75.73, 12.82),
+        "han": Published(78.49, 13.81),
+        "pan-soft": Published(91.65, 52.85),
+        "pan-hard": Published(90.46, 52.07),
+        "pan-soft-ctx": Published(96.02, 59.60),
+        "pan-hard-ctx": Published(95.82, 61.39),
+    },
+    "mbg": {
+        "uniform": Published(20.00, 2.39),
+        "san": Published(53.77, 6.92),
+        "han": Published(55.84, 7.64),
+        "pan-soft": Published(69.46, 32.07),
+        "pan-hard": Published(72.50, 38.32),
+        "pan-soft-ctx": Published(81.01, 43.87),
+        "pan-hard-ctx": Published(84.62, 51.49),
+    },
+}
+
+SCALE_BINS = ("0.5-1.0", "1.0-1.5", "1.5-2.0", "2.0-2.5", "2.5-3.0")
+MBG_BY_SCALE = {  # right: accuracy on MBG by the target's scale
+    "san": (49.1, 68.9, 63.6, 61.7, 54.6),
+    "han": (51.2, 68.7, 70.8, 64.0, 59.5),
+    "pan-soft": (67.9, 76.6, 73.9, 69.6, 61.3),
+    "pan-hard": (70.8, 79.6, 76.8, 70.2, 67.3),
+    "pan-soft-ctx": (79.6, 86.8, 85.1, 81.9, 72.1),
+    "pan-hard-ctx": (84.2, 87.1, 87.5, 81.6, 79.6),
+}
+
+
+def accuracy_by_scale(data: str, model: str) -> dict[str, float] | float | None:
+    """Accuracy by scale bin (MBG), else over all scales, else None: not in the paper."""
+    if data == "mbg" and model in MBG_BY_SCALE:
+        return dict(zip(SCALE_BINS, MBG_BY_SCALE[model], strict=True))
+    row = TABLE_1.get(data, {}).get(model)
+    return row and row.accuracy

@@ -1,0 +1,175 @@
+"""A model over images: pixels to tensors, every row once, and modes left as they were found."""
+
+import ctypes
+import sys
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from progressive_attention import inference
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.inference import (
+    accuracy,
+    as_tensor,
+    has_fast_bf16,
+    keep_freed_memory,
+    pick_device,
+    precision,
+    predictions,
+)
+
+CPU = torch.device("cpu")
+QUERIES, ATTRIBUTES = 4, 3
+
+
+def questions(image: list[int], query: list[int], attribute: list[int], images: int) -> QuestionSet:
+    """Small random pictures with these rows."""
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 5, 6, 3), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(images)  # so that a picture can be told from another
+    columns = (np.array(column, dtype=np.int64) for column in (image, query, attribute))
+    return QuestionSet("small", pixels, *columns, tuple("0123"), tuple("abc"))
+
+
+class ByQuery(nn.Module):
+    """Answers query modulo attributes, noting what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def forward(self, image: torch.Tensor, query: torch.Tensor) -> SimpleNamespace:
+        self.seen.append((image, query, self.training, torch.is_inference_mode_enabled()))
+        return SimpleNamespace(logit=nn.functional.one_hot(query.clamp(min=0) % ATTRIBUTES, ATTRIBUTES).float())
+
+
+# rows of an image are neither together nor in order, image 2 has none
+SET = questions([3, 0, 3, 1, 0, 3], [0, 1, 2, 3, 3, 1], [0, 1, 0, 1, 0, 1], 4)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def test_as_tensor_divides_by_255_and_keeps_channels_last_in_memory():
+    tensor = as_tensor(SET.images, CPU)
+    assert tensor.shape == (4, 3, 5, 6)
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    for n, y, x, c in np.ndindex(*SET.images.shape):
+        assert tensor[n, c, y, x] == np.float32(SET.images[n, y, x, c]) / np.float32(255)
+    black, white = as_tensor(np.array([0, 255], np.uint8).repeat(3).reshape(2, 1, 1, 3), CPU).flatten(1)
+    assert (black.tolist(), white.tolist()) == ([0, 0, 0], [1, 1, 1])
+
+
+def test_as_tensor_takes_views_and_read_only_pixels():
+    mirrored = SET.images[:, :, ::-1]
+    assert_close(as_tensor(mirrored, CPU), as_tensor(SET.images, CPU).flip(-1))
+    frozen = SET.images.copy()
+    frozen.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_close(as_tensor(frozen, CPU), as_tensor(SET.images, CPU))
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+def test_every_row_is_asked_once_with_its_own_image(batch):
+    model, rows = ByQuery(), []
+    for asked, prediction in predictions(model, SET, CPU, batch=batch):
+        assert len(asked.images) <= batch
+        assert prediction.logit.shape == (*asked.row.shape, ATTRIBUTES)
+        for b, k in np.argwhere(asked.row >= 0):
+            row = asked.row[b, k]
+            assert asked.images[b, 0, 0, 0] == SET.image[row]
+            assert (asked.query[b, k], asked.attribute[b, k]) == (SET.query[row], SET.attribute[row])
+            rows.append(int(row))
+        assert (asked.query[asked.row < 0] == -1).all()
+        image, query, training, inference_mode = model.seen[-1]
+        assert_close(image, as_tensor(asked.images, CPU))
+        assert_close(query, torch.from_numpy(asked.query))
+        assert (training, inference_mode) == (False, True)
+        assert not torch.is_inference_mode_enabled()  # the caller's lines run in the caller's mode
+    assert rows == [1, 4, 3, 0, 2, 5]  # image by image, each image's rows in order
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_restored_at_the_end_and_when_left_early(training):
+    model = ByQuery().train(training)
+    list(predictions(model, SET, CPU))
+    assert model.training is training
+    loop = predictions(model, SET, CPU, batch=1)
+    next(loop)
+    assert not model.training
+    loop.close()
+    assert model.training is training
+
+
+def test_the_mode_is_restored_when_the_model_fails():
+    model = ByQuery().train()
+    model.forward = lambda image, query: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        list(predictions(model, SET, CPU))
+    assert model.training
+
+
+def test_accuracy_worked_by_hand():
+    # rows answered query % 3 = 0 1 2 0 0 1, right are 0 1 0 1 0 1: rows 0, 1, 4 and 5
+    model = ByQuery().train()
+    assert accuracy(model, SET, CPU) == pytest.approx(4 / 6, abs=1e-15)
+    assert model.training
+    assert accuracy(model, SET.rows(np.array([0, 1, 4, 5])), CPU) == 1.0
+    assert accuracy(model, SET.rows(np.array([2, 3])), CPU) == 0.0
+    assert accuracy(model, SET.rows(np.array([0, 0, 2, 0])), CPU) == 0.75  # a row may be asked more than once
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_pick_device():
+    assert pick_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("there, expected", [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, there, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert pick_device().type == expected
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(ValueError, match=rf"device '{name}' can't be used \(.+\); try cpu, cuda or cuda:0"):
+        pick_device(name)
+
+
+def test_fast_bf16_is_yes_or_no(monkeypatch):
+    assert isinstance(has_fast_bf16(CPU), bool)
+    assert has_fast_bf16(torch.device("meta")) is False
+    for answers, expected in [((True, False), True), ((False, True), True), ((False, False), False)]:
+        for probe, answer in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), answers, strict=True):
+            monkeypatch.setattr(torch.cpu, probe, lambda answer=answer: answer, raising=False)
+        assert has_fast_bf16(CPU) is expected
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert has_fast_bf16(CPU) is False
+
+
+@pytest.mark.parametrize("asked, fast", [(True, True), (True, False), (False, True)])
+def test_bf16_only_where_asked_for_and_fast(monkeypatch, asked, fast):
+    monkeypatch.setattr(inference, "has_fast_bf16", lambda device: fast)
+    with precision(CPU, asked):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if asked and fast else torch.float32)
+
+
+def test_keeping_freed_memory_is_harmless_anywhere(monkeypatch):
+    keep_freed_memory()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without mallopt
+    keep_freed_memory()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: 1 / 0)
+    monkeypatch.setattr(sys, "platform", "win32")
+    keep_freed_memory()

@@ -1,0 +1,305 @@
+"""The user's own data: folders with a table in three formats, and .npz files; bad ones say what is wrong."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from progressive_attention.config import SPLITS
+from progressive_attention.data.manifest import from_folder, from_npz, read_manifest, split_of
+
+FORMATS = ("parquet", "csv", "jsonl")
+ROWS = [
+    {"image": "a.png", "query": "7", "attribute": "red", "split": "train", "mask": "a-mask.png", "scale": 1.5},
+    {"image": "sub/b.png", "query": "07", "attribute": "true", "split": "train", "mask": None, "scale": None},
+    {"image": "a.png", "query": "car", "attribute": "red", "split": "train", "mask": "a-mask.png", "scale": 3.0},
+    {"image": "c.png", "query": "dog, big", "attribute": "null", "split": "test", "mask": None, "scale": 2.0},
+    {"image": "c.png", "query": "7", "attribute": "old", "split": "validation", "mask": None, "scale": 2.0},
+]
+BOXES = [(4, 2, 12, 8), None, (0, 0, 40, 20), (1, 1, 2, 2), None]
+NAMES = ("07", "7", "car", "dog, big"), ("null", "old", "red", "true")
+
+
+def write_table(folder, rows, form="csv"):
+    """A manifest and nothing else."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    path = folder / f"manifest.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pa.table({n: [row.get(n) for row in rows] for n in names}), path)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+    return folder
+
+
+def write_images(folder):
+    """a.png is 40 x 20 with a rectangle at (4, 2)-(12, 8), and its mask; b.png and c.png are squares."""
+    (folder / "sub").mkdir()
+    picture, mask = Image.new("RGB", (40, 20), (90, 90, 90)), Image.new("L", (40, 20))
+    picture.paste((200, 40, 10), BOXES[0])
+    mask.paste(1, BOXES[0])
+    picture.save(folder / "a.png")
+    mask.save(folder / "a-mask.png")
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(folder / "sub" / "b.png")
+    Image.new("RGBA", (8, 8), (4, 5, 6, 255)).save(folder / "c.png")
+    return folder
+
+
+def with_boxes(rows):
+    return [{**row, **dict(zip(("x0", "y0", "x1", "y1"), box or [None] * 4, strict=True))} for row, box in rows]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_one_set_from_three_formats(folder, form):
+    write_table(folder, with_boxes(zip(ROWS, BOXES, strict=True)), form)
+    train, test = from_folder(folder, "train", 20), from_folder(folder, "test", 20)
+    assert train.name == f"{folder.name}/train"
+    for questions in (train, test):  # one vocabulary for all splits; words stay as they were written
+        assert (questions.query_names, questions.attribute_names) == NAMES
+    assert_array_equal(train.image, [0, 1, 0])
+    assert_array_equal(train.query, [1, 0, 2])
+    assert_array_equal(train.attribute, [2, 3, 2])
+    assert_array_equal(test.query, [3])
+    assert_array_equal(test.attribute, [0])
+    assert_array_equal(train.scale, [1.5, np.nan, 3.0])
+    assert_allclose(train.box, [[2, 6, 6, 9], [np.nan] * 4, [0, 5, 20, 15]])
+    assert (train.images.shape, test.images.shape) == ((2, 20, 20, 3), (1, 20, 20, 3))
+    assert_array_equal(train.images[1], np.broadcast_to([1, 2, 3], (20, 20, 3)))
+    assert_array_equal(test.images[0], np.broadcast_to([4, 5, 6], (20, 20, 3)))
+    masks = np.zeros((3, 20, 20), bool)
+    masks[::2, 6:9, 2:6] = True  # the box of the rectangle
+    assert_array_equal(train.masks[np.arange(3)], masks)
+    assert_array_equal(train.masks[np.array([1, 2])], masks[1:])
+    assert_array_equal(train.images[0, 7, 3], (200, 40, 10))
+    assert_array_equal(train.images[0, 12, 12], (90, 90, 90))
+    assert not train.images[0, [0, 4, 15, 19]].any()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_columns_may_be_left_out_or_empty(folder, form):
+    rows = [{"image": "a.png", "query": 7, "attribute": 1, "mask": None, "scale": None, "x0": None, "note": "hm"}]
+    rows = [{**row, "y0": None, "x1": None, "y1": None} for row in rows]
+    split = split_of("a.png")
+    full = from_folder(write_table(folder, rows, form), split, 20)
+    assert (full.query_names, full.attribute_names) == (("7",), ("1",))
+    assert not full.masks[np.array([0])].any()
+    assert_array_equal(full.scale, [np.nan])
+    assert_array_equal(full.box, [[np.nan] * 4])
+    bare = from_folder(
+        write_table(folder, [{n: row[n] for n in ("image", "query", "attribute")} for row in rows], form), split, 20
+    )
+    assert (bare.masks, bare.scale, bare.box) == (None, None, None)
+
+
+def test_images_never_straddle_splits(tmp_path):
+    paths = [f"{i}.png" for i in range(3000)]
+    write_table(tmp_path, [{"image": p, "query": q, "attribute": "x"} for q in ("car", "dog") for p in paths])
+    split = read_manifest(tmp_path)["split"]
+    assert split[:3000] == split[3000:] == [split_of(path) for path in paths]
+    assert split_of("a/b.png") == split_of("./a//b.png")
+    golden = "train train train validation validation test"  # in every release: a split never leaks into another
+    assert " ".join(map(split_of, paths[:6])) == golden
+    share = [split.count(name) / len(split) for name in SPLITS]
+    assert_allclose(share, [0.6, 0.2, 0.2], rtol=0, atol=0.03)
+
+
+def base(**change):
+    return {**ROWS[0], **change}
+
+
+BAD_TABLES = [
+    (
+        [{"image": "a.png", "answer": "red"}],
+        r"lacks the columns \['query', 'attribute'\]; it has \['image', 'answer'\]",
+    ),
+    ([base(), base(query="")], "no query in 1 rows, the first is row 2; fill or drop them"),
+    ([base(image=None), base(attribute=None), base(attribute=None)], "no image in 1 rows, the first is row 1"),
+    ([base(attribute=None)], "no attribute in 1 rows, the first is row 1"),
+    ([base(split="dev")], r"unknown split in .*manifest\.\w+ 'dev'; known: train, validation, test"),
+    ([base(), base(split=None)], "no split in 1 rows, the first is row 2; fill or drop them"),
+    ([base(scale="big")], r"scale must hold numbers, or nothing where it is unknown \(.*big"),
+    ([base(x0=1, y0=1)], r"has only \['x0', 'y0'\] of the columns \['x0', 'y0', 'x1', 'y1'\]; a box needs all four"),
+    ([base(x0="left", y0=0, x1=3, y1=3)], r"x0 must hold numbers, or nothing where it is unknown \(.*left"),
+    ([base(image="../outside.png")], r"'\.\./outside\.png' lies outside .*a manifest's paths must stay in its folder"),
+    ([base(image="/etc/hostname")], "'/etc/hostname' lies outside .*a manifest's paths must stay in its folder"),
+    ([base(mask="sub/../../outside.png")], "lies outside .*a manifest's paths must stay in its folder"),
+    ([base(image="linked.png")], r"'linked\.png' lies outside .*a manifest's paths must stay in its folder"),
+    ([base(image="gone.png")], r"gone\.png does not exist; give the path of an image file"),
+    ([base(image="notes.txt")], r"notes\.txt can't be read as an image"),
+    ([base(split="test")], "has no rows of split 'train'; its table has test$"),
+]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rows, message", BAD_TABLES, ids=[message[:20] for _, message in BAD_TABLES])
+def test_bad_tables(folder, form, rows, message):
+    outside = folder.with_name("outside.png")
+    Image.new("RGB", (4, 4)).save(outside)
+    (folder / "linked.png").symlink_to(outside)
+    (folder / "notes.txt").write_text("no picture")
+    write_table(folder, rows, form)
+    with pytest.raises(ValueError, match=message):
+        from_folder(folder, "train", 20)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tables_without_rows(tmp_path, form):
+    empty = pa.table({name: pa.array([], pa.string()) for name in ("image", "query", "attribute")})
+    if form == "parquet":
+        pyarrow.parquet.write_table(empty, tmp_path / "manifest.parquet")
+    else:
+        (tmp_path / f"manifest.{form}").write_text("image,query,attribute\n" if form == "csv" else "")
+    with pytest.raises(ValueError, match=r"manifest\.\w+ has no rows|manifest\.jsonl can't be read: Empty JSON file"):
+        from_folder(tmp_path, "train", 20)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tables_that_are_no_tables(tmp_path, form):
+    (tmp_path / f"manifest.{form}").write_bytes(b'\x00\xff{"image: \n1,2\n1,2,3\n')
+    with pytest.raises(ValueError, match=rf"manifest\.{form} can't be read: "):
+        from_folder(tmp_path, "train", 20)
+
+
+def test_one_manifest_and_a_known_split(folder):
+    with pytest.raises(ValueError, match=r"holds 0 manifests, expected one of manifest\.parquet, manifest\.csv, man"):
+        from_folder(folder, "train", 20)
+    with pytest.raises(ValueError, match="unknown split 'dev'; known: train, validation, test"):
+        from_folder(folder, "dev", 20)
+    write_table(write_table(folder, ROWS), ROWS, "jsonl")
+    with pytest.raises(ValueError, match=f"{folder.name} holds 2 manifests, expected one of"):
+        from_folder(folder, "train", 20)
+
+
+def test_masks_must_fit_their_images(folder):
+    Image.new("L", (20, 40), 1).save(folder / "tall.png")
+    (folder / "notes.txt").write_text("no picture")
+    write_table(folder, [base(), base(mask="tall.png"), base(mask="notes.txt"), base(mask="gone.png")])
+    masks = from_folder(folder, "train", 20).masks  # read only when asked for
+    assert masks[np.array([0])].sum() == 4 * 3
+    for row, message in enumerate(
+        [r"tall\.png is 20 x 40 pixels, but its image 40 x 20; a mask must be of its image's", "can't be", "not exist"],
+        1,
+    ):
+        with pytest.raises(ValueError, match=message):
+            masks[np.array([0, row])]
+
+
+# --- .npz -------------------------------------------------------------------------------------------------------------
+
+IMAGES = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+MINIMAL = {"images": IMAGES, "query": np.array([7, 10, 7]), "attribute": np.array([1, 0, 1])}
+MINIMAL["attribute_names"] = np.array(["red", "old"])
+
+
+def npz(tmp_path, **change):
+    arrays = {name: array for name, array in {**MINIMAL, **change}.items() if array is not None}
+    np.savez(tmp_path / "my.npz", **arrays)
+    return tmp_path / "my.npz"
+
+
+QUERIES = [
+    ({}, ["7", "10", "7"], ("10", "7")),  # ids that are their own names
+    ({"query": np.array(["car", "7", "car"])}, ["car", "7", "car"], ("7", "car")),
+    ({"query": np.array([1, 0, 1]), "query_names": np.array(["car", "7", "dog"])}, ["7", "car", "7"], None),
+    ({"query": np.array([0, 1, 0], np.uint8), "query_names": np.array([8, 9])}, ["8", "9", "8"], ("8", "9")),
+    ({"query": np.array(["dog", "7", "7"]), "query_names": np.array(["car", "7", "dog"])}, ["dog", "7", "7"], None),
+]
+
+
+@pytest.mark.parametrize("change, words, names", QUERIES)
+def test_npz_queries(tmp_path, change, words, names):
+    questions = from_npz(npz(tmp_path, **change))
+    assert questions.name == "my.npz"
+    assert questions.query_names == (names or ("car", "7", "dog"))
+    assert [questions.query_names[i] for i in questions.query] == words
+    assert questions.query.dtype == questions.attribute.dtype == np.int64
+    assert_array_equal(questions.image, [0, 1, 2])
+    assert_array_equal(questions.images, IMAGES)
+    assert (questions.attribute_names, questions.attribute.tolist()) == (("red", "old"), [1, 0, 1])
+    assert (questions.scale, questions.masks, questions.box) == (None, None, None)
+
+
+def test_npz_attributes_by_name_masks_and_scales(tmp_path):
+    mask = IMAGES[..., 0] % 5
+    change = {"attribute": np.array(["old", "old", "red"]), "mask": mask, "scale": np.array([1, 2, 3])}
+    questions = from_npz(npz(tmp_path, **change))
+    assert_array_equal(questions.attribute, [1, 1, 0])
+    assert_array_equal(questions.scale, [1.0, 2.0, 3.0])
+    assert_array_equal(questions.masks[np.array([2, 0])], mask[[2, 0]] > 0)
+
+
+def test_npz_splits(tmp_path):
+    many = {"images": np.zeros((60, 2, 2, 3), np.uint8), "query": np.arange(60), "attribute": np.arange(60) % 2}
+    path = npz(tmp_path, **many, scale=np.arange(60.0))
+    parts = [from_npz(path, split) for split in SPLITS]
+    rows = [part.scale.astype(int).tolist() for part in parts]
+    assert sorted(np.concatenate(rows)) == list(range(60))
+    assert rows == [[i for i in range(60) if split_of(str(i)) == split] for split in SPLITS]
+    assert {part.query_names for part in parts} == {from_npz(path).query_names}
+    with pytest.raises(ValueError, match="unknown split 'dev'; known: train, validation, test"):
+        from_npz(path, "dev")
+    with pytest.raises(ValueError, match=r"my\.npz has no images in split '\w+': 3 are too few to be split by hash"):
+        [from_npz(npz(tmp_path), split) for split in SPLITS]
+
+
+BAD_NPZ = [
+    ({"attribute_names": None, "query": None}, r"lacks the arrays \['query', 'attribute_names'\]; it has \['attribute"),
+    ({"images": IMAGES[..., 0]}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4\) uint8"),
+    ({"images": IMAGES / 255}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4, 3\) float64"),
+    ({"images": np.uint8(1)}, r"query must be \(\) beside images \(\), got \(3,\)"),
+    ({"query": np.arange(4)}, r"query must be \(3,\) beside images \(3, 4, 4, 3\), got \(4,\)"),
+    ({"attribute": np.zeros((3, 1), int)}, r"attribute must be \(3,\) beside images .*got \(3, 1\)"),
+    ({"scale": np.ones(2)}, r"scale must be \(3,\) beside images .*got \(2,\)"),
+    ({"scale": np.array(["a", "b", "c"])}, "scale must hold numbers, got <U1"),
+    ({"mask": np.ones((3, 4, 5), bool)}, r"mask must be \(3, 4, 4\) beside images .*got \(3, 4, 5\)"),
+    ({"attribute": np.array([0, 1, 2])}, r"attribute ids must be in 0\.\.1, got 0\.\.2; attribute_names has 2"),
+    ({"attribute": np.array([0, -1, 1])}, r"attribute ids must be in 0\.\.1, got -1\.\.1; attribute_names has 2"),
+    ({"query_names": np.array(["a", "b"])}, r"query ids must be in 0\.\.1, got 7\.\.10; query_names has 2"),
+    ({"attribute": np.array(["red", "new", "old"])}, r"unknown attribute in .*my\.npz 'new'; known: red, old"),
+    ({"query": np.array([0.0, 1.0, 2.0])}, "query must hold integer ids or names, got float64"),
+    ({"attribute_names": np.array("red")}, r"attribute_names must be distinct names \(n,\), got <U3 red"),
+    ({"attribute_names": np.array(["red", "red"])}, r"attribute_names must be distinct names \(n,\), got <U3 \['red"),
+    (
+        {"query": np.array([7, "car", None], object)},
+        r"can't be read as an \.npz of plain arrays \(.*allow_pickle=False",
+    ),
+    ({k: v[:0] for k, v in MINIMAL.items() if k != "attribute_names"}, "has no images"),
+]
+
+
+@pytest.mark.parametrize("change, message", BAD_NPZ, ids=[message[:24] for _, message in BAD_NPZ])
+def test_bad_npz(tmp_path, change, message):
+    with pytest.raises(ValueError, match=r"(?s)(?=.*my\.npz).*" + message):
+        from_npz(npz(tmp_path, **change))
+
+
+def test_broken_npz(tmp_path):
+    path = npz(tmp_path)
+    whole = path.read_bytes()
+    np.savez_compressed(path, **MINIMAL)
+    packed = bytearray(path.read_bytes())
+    packed[150:170] = bytes(20)
+    np.save(path.with_name("lone.npy"), IMAGES)
+    for content in (whole[:-30], whole[:200], b"", b"no zip", packed, path.with_name("lone.npy").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"my\.npz can't be read as an \.npz of plain arrays \("):
+            from_npz(path)
+    with pytest.raises(ValueError, match=r"gone\.npz does not exist"):
+        from_npz(tmp_path / "gone.npz")

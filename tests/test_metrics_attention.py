@@ -1,0 +1,145 @@
+"""True-positive ratio and Wilson's interval: by hand, against loops, and what must always hold."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import binomtest
+
+from progressive_attention.metrics.attention import true_positive_ratio, wilson_interval
+
+ATTENTION = np.array(
+    [
+        [[1, 2], [3, 4]],  # target: 2 and 4 of 10
+        [[0.25, 0], [0, 0]],  # nothing inside
+        [[0, 0], [0, 8]],  # everything inside
+        [[1, 1], [1, 1]],  # empty mask
+        [[0, 0], [0, 0]],  # no attention
+    ]
+)
+MASK = np.array([[[0, 1], [0, 1]], [[0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]], bool)
+any_pace = settings(deadline=None)
+maps = arrays(np.float64, array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.floats(0, 1e6))
+
+
+def loop(attention, mask):
+    """The definition, pixel by pixel."""
+    inside = total = 0.0
+    for value, hit in zip(attention.flat, mask.flat, strict=True):
+        total += value
+        inside += value * hit
+    return inside / total if total and mask.any() else np.nan
+
+
+@st.composite
+def examples(draw):
+    attention = draw(maps)
+    return attention, draw(arrays(np.bool_, attention.shape))
+
+
+def test_by_hand():
+    assert_allclose(true_positive_ratio(ATTENTION, MASK), [0.6, 0, 1, np.nan, np.nan], rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
+def test_other_numbers(dtype):
+    ratio = true_positive_ratio((ATTENTION * 4).astype(dtype), MASK)
+    assert ratio.dtype == np.float64
+    assert_allclose(ratio, [0.6, 0, 1, np.nan, np.nan], rtol=1e-15)
+    large = np.full((1, 300, 300), 4, dtype)  # its sum is above float16's largest number
+    assert_allclose(true_positive_ratio(large, np.ones(large.shape, bool)), [1], rtol=0)
+
+
+def test_no_examples():
+    assert true_positive_ratio(np.zeros((0, 3, 3)), np.zeros((0, 3, 3), bool)).shape == (0,)
+
+
+def test_inputs_stay_as_they_are():
+    attention, mask = ATTENTION.copy(), MASK.copy()
+    true_positive_ratio(attention, mask)
+    assert_array_equal(attention, ATTENTION)
+    assert_array_equal(mask, MASK)
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3), (1, 2, 2), (2, 2)])
+def test_shapes_must_agree(shape):
+    message = r"attention and mask must have one shape \(R, H, W\), got \(5, 2, 2\) and "
+    with pytest.raises(ValueError, match=message + str(shape).replace("(", r"\(").replace(")", r"\)")):
+        true_positive_ratio(ATTENTION, np.ones(shape, bool))
+
+
+@any_pace
+@given(examples())
+def test_is_the_loop_and_a_share(example):
+    attention, mask = example
+    ratio = true_positive_ratio(attention, mask)
+    assert_allclose(ratio, [loop(a, m) for a, m in zip(attention, mask, strict=True)], rtol=1e-12, atol=0)
+    known = ratio[~np.isnan(ratio)]
+    assert ((known >= 0) & (known <= 1)).all()
+    one_by_one = [true_positive_ratio(a[None], m[None])[0] for a, m in zip(attention, mask, strict=True)]
+    assert_array_equal(ratio, one_by_one)
+
+
+@any_pace
+@given(examples(), st.permutations([0, 1, 2]))
+def test_memory_order_does_not_matter(example, order):
+    attention, mask = example
+    other = attention.transpose(order).copy().transpose(np.argsort(order))  # same values, other strides
+    assert_array_equal(true_positive_ratio(other, np.asfortranarray(mask)), true_positive_ratio(attention, mask))
+
+
+@any_pace
+@given(examples(), st.floats(1e-6, 1e6))
+def test_scale_does_not_matter(example, factor):
+    attention, mask = example
+    attention = np.where(attention < 1e-6, 0, attention)  # products of two small numbers would round to nothing
+    assert_allclose(true_positive_ratio(attention * factor, mask), true_positive_ratio(attention, mask), rtol=1e-12)
+
+
+@any_pace
+@given(examples())
+def test_target_and_the_rest_share_all(example):
+    attention, mask = example
+    both = mask.any((1, 2)) & ~mask.all((1, 2)) & attention.any((1, 2))
+    assume(both.any())
+    shares = true_positive_ratio(attention, mask) + true_positive_ratio(attention, ~mask)
+    assert_allclose(shares[both], 1, rtol=1e-12)
+
+
+@any_pace
+@given(examples(), st.floats(1e-3, 1e3))
+def test_uniform_map_gives_the_targets_area(example, level):
+    mask = example[1]
+    area = mask.mean((1, 2))
+    ratio = true_positive_ratio(np.full(mask.shape, level), mask)
+    assert_allclose(ratio, np.where(area > 0, area, np.nan), rtol=1e-12)
+
+
+# Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 1998, table I, method 3.
+PUBLISHED = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]
+
+
+@pytest.mark.parametrize("right, count, low, high", PUBLISHED)
+def test_wilson_as_published(right, count, low, high):
+    assert_allclose(wilson_interval(right, count), (low, high), rtol=0, atol=5e-5)
+
+
+def test_wilson_by_hand():
+    # z = 2, 1 of 2: middle (1/2 + 1) / 3 = 1/2, half 2 sqrt(1/8 + 1/4) / 3 = sqrt(1/6)
+    assert_allclose(wilson_interval(1, 2, z=2), (0.5 - 6**-0.5, 0.5 + 6**-0.5), rtol=1e-15)
+    assert wilson_interval(0, 0) == (0, 1)
+
+
+@any_pace
+@given(st.integers(1, 100_000), st.data())
+def test_wilson_is_scipys(count, data):
+    right = data.draw(st.integers(0, count))
+    low, high = wilson_interval(right, count)
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert 0 <= low <= right / count <= high <= 1
+    scipys = binomtest(right, count).proportion_ci(0.95, "wilson")
+    assert_allclose((low, high), (scipys.low, scipys.high), rtol=1e-9, atol=1e-15)
+    assert_allclose(wilson_interval(count - right, count), (1 - high, 1 - low), rtol=1e-9, atol=1e-15)

@@ -1,0 +1,206 @@
+"""Pictures of plain results: real PNGs of the right size, that show what they were given."""
+
+import io
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from progressive_attention import plots
+from progressive_attention.plots import ScaleSeries, Scene, answer_figure, attention_row, contact_sheet, scale_curve
+
+BINS = ("0.5-1.0", "1.0-1.5", "1.5-2.0", "2.0-2.5", "2.5-3.0")
+
+
+@dataclass(frozen=True)
+class Answer:
+    query: str = "7"
+    attribute: str = "red"
+    probability: float = 0.991
+    image: np.ndarray = field(default_factory=lambda: np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    layers: list[np.ndarray] = field(default_factory=list)
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def answer_of(layers: int = 4, seed: int = 0, **changes) -> Answer:
+    """An answer with random maps; the outer ring of every layer is NaN, as where a layer has no cell."""
+    rng = np.random.default_rng(seed)
+    drawn = list(rng.random((layers, 40, 40)))
+    for layer in drawn:
+        layer[[0, -1]] = layer[:, [0, -1]] = np.nan
+    accumulated = rng.random((40, 40))
+    return Answer(layers=drawn, maps={"accumulated": accumulated / accumulated.sum()}, **changes)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def series_of(name: str, value: float | None, published=None) -> ScaleSeries:
+    interval = (0.0, 1.0) if value is None else (value - 0.1, value + 0.1)
+    return ScaleSeries(name, dict.fromkeys(BINS, value), dict.fromkeys(BINS, interval), published)
+
+
+def scene_of(**changes) -> Scene:
+    answer = answer_of()
+    mask = np.zeros((40, 40), bool)
+    mask[30:, 35:] = True
+    answers = {"pan-hard-ctx": answer, "san": answer_of(1, attribute="white")}
+    return Scene(answer.image, mask, "7", "red", answers)._replace(**changes)
+
+
+def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
+    code = (
+        "import sys, numpy as np\nfrom progressive_attention import plots\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "plots.contact_sheet(np.zeros((1, 8, 8, 3), np.uint8), ['7? red'])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("layers", "columns", "lines"), [(1, 3, 1), (2, 3, 2), (4, 3, 2), (5, 3, 3)])
+def test_answer_figure_has_a_panel_for_each_map(layers, columns, lines):
+    height, width, _ = pixels(answer_figure(answer_of(layers))).shape
+    assert abs(width - 292 * columns) <= 20
+    assert abs(height - 356 * lines) <= 80
+
+
+def test_figure_is_written_and_returned(tmp_path):
+    path = tmp_path / "new" / "folder" / "answer.png"
+    png = answer_figure(answer_of(), path)
+    assert path.read_bytes() == png
+    assert list(path.parent.iterdir()) == [path]
+    assert answer_figure(answer_of()) == png, "the same input must give the same bytes"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"query": "3"}, {"attribute": "blue"}, {"probability": 0.5}, {"image": np.zeros((40, 40, 3), np.uint8)}]
+)
+def test_answer_figure_shows_what_it_is_given(changes):
+    answer = answer_of()
+    assert answer_figure(replace(answer, **changes)) != answer_figure(answer)
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_answer_figure_shows_every_layer(layer):
+    answer = answer_of()
+    layers = [drawn * (0.5 if i == layer < 3 else 1) for i, drawn in enumerate(answer.layers)]
+    if layer == 3:  # drawn up to its own largest value: only its shape matters
+        layers[3] = layers[3][::-1]
+    assert answer_figure(replace(answer, layers=layers)) != answer_figure(answer)
+
+
+def test_layer_without_any_cell_is_hatched():
+    answer = answer_of()
+    empty = [np.full((40, 40), np.nan)] * 4
+    assert answer_figure(replace(answer, layers=empty)) != answer_figure(answer)
+    assert plots.range_of(empty[0]) == "no cell"
+
+
+def test_map_keeps_its_order_of_lightness():
+    """A larger value is never darker: the colour map is perceptually uniform."""
+    shades = plots.over_image(np.zeros((1, 64, 3), np.uint8), np.linspace(0, 1, 64)[None], 1.0)
+    lightness = shades[0] @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) > 0).all()
+
+
+def test_zero_map_is_drawn():
+    assert np.isfinite(plots.over_image(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), 0.0)).all()
+
+
+@pytest.mark.parametrize("word", ["$x^", "<b>", "Zebra ümlaut", "a_b\\frac{"])
+def test_words_are_taken_as_they_are(word):
+    """No mathematics in a dollar sign, in any picture."""
+    pixels(answer_figure(answer_of(query=word, attribute=word)))
+    pixels(contact_sheet(np.zeros((2, 10, 10, 3), np.uint8), [word, word], title=word))
+    pixels(scale_curve([series_of(word, 0.5, 50.0)], title=word))
+    pixels(attention_row(scene_of(query=word, truth=word)))
+
+
+def test_attention_row_marks_right_and_wrong():
+    right, wrong = scene_of(truth="red"), scene_of(truth="blue")
+    assert attention_row(right) != attention_row(wrong)
+
+    def has(png: bytes, colour: str) -> bool:
+        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        return bool((np.abs(pixels(png)[:80].astype(int) - wanted).max(-1) < 8).any())
+
+    both = Scene(right.image, right.mask, "7", "red", {"a": answer_of(), "b": answer_of()})
+    assert has(attention_row(both), plots.RIGHT)
+    assert not has(attention_row(both), plots.WRONG)
+    assert has(attention_row(right), plots.WRONG), "the second network answers white"
+
+
+def test_attention_row_is_as_wide_as_its_maps():
+    wide, narrow = (pixels(attention_row(scene_of(answers={"n": answer_of(n)}))).shape for n in (4, 1))
+    assert wide[0] == narrow[0]
+    assert wide[1] - narrow[1] == 4 * 208  # four layers and the product, against one map
+
+
+@pytest.mark.parametrize("mask", [None, np.zeros((40, 40), bool), np.ones((40, 40), bool)])
+def test_attention_row_without_an_ordinary_mask(mask):
+    pixels(attention_row(scene_of(mask=mask)))
+
+
+def test_outline_lies_around_the_target():
+    assert attention_row(scene_of()) != attention_row(scene_of(mask=None))
+
+
+def test_contact_sheet_holds_every_image(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 100, 100, 3), np.uint8)
+    path = tmp_path / "sheet.png"
+    sheet = pixels(contact_sheet(images, [f"{i % 10}? red" for i in range(40)], path, "mbg"))
+    assert path.exists()
+    assert sheet.shape == (5 * 230 + 44, 8 * 210, 3)
+    for i, image in enumerate(images):
+        y, x = 44 + i // 8 * 230, i % 8 * 210 + 5
+        np.testing.assert_array_equal(sheet[y : y + 200 : 2, x : x + 200 : 2], image)
+
+
+def test_contact_sheet_shows_its_captions():
+    image = np.zeros((1, 50, 50, 3), np.uint8)
+    assert contact_sheet(image, ["7? red"]) != contact_sheet(image, ["7? blue"])
+
+
+@pytest.mark.parametrize(("images", "captions"), [([], []), (np.zeros((2, 8, 8, 3), np.uint8), ["7? red"])])
+def test_contact_sheet_needs_a_caption_for_each_image(images, captions):
+    with pytest.raises(ValueError, match=r"as many captions as images, at least one; got \d and \d"):
+        contact_sheet(images, captions)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [series_of("pan", 0.6), series_of("san", 0.5), series_of("pan", 0.5, 70.0), series_of("pan", 0.5, {BINS[1]: 90.0})],
+)
+def test_scale_curve_shows_what_it_is_given(other):
+    plain = scale_curve([series_of("pan", 0.5)])
+    assert pixels(plain).shape == (640, 1000, 3)
+    assert scale_curve([other]) != plain
+
+
+def test_scale_curve_with_empty_bins():
+    some = ScaleSeries(
+        "san", {name: None if i else 0.4 for i, name in enumerate(BINS)}, dict.fromkeys(BINS, (0.3, 0.5))
+    )
+    pixels(scale_curve([some, series_of("pan", None)], count=dict.fromkeys(BINS, 3)))
+
+
+def test_scale_curve_of_nothing():
+    with pytest.raises(ValueError, match="no series"):
+        scale_curve([])
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        contact_sheet(np.zeros((1, 8, 8, 3), np.uint8), ["7? red"], tmp_path / "sheet.png")
+    assert not list(tmp_path.iterdir())
