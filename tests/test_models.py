@@ -318,12 +318,14 @@ def test_stages_behind_the_last_attended_one_are_left_out():
     assert [a.shape[-1] for a in model(pictures(2), torch.tensor([0, 1])).attention] == SIDES[:2]
 
 
-def test_dropout_acts_in_training_mode_only():
-    model, image, query = build("pan-hard", dropout=0.5), pictures(2), torch.tensor([0, 1])
-    assert model.dropout.p == 0.5
-    assert (model(image, query).logit - model(image, query).logit).abs().max() > 1e-3
-    model.eval()
-    assert_close(model(image, query).logit, model(image, query).logit, rtol=0, atol=0)
+@every_model
+def test_dropout_stands_right_before_the_classifier_in_training_only(name):
+    model, image, query, given = build(name, dropout=0.5), pictures(8), torch.arange(8) % QUERIES, []
+    model.classifier.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    model(image, query)
+    assert 0.35 < (given[0] == 0).double().mean() < 0.65
+    model.eval()(image, query)
+    assert not (given[1] == 0).any()
 
 
 @pytest.mark.parametrize(

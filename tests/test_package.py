@@ -41,6 +41,7 @@ LAYERS = (
     ("report",),
     ("predictor",),
     ("experiments", "reproduce", "bench", "export", "serve", "quickstart"),
+    ("commands",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

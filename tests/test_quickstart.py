@@ -36,8 +36,14 @@ def tiny(shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quickstart, "RECIPE", quickstart.RECIPE.with_changes(batch=8, epochs=2))
     for module, name, value in (
-        *((quickstart, "TEST", 12), (quickstart, "VALIDATION", 24), (quickstart, "SHOWN", 3)),
-        *((quickstart, "SHOWN_WRONG", 1), (pacing, "FEWEST", 8), (pacing, "MOST", 24), (pacing, "UNIT", 8)),
+        *((quickstart, "TEST", 12), (quickstart, "VALIDATION", 24), (quickstart, "SHOWN", 2)),
+        *(
+            (quickstart, "EXAMPLE_QUERIES", ("7",)),
+            (quickstart, "SHOWN_WRONG", 1),
+            (pacing, "FEWEST", 8),
+            (pacing, "MOST", 24),
+            (pacing, "UNIT", 8),
+        ),
         *((pacing, "WARM_UP", 1), (pacing, "TIMED", 1)),
     ):
         monkeypatch.setattr(module, name, value)
@@ -58,7 +64,7 @@ def test_quickstart(tiny):
     assert results["finished"]
     assert (results["plan"]["images"], results["plan"]["epochs"]) == (24, 2)
     page = Page((tiny / "report.html").read_text(encoding="utf-8"))
-    assert len(page.pictures) == 1 + 3 + 3  # curve, scenes, answers
+    assert len(page.pictures) == 1 + 2 + 1  # curve, scenes, answers
     for name in quickstart.NETWORKS:
         figures = results["results"][name]
         assert figures["test"]["count"] == 12

@@ -28,9 +28,10 @@ def choose_size(seconds_per_image: float, budget: float, most_epochs: int) -> tu
     """
     affordable = budget / seconds_per_image
     if affordable < FEWEST:
+        times = math.ceil(10 * FEWEST / affordable) / 10
         raise ValueError(
             f"too little time: even {FEWEST:,} training images take {FEWEST * seconds_per_image:.0f} s here, and "
-            f"{budget:.0f} s are given to training; give --minutes at least {math.ceil(10 * FEWEST / affordable) / 10:g} times as large"
+            f"{budget:.0f} s are given to training; give --minutes at least {times:g} times as large"
         )
     epochs = min(math.ceil(affordable / MOST), most_epochs)
     return min(int(affordable / epochs) // UNIT * UNIT, MOST), epochs

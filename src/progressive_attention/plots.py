@@ -157,7 +157,7 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
     lines = math.ceil((len(panels) + 1) / columns)
     side, gap, top, bottom = 280, 12, 30, 46  # pixels; top and bottom of each panel hold its title and colour bar
     hatched = any(np.isnan(values).any() for _, values, _ in panels)
-    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44 + 22 * hatched
+    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44 + 28 * hatched
     figure = new_figure(width, height, 120)
     if hatched:
         note = "hatched: this layer has no cell there"

@@ -76,7 +76,9 @@ class Predictor:
             each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
             best = max(each, key=each.__getitem__)
             own = {name: drawn[k] for name, drawn in maps.items()}
-            answers.append(Answer(str(query), best, each[best], each, pixels, [layer[k] for layer in layers], own))
+            answers.append(
+                Answer(str(query), best, each[best], each, pixels.copy(), [layer[k] for layer in layers], own)
+            )
         return answers
 
     def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
@@ -85,5 +87,8 @@ class Predictor:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
             image = Image.fromarray(image)
-        picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
+        try:
+            picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
+        except OSError as error:  # Pillow may have read no further than the header until now
+            raise ValueError(f"the picture can't be read ({error}); it may be truncated") from error
         return Fit.into(self.side, *picture.size).image(picture)
