@@ -1,6 +1,6 @@
 """Time one training step of the fast recipe, and rendering, on this machine.
 
-    python benchmarks/training_step.py [--model pan-hard-ctx] [--keep-memory 0]
+python benchmarks/training_step.py [--model pan-hard-ctx] [--keep-memory 0]
 """
 
 import argparse

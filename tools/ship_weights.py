@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from progressive_attention import weights
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import evaluate
-from progressive_attention.files import read_json, write_text
+from progressive_attention.files import write_text
 from progressive_attention.training import read_log
 
 CARD = """# {name}
@@ -30,8 +30,10 @@ Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplemented. 
 |---|---|
 | accuracy | {accuracy:.2%} (95 %: {low:.2%} to {high:.2%}) |
 {scales}
-| true-positive ratio, last / accumulated / activation map | {tpr_last:.1%} / {tpr_accumulated:.1%} / {tpr_activation:.1%} |
-| the same, uniform map | {tpr_uniform:.2%} |
+| true-positive ratio of the last map | {tpr_last:.1%} |
+| … of the accumulated map | {tpr_accumulated:.1%} |
+| … of the activation map | {tpr_activation:.1%} |
+| … of the uniform map | {tpr_uniform:.2%} |
 
 - Trained on {images:,} images with {questions:,} questions (queries per image: {queries}), {epochs} epochs, best epoch
   {best} by validation accuracy ({validation:.2%}); {minutes:.0f} minutes of training steps on {hardware}.
@@ -56,7 +58,8 @@ def main() -> None:
     options = {"protocol": about["protocol"], "seed": about["seed"]}
     test = evaluate(trained, load_questions(about["data"], "test", **options))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    command = f"pan train --data {about['data']} --model {about['name']} --recipe {recipe['name']} --seed {about['seed']}"
+    data, model, seed = about["data"], about["name"], about["seed"]
+    command = f"pan train --data {data} --model {model} --recipe {recipe['name']} --seed {seed} --out runs/{data}"
     log = read_log(arguments.run / "log.jsonl")
     seconds = sum(line["train_seconds"] for line in log)
     train = load_questions(about["data"], "train", queries=recipe["queries"], **options)

@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -45,3 +48,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} does not exist") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may be truncated, write or fetch it again") from error
+
+
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", notes: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all; raises OSError naming it, on a full disk say."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, notes)
+        except SafetensorError as error:  # not an OSError, whatever the cause
+            raise OSError(f"{path} can't be written ({error}); free some space or choose another folder") from error

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from progressive_attention import weights
 from progressive_attention.config import Recipe
 from progressive_attention.data.questions import QuestionSet, make_batch
-from progressive_attention.files import read_json, replacing, write_text
+from progressive_attention.files import read_json, write_tensors, write_text
 from progressive_attention.inference import accuracy, as_tensor, keep_freed_memory, precision
 
 SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch: what a kill may cost
@@ -111,7 +110,8 @@ def training(
     optimizer = make_optimizer(recipe, model.parameters())
     per_epoch = math.ceil(len(train.groups(together=recipe.queries == "all")) / recipe.batch)
     steps = per_epoch * recipe.epochs
-    identity = {**asdict(recipe), "seed": seed, "data": train.name, "questions": len(train), **about.get("model", {})}
+    sizes = {"questions": len(train), "validation questions": len(validation)}
+    identity = {**asdict(recipe), "seed": seed, "data": train.name, **sizes, **about.get("model", {})}
     state = restore(out, model, optimizer, identity)
     about = {**about, "recipe": asdict(recipe), "seed": seed}
     saved, asked = time.monotonic(), 0
@@ -215,12 +215,8 @@ def save_checkpoint(
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
-    with replacing(out / "checkpoint.safetensors") as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            {"state": json.dumps(asdict(state)), "run": json.dumps(identity)},
-        )
+    notes = {"state": json.dumps(asdict(state)), "run": json.dumps(identity)}
+    write_tensors(out / "checkpoint.safetensors", tensors, notes)
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> State:

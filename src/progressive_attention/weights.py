@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from progressive_attention.config import ModelConfig
-from progressive_attention.files import read_json, replacing, write_json
+from progressive_attention.files import read_json, write_json, write_tensors
 from progressive_attention.models import ProgressiveAttentionNetwork, from_config
 
 SHIPPED = Path(__file__).parent / "assets" / "weights"
@@ -39,8 +39,7 @@ def describe(
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
     """Write weights, then config: a folder with a config is complete."""
-    with replacing(folder / "weights.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    write_tensors(folder / "weights.safetensors", tensors)
     write_json(folder / "config.json", about)
 
 
