@@ -180,7 +180,7 @@ def test_contact_sheet_needs_a_caption_for_each_image(images, captions):
 )
 def test_scale_curve_shows_what_it_is_given(other):
     plain = scale_curve([series_of("pan", 0.5)])
-    assert pixels(plain).shape == (640, 1000, 3)
+    assert pixels(plain).shape == (606, 1000, 3)
     assert scale_curve([other]) != plain
 
 
@@ -189,6 +189,11 @@ def test_scale_curve_with_empty_bins():
         "san", {name: None if i else 0.4 for i, name in enumerate(BINS)}, dict.fromkeys(BINS, (0.3, 0.5))
     )
     pixels(scale_curve([some, series_of("pan", None)], count=dict.fromkeys(BINS, 3)))
+
+
+def test_scale_curve_has_room_for_its_legend():
+    many = [series_of(f"network {i}", i / 8, 50.0) for i in range(1, 8)]
+    assert pixels(scale_curve(many)).shape == (606 + 6 * 26, 1000, 3)
 
 
 def test_scale_curve_of_nothing():

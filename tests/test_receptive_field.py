@@ -59,8 +59,12 @@ def stated(field, cell):
 
 
 def clipped(field, cell, pixels):
-    low, high = stated(field, cell)
-    return max(0, low), min(pixels - 1, high)
+    return max(0, stated(field, cell)[0]), min(pixels - 1, stated(field, cell)[1])
+
+
+def only(stage):
+    """A network of one attended stage."""
+    return ProgressiveAttentionNetwork(ModelConfig(2, 2, attend_at=(0,)), Backbone([stage], ["only"], [3]))
 
 
 def fields_of(stages):
@@ -83,6 +87,7 @@ def test_papers_network_by_hand():
     assert [field.centre(0) for field in by_hand] == [1.5, 4.5, 10.5, 22.5]
     model = build_model("han", num_queries=10, num_attributes=5)  # attends at its last layer only
     assert geometry(model, (80, 120)) == ([(Field(16, 0, 45), Field(16, 0, 45))], (80, 120))
+    assert geometry(only(nn.MaxPool2d((3, 1), 1))).fields == [(Field(1, 0, 2), Field(1, 0, 0))]  # rows, columns
 
 
 @pytest.mark.parametrize("depth, cells", [(1, 49), (2, 23), (3, 10), (4, 4)])
@@ -196,10 +201,7 @@ def test_branches_see_together():
     assert joined(lambda a: a * F.adaptive_avg_pool2d(a, 1), ways[0]) == Field(1, -1, 1, True)
     assert joined(lambda a: a * a.shape[1] / a.dim(), ways[0]) == Field(1, -1, 1)
     assert fields_of([ways[0], nn.AdaptiveMaxPool2d((1, 1)), nn.Conv2d(1, 1, 1, 2)]) == (Field(0, 0, 0, True),) * 2
-
-
-def test_norms_over_space_see_the_whole_image():
-    assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()
+    assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()  # other norms than this see all of an image
     assert fields_of([nn.GroupNorm(1, 4)])[0] == fields_of([nn.LayerNorm((4, 9, 9))])[0] == Field(1, 0, 0, True)
 
 
@@ -233,9 +235,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("stage, message", REFUSED, ids=[message for _, message in REFUSED])
 def test_unknown_geometry_is_refused(stage, message):
-    model = ProgressiveAttentionNetwork(ModelConfig(2, 2, attend_at=("only",)), Backbone([stage], ["only"], [3]))
     with pytest.raises(ValueError, match=message):
-        geometry(model)
+        geometry(only(stage))
 
 
 def shares(field, cells, pixels):

@@ -259,8 +259,11 @@ def scale_curve(
     if not series:
         raise ValueError("no series to draw; give at least one network's accuracy by scale")
     bins = list(series[0].accuracy)
-    figure = new_figure(1000, 640, 140)
-    axes = figure.add_axes((0.09, 0.17, 0.89, 0.64))
+    lines = math.ceil(sum(2 if one.published is not None else 1 for one in series) / 2)  # of the legend
+    bottom, plot, top = 110, 410, 26 * lines + 60  # pixels
+    height = bottom + plot + top
+    figure = new_figure(1000, height, 140)
+    axes = figure.add_axes((0.09, bottom / height, 0.89, plot / height))
     here, papers = [], []
     for i, one in enumerate(series):
         colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
@@ -288,7 +291,7 @@ def scale_curve(
     axes.set_xlim(-0.4, len(bins) - 0.6)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.02, 0.98, title, va="top", fontsize=11, weight="bold", parse_math=False)
+    figure.text(0.02, 1 - 12 / height, title, va="top", fontsize=11, weight="bold", parse_math=False)
     where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": 2, "frameon": False}
     legend = axes.legend(handles=[*here, *papers], fontsize=9, **where)
     for text in legend.get_texts():

@@ -32,7 +32,8 @@ th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align
 .numbers td, .numbers thead th { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .results tbody tr:first-child td { font-weight: 600; }
 figure { margin: 1.2rem 0; } img { display: block; max-width: 100%; height: auto; background: #ffffff; }
-.scene img { min-width: 44rem; } .small img { max-width: 30rem; width: 100%; }
+.scene img { min-width: 44rem; }
+.pair { display: flex; flex-wrap: wrap; gap: 0 1rem; } .pair figure { flex: 1 1 20rem; max-width: 29rem; }
 .right { color: var(--right); font-weight: 600; } .wrong { color: var(--wrong); font-weight: 600; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem 1rem; }
 @media (max-width: 34rem) { table { font-size: .75rem; } th, td { padding: .3rem .2rem; } }
@@ -247,13 +248,13 @@ def answers_section(report: Report) -> str:
         picture(
             answer_figure(answer),
             f"query {answer.query}, answer {answer.attribute}, with each layer's attention",
-            kind="small",
         )
         for answer in report.answers
     ]
     return (
         f"<h2>The network that ships, asked about {escape(report.asked_about)}</h2>\n"
-        f"<p class='soft'>{escape(report.asked)}; nothing was trained for this.</p>\n" + "\n".join(figures)
+        f"<p class='soft'>{escape(report.asked)}; nothing was trained for this.</p>\n"
+        "<div class='pair'>\n" + "\n".join(figures) + "\n</div>"
     )
 
 
