@@ -160,7 +160,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert known["models"] == ["pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
     assert set(known["data"]) == {"mref", "mdist", "mbg"}
     assert main(["list"]) == 0
-    assert all(name in capsys.readouterr().out for name in known["weights"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in known["weights"])
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,16 @@ def test_columns_may_be_left_out_or_empty(folder, form):
     assert (bare.masks, bare.scale, bare.box) == (None, None, None)
 
 
+def test_csv_words_stay_as_written(folder):
+    (folder / "001").write_bytes((folder / "c.png").read_bytes())
+    rows = ["001,07,true,train,", "001,1e3,false,train,", "001,07,true,test,"]
+    (folder / "manifest.csv").write_text("\n".join(["image,query,attribute,split,mask", *rows]))
+    train = from_folder(folder, "train", 8)
+    assert (train.query_names, train.attribute_names) == (("07", "1e3"), ("false", "true"))
+    assert_array_equal(train.images, np.broadcast_to([4, 5, 6], (1, 8, 8, 3)))
+    assert not train.masks[np.arange(2)].any()
+
+
 def test_images_never_straddle_splits(tmp_path):
     paths = [f"{i}.png" for i in range(3000)]
     write_table(tmp_path, [{"image": p, "query": q, "attribute": "x"} for q in ("car", "dog") for p in paths])

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Data flows one way: a module imports only from lines above its own, or from its own line. Place a new module here.
 LAYERS = (
     ("config",),
-    ("files",),
+    ("files", "progress"),
     ("data",),
     ("attention", "backbones", "spatial_transformer"),
     ("models",),

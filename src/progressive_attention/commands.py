@@ -3,16 +3,13 @@
 import argparse
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyarrow import parquet
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from progressive_attention import weights
@@ -27,37 +24,11 @@ from progressive_attention.files import read_json, replacing, write_json
 from progressive_attention.inference import pick_device
 from progressive_attention.models import from_config, model_config
 from progressive_attention.predictor import Predictor
+from progressive_attention.progress import bars, counting
 from progressive_attention.training import Progress as Step
 from progressive_attention.training import training
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-
-@contextmanager
-def bars(console: Console) -> Iterator[Progress]:
-    """Progress bars with a note, elapsed time and time left; warnings become lines above them."""
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as progress:
-        show, warnings.showwarning = warnings.showwarning, lambda message, *rest: console.print(f"note: {message}")
-        try:
-            yield progress
-        finally:
-            warnings.showwarning = show
-
-
-@contextmanager
-def counting(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A ``progress(done, total)`` callback whose bar appears at its first call: errors before it stay one line."""
-    with bars(console) as progress:
-        task = None
-
-        def show(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(title, total=total, note="")
-            progress.update(task, completed=done, note=f"{progress.tasks[task].speed or 0:,.0f} {unit}/s")
-
-        yield show
 
 
 def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:

@@ -8,7 +8,6 @@ the same each time.
 import os
 import platform
 import shlex
-import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from progressive_attention import pacing, weights
 from progressive_attention.config import RECIPES
@@ -29,6 +27,7 @@ from progressive_attention.inference import pick_device
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model
 from progressive_attention.plots import Scene, answer_figure
 from progressive_attention.predictor import Answer, Predictor
+from progressive_attention.progress import bars, counting
 from progressive_attention.report import Network, Report, headline, percent, terminal_table, write_report
 from progressive_attention.training import Progress as Step
 from progressive_attention.training import read_log, training
@@ -133,31 +132,11 @@ def ask_shipped(out: Path, device: str, console: Console) -> list[Answer]:
     return answers
 
 
-def bars(console: Console) -> Progress:
-    """Progress bars with a note and the time left."""
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-    left = TimeRemainingColumn(elapsed_when_finished=True)
-    return Progress(*columns, left, TextColumn("{task.fields[note]}"), console=console)
-
-
 def rendered(split: str, scenes: int, seed: int, queries: str, console: Console) -> QuestionSet:
     """The first scenes of a split, from the cache if they were rendered before."""
-    progress = bars(console)
-    started = time.perf_counter()
-
-    def show(done: int, total: int) -> None:
-        if not progress.tasks:  # from the cache there is nothing to show
-            progress.start()
-            progress.add_task(f"rendering {DATA}, {split}", total=total, note="")
-        rate = done / (time.perf_counter() - started)
-        progress.update(progress.task_ids[0], completed=done, note=f"{rate:,.0f} scenes/s")
-
-    try:
-        images = scenes if split == "train" else 3 * scenes
-        return synthetic(DATA, split, queries=queries, seed=seed, images=images, progress=show)
-    finally:
-        if progress.tasks:
-            progress.stop()
+    images = scenes if split == "train" else 3 * scenes
+    with counting(console, f"rendering {DATA}, {split}", "scenes") as progress:
+        return synthetic(DATA, split, queries=queries, seed=seed, images=images, progress=progress)
 
 
 def fresh(name: str, questions: QuestionSet, seed: int) -> ProgressiveAttentionNetwork:
