@@ -2,65 +2,21 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tiny_runs import ALL, ROWS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from progressive_attention import training as module
 from progressive_attention import weights
-from progressive_attention.config import RECIPES, Recipe
-from progressive_attention.data.questions import QuestionSet
-from progressive_attention.files import read_json
-from progressive_attention.models import build_model
+from progressive_attention.config import RECIPES
 from progressive_attention.training import answer_loss, fit, learning_rate, questions_in_epoch, read_log, training
-
-COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=np.uint8)
-ROWS = Recipe("rows", "rmsprop", 0.003, "step", 4, 3, "rows", decay=0.5, decay_start=1, decay_every=2)
-ALL = Recipe("all", "adamw", 0.01, "one-cycle", 3, 4, "all", weight_decay=0.01)
-
-
-def squares(name: str, images: int, seed: int) -> QuestionSet:
-    """14 px pictures with one square in each half; what colour is the left (0), the right (1) one? 1 or 2 questions."""
-    rng = np.random.default_rng(seed)
-    colour = rng.integers(0, 3, (images, 2))
-    pixels = rng.integers(0, 40, (images, 14, 14, 3), dtype=np.uint8)
-    rows = []
-    for i in range(images):
-        for side in range(2):
-            pixels[i, 4:10, 1 + 7 * side : 6 + 7 * side] = COLOURS[colour[i, side]]
-        rows += [(i, side, colour[i, side]) for side in rng.permutation(2)[: 1 + i % 2]]
-    image, query, attribute = np.array(rows, dtype=np.int64).T
-    return QuestionSet(name, pixels, image, query, attribute, ("left", "right"), ("red", "green", "blue"))
-
-
-TRAIN, VALIDATION = squares("squares", 10, 0), squares("squares-validation", 6, 1)  # 15 and 9 questions
-
-
-def network(seed: int = 0) -> nn.Module:
-    """A PAN of two layers with dropout and batch norm: all that a resumed run must get right."""
-    torch.manual_seed(seed)
-    return build_model("pan-hard-ctx", num_queries=2, num_attributes=3, hidden=4, attend_at=(0, 1))
-
-
-def about(model: nn.Module) -> dict:
-    return weights.describe(model.config, TRAIN.query_names, TRAIN.attribute_names)
-
-
-def start(out: Path, recipe: Recipe, model: nn.Module | None = None, **changes):
-    model = network() if model is None else model
-    return training(model, TRAIN, VALIDATION, recipe, out, about(model), **changes)
-
 
 # --- schedules --------------------------------------------------------------------------------------------------------
 
@@ -187,110 +143,12 @@ def test_the_logged_loss_is_the_mean_over_the_epoch(tmp_path):
         assert means[step] == pytest.approx(sum(so_far) / len(so_far), rel=1e-12)
 
 
-# --- a run that is interrupted ----------------------------------------------------------------------------------------
-
-
-def results(out: Path) -> tuple[bytes, dict, list[dict], dict]:
-    """All that a run leaves, but for the seconds that it took: best weights, last state, log, config."""
-
-    def timeless(record: dict) -> dict:
-        return {key: value for key, value in record.items() if not key.endswith("seconds")}
-
-    config = read_json(out / "config.json")
-    config["best"] = timeless(config["best"])
-    state = {key: value.numpy().tobytes() for key, value in load_file(out / "checkpoint.safetensors").items()}
-    return (out / "weights.safetensors").read_bytes(), state, [*map(timeless, read_log(out / "log.jsonl"))], config
-
-
 @pytest.fixture(scope="module", params=[ROWS, ALL], ids=["rmsprop, rows", "adamw, all"])
 def whole(request, tmp_path_factory):
     """A recipe and what an uninterrupted run of it leaves."""
     out = tmp_path_factory.mktemp("whole")
     fit(network(), TRAIN, VALIDATION, request.param, out, about(network()))
     return request.param, results(out)
-
-
-@pytest.mark.parametrize("stops", [[1], [4], [5], [3, 3, 2], [1] * 30], ids=str)
-def test_an_interrupted_run_goes_on_exactly(whole, stops, tmp_path, monkeypatch):
-    recipe, expected = whole
-    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # at every step
-    for i, steps in enumerate(stops):
-        run = start(tmp_path, recipe, network(seed=i))  # other initial weights: all must come from the checkpoint
-        for _, _ in zip(range(steps), run, strict=False):
-            torch.rand(i)  # and other draws in between
-        run.close()
-    fit(network(seed=99), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
-    assert results(tmp_path) == expected
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_what_was_not_saved_is_done_again(whole, tmp_path):
-    recipe, expected = whole  # here checkpoints come at the ends of epochs only
-    run = start(tmp_path, recipe)
-    for _ in range(7):
-        next(run)
-    run.close()
-    assert next(start(tmp_path, recipe)).step == (6 if recipe is ROWS else 7)
-    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
-    assert results(tmp_path) == expected
-
-
-def test_a_kill_between_log_and_checkpoint(whole, tmp_path, monkeypatch):
-    recipe, expected = whole
-    run = start(tmp_path, recipe)
-    with monkeypatch.context() as patch:
-        saves = []
-
-        def save(*args):
-            saves.append(save_checkpoint(*args) if len(saves) < 1 else 1 / 0)
-
-        save_checkpoint = module.save_checkpoint
-        patch.setattr(module, "save_checkpoint", save)
-        with pytest.raises(ZeroDivisionError):
-            list(run)
-    assert [line["epoch"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2]
-    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
-    assert results(tmp_path) == expected
-
-
-KILLED = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(int(sys.argv[2]))
-sys.path.insert(0, sys.argv[3])
-import test_training as here
-here.module.SAVE_EVERY = -1.0
-for progress in here.start(Path(sys.argv[1]), here.LONG):
-    print(progress.step, flush=True)
-"""
-LONG = replace(ROWS, epochs=30)
-
-
-def test_a_killed_process_goes_on_exactly(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, str(killed), str(torch.get_num_threads()), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if int(line) == 13:
-                process.kill()  # SIGKILL, wherever it is by now
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    run = start(killed, LONG, network(seed=1))
-    first = next(run)
-    assert 13 < first.step < first.steps
-    run.close()
-    fit(network(seed=2), TRAIN, VALIDATION, LONG, killed, about(network()))
-    fit(network(), TRAIN, VALIDATION, LONG, whole, about(network()))
-    assert results(killed) == results(whole)
-
-
-def test_the_seed_decides_the_run(tmp_path, whole):
-    recipe, expected = whole
-    for name, seed in {"same": 0, "other": 1}.items():
-        fit(network(), TRAIN, VALIDATION, recipe, tmp_path / name, about(network()), seed=seed)
-    assert results(tmp_path / "same") == expected
-    assert results(tmp_path / "other")[0] != expected[0]
 
 
 # --- the best epoch ---------------------------------------------------------------------------------------------------
@@ -344,49 +202,6 @@ def test_a_run_that_is_done_is_left_alone(whole, tmp_path):
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-OTHERS = {
-    "learning_rate 0.003 there, 0.002 now": lambda out: start(out, replace(ROWS, learning_rate=0.002)),
-    "seed 0 there, 1 now": lambda out: start(out, ROWS, seed=1),
-    "data squares there, squares-validation now, questions 15 there, 9 now": lambda out: training(
-        network(), VALIDATION, TRAIN, ROWS, out, about(network())
-    ),
-    "pooling hard there, soft now": lambda out: start(
-        out, ROWS, build_model("pan-soft-ctx", num_queries=2, num_attributes=3, hidden=4, attend_at=(0, 1))
-    ),
-}
-
-
-@pytest.mark.parametrize("difference", OTHERS)
-def test_another_runs_folder_is_refused(tmp_path, difference):
-    for _, _ in zip(range(5), start(tmp_path, ROWS), strict=False):
-        pass
-    expected = rf"holds another run \({difference}\); choose another --out, or delete it"
-    with pytest.raises(ValueError, match=expected):
-        next(OTHERS[difference](tmp_path))
-
-
-def test_another_networks_folder_is_refused_though_it_is_not_described(tmp_path):
-    list(training(ByHalves(), TRAIN, VALIDATION, ALL, tmp_path, {}))
-    with pytest.raises(ValueError, match=r"holds another network's run \(size mismatch for answer.bias.*delete it"):
-        next(training(ByHalves(attributes=4), TRAIN, VALIDATION, ALL, tmp_path, {}))
-
-
-@pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
-    for _, _ in zip(range(5), start(tmp_path, ROWS), strict=False):
-        pass
-    path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"checkpoint.safetensors can't be read .*delete it to start over, or choose"):
-        next(start(tmp_path, ROWS))
-
-
-def test_a_foreign_checkpoint_is_refused(tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
-    with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
-        next(start(tmp_path, ROWS))
-
-
 def to_nan(logit, attribute):
     return answer_loss(logit, attribute) * math.nan
 
@@ -429,19 +244,6 @@ def test_nothing_to_ask(tmp_path, which):
 
 
 # --- any network ------------------------------------------------------------------------------------------------------
-
-
-class ByHalves(nn.Module):
-    """Linear in each half's mean colour: no attention, no convolution, no config."""
-
-    def __init__(self, attributes: int = 3) -> None:
-        super().__init__()
-        self.answer = nn.Linear(3, attributes)
-
-    def forward(self, image: torch.Tensor, query: torch.Tensor) -> SimpleNamespace:
-        halves = torch.stack([image[..., :7].mean((2, 3)), image[..., 7:].mean((2, 3))], 1)  # (B, 2, 3)
-        chosen = halves[torch.arange(len(image))[:, None], query.clamp(min=0)]
-        return SimpleNamespace(logit=self.answer(chosen).log_softmax(-1))
 
 
 def test_any_network_that_answers_can_be_trained(tmp_path):

@@ -1,0 +1,151 @@
+"""Runs go on exactly wherever they were stopped, and refuse what is not theirs."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_runs import ALL, ROWS, TRAIN, VALIDATION, ByHalves, about, network, results, start
+
+from progressive_attention import training as module
+from progressive_attention.models import build_model
+from progressive_attention.training import fit, read_log, training
+
+
+@pytest.fixture(scope="module", params=[ROWS, ALL], ids=["rmsprop, rows", "adamw, all"])
+def whole(request, tmp_path_factory):
+    """A recipe and what an uninterrupted run of it leaves."""
+    out = tmp_path_factory.mktemp("whole")
+    fit(network(), TRAIN, VALIDATION, request.param, out, about(network()))
+    return request.param, results(out)
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [5], [3, 3, 2], [1] * 30], ids=str)
+def test_an_interrupted_run_goes_on_exactly(whole, stops, tmp_path, monkeypatch):
+    recipe, expected = whole
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # at every step
+    for i, steps in enumerate(stops):
+        run = start(tmp_path, recipe, network(seed=i))  # other initial weights: all must come from the checkpoint
+        for _, _ in zip(range(steps), run, strict=False):
+            torch.rand(i)  # and other draws in between
+        run.close()
+    fit(network(seed=99), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
+    assert results(tmp_path) == expected
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_was_not_saved_is_done_again(whole, tmp_path):
+    recipe, expected = whole  # here checkpoints come at the ends of epochs only
+    run = start(tmp_path, recipe)
+    for _ in range(7):
+        next(run)
+    run.close()
+    assert next(start(tmp_path, recipe)).step == (6 if recipe is ROWS else 7)
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
+    assert results(tmp_path) == expected
+
+
+def test_a_kill_between_log_and_checkpoint(whole, tmp_path, monkeypatch):
+    recipe, expected = whole
+    run = start(tmp_path, recipe)
+    with monkeypatch.context() as patch:
+        saves = []
+
+        def save(*args):
+            saves.append(save_checkpoint(*args) if len(saves) < 1 else 1 / 0)
+
+        save_checkpoint = module.save_checkpoint
+        patch.setattr(module, "save_checkpoint", save)
+        with pytest.raises(ZeroDivisionError):
+            list(run)
+    assert [line["epoch"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2]
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
+    assert results(tmp_path) == expected
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(int(sys.argv[2]))
+sys.path.insert(0, sys.argv[3])
+import test_resume as here
+here.module.SAVE_EVERY = -1.0
+for progress in here.start(Path(sys.argv[1]), here.LONG):
+    print(progress.step, flush=True)
+"""
+LONG = replace(ROWS, epochs=30)
+
+
+def test_a_killed_process_goes_on_exactly(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(killed), str(torch.get_num_threads()), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if int(line) == 13:
+                process.kill()  # SIGKILL, wherever it is by now
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    run = start(killed, LONG, network(seed=1))
+    first = next(run)
+    assert 13 < first.step < first.steps
+    run.close()
+    fit(network(seed=2), TRAIN, VALIDATION, LONG, killed, about(network()))
+    fit(network(), TRAIN, VALIDATION, LONG, whole, about(network()))
+    assert results(killed) == results(whole)
+
+
+def test_the_seed_decides_the_run(tmp_path, whole):
+    recipe, expected = whole
+    for name, seed in {"same": 0, "other": 1}.items():
+        fit(network(), TRAIN, VALIDATION, recipe, tmp_path / name, about(network()), seed=seed)
+    assert results(tmp_path / "same") == expected
+    assert results(tmp_path / "other")[0] != expected[0]
+
+
+OTHERS = {
+    "learning_rate 0.003 there, 0.002 now": lambda out: start(out, replace(ROWS, learning_rate=0.002)),
+    "seed 0 there, 1 now": lambda out: start(out, ROWS, seed=1),
+    "data squares there, squares-validation now, questions 15 there, 9 now": lambda out: training(
+        network(), VALIDATION, VALIDATION, ROWS, out, about(network())
+    ),
+    "validation questions 9 there, 15 now": lambda out: training(network(), TRAIN, TRAIN, ROWS, out, about(network())),
+    "pooling hard there, soft now": lambda out: start(
+        out, ROWS, build_model("pan-soft-ctx", num_queries=2, num_attributes=3, hidden=4, attend_at=(0, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", OTHERS)
+def test_another_runs_folder_is_refused(tmp_path, difference):
+    for _, _ in zip(range(5), start(tmp_path, ROWS), strict=False):
+        pass
+    expected = rf"holds another run \({difference}\); choose another --out, or delete it"
+    with pytest.raises(ValueError, match=expected):
+        next(OTHERS[difference](tmp_path))
+
+
+def test_another_networks_folder_is_refused_though_it_is_not_described(tmp_path):
+    list(training(ByHalves(), TRAIN, VALIDATION, ALL, tmp_path, {}))
+    with pytest.raises(ValueError, match=r"holds another network's run \(size mismatch for answer.bias.*delete it"):
+        next(training(ByHalves(attributes=4), TRAIN, VALIDATION, ALL, tmp_path, {}))
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
+    for _, _ in zip(range(5), start(tmp_path, ROWS), strict=False):
+        pass
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors can't be read .*delete it to start over, or choose"):
+        next(start(tmp_path, ROWS))
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
+        next(start(tmp_path, ROWS))
