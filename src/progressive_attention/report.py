@@ -91,7 +91,8 @@ def headline(networks: Sequence[Network]) -> str:
     text += ", " + " and ".join(f"{one.name} {percent(one.summary['accuracy'])}" for one in others) + "."
     low = first.summary["accuracy_ci95"][0]
     if all(low > one.summary["accuracy_ci95"][1] for one in others):
-        return text + " The 95 % intervals don't touch: attending at every layer pays." * (first.name[:3] == "pan")
+        clear = " The 95 % intervals don't touch: attending at every layer pays, at this budget."
+        return text + clear * first.name.startswith("pan")
     return text + " The 95 % intervals overlap or the order is another one: this training was too short to tell."
 
 
