@@ -51,7 +51,7 @@ def test_answers_questions_about_a_new_scene(name: str) -> None:
 
 def test_example_picture_is_known_to_the_shipped_network() -> None:
     answer = Predictor("mref-pan-hard-ctx").ask(EXAMPLE, "7")
-    assert answer.attribute in ("red", "green", "blue", "yellow", "white")
+    assert answer.attribute == "red"
     assert Path(EXAMPLE).stat().st_size < 100_000
 
 

@@ -38,7 +38,7 @@ Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplemented. 
 - Trained on {images:,} images with {questions:,} questions (queries per image: {queries}), {epochs} epochs, best epoch
   {best} by validation accuracy ({validation:.2%}); {minutes:.0f} minutes of training steps on {hardware}.
 - {parameters:,} parameters, float32, safetensors. Images are 100 x 100 px, others are fitted into that.
-- Command: `{command}`
+- To train it again: `{command}`
 - Measured by: `pan evaluate --weights {name} --data {data} --json` (PyTorch {torch}, {machine})
 - Limits: digits as rendered here. It always answers, also about a digit that is not there.
 - Licence: Apache-2.0, as the code.
@@ -68,7 +68,7 @@ def main() -> None:
         "test": test,
         "seconds": round(seconds),
         "hardware": hardware,
-        "commit": commit.stdout.strip(),
+        "measured_at_commit": commit.stdout.strip(),
         "command": command,
         "images": len(train.images),
         "questions": len(train),

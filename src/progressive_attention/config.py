@@ -5,7 +5,7 @@ and three *recipes* fix how a network is trained (``paper``, ``authors``, ``fast
 docs/protocols.md tells each difference and its source.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 STYLES = ("mref", "mdist", "mbg")
@@ -30,7 +30,7 @@ def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> st
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One ProgressiveAttentionNetwork, complete: ``build`` needs nothing else.
+    """One ProgressiveAttentionNetwork, complete: ``models.from_config`` needs nothing else.
 
     ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
     the softmax chooses. ``radius`` is δ of the local context, 0 for none, and never applies to the last layer.
@@ -109,8 +109,3 @@ RECIPES: dict[str, Recipe] = {
     "authors": Recipe("authors", "rmsprop", 0.003, "step", 300, 200, "rows", 50, 1 / 1.5, 31, 12),
     "fast": Recipe("fast", "adamw", 5e-3, "one-cycle", 6, 50, "all", weight_decay=0.01, bf16=True),
 }
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON-able values."""
-    return asdict(config)

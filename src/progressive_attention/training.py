@@ -28,7 +28,7 @@ SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch: what a kill ma
 
 @dataclass
 class State:
-    """Where a run stands, beside weights and optimiser; ``epochs`` are the log's records."""
+    """Where a run stands, beside weights and optimiser; seconds are those of training steps."""
 
     step: int = 0
     epoch_loss: float = 0.0  # summed over the steps of the running epoch
