@@ -14,6 +14,7 @@ from PIL import Image
 
 from progressive_attention import weights
 from progressive_attention.cli import main
+from progressive_attention.commands import summary_table
 from progressive_attention.models import from_config, model_config
 
 DIGITS = tuple("0123456789")
@@ -85,6 +86,8 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     summary = json.loads(capsys.readouterr().out)
     keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_accumulated tpr_activation tpr_uniform"
     assert set(keys.split()) <= set(summary)
+    assert set(summary["precision_recall"]) == {"last", "accumulated", "activation"}
+    assert 0 < summary["precision_recall"]["last"]["best_iou"] < 1
     assert summary["count"] == 8
     assert 0.01 < summary["tpr_uniform"] < 0.06
     rows = pyarrow.parquet.read_table(tmp_path / "mine/evaluation/mref-test.parquet")
@@ -107,7 +110,13 @@ def test_evaluate_npz_and_print_a_table(run: Path, scenes: Path, capsys: pytest.
     assert summary["tpr_uniform"] == pytest.approx(0.06)  # of the five masks that are not empty
     assert summary["count_by_scale"] == {"0.5-1.0": 2, "1.0-1.5": 1, "1.5-2.0": 1, "2.0-2.5": 1, "2.5-3.0": 1}
     assert main(["evaluate", "--weights", str(run), "--data", str(scenes), "--rows", "rows.parquet"]) == 0
-    assert "accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for map_name in ("last", "accumulated", "activation"):
+        for measure in ("true-positive ratio", "pointing game", "IoU"):
+            assert f"{measure}, {map_name} map " in printed
+    assert "inside the image" not in printed  # where all of this network's attention lies
+    outside = summary_table({**summary, "tpr_clipped": 0.5}, "a spatial transformer").columns
+    assert ("true-positive ratio, last map inside the image", "50.00%") in zip(*(c.cells for c in outside), strict=True)
     rows = pyarrow.parquet.read_table("rows.parquet").to_pydict()
     assert rows["query"] == ["7", "3", "0", "9", "1", "1"]
     assert rows["attribute"] == ["white", "yellow", "blue", "green", "red", "white"]

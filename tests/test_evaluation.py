@@ -1,5 +1,6 @@
 """Evaluation: one row a question whatever the grouping, equal to asking one at a time; a summary by hand."""
 
+import copy
 import json
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.evaluation import evaluate, examples, summarise
-from progressive_attention.metrics.attention import true_positive_ratio, wilson_interval
+from progressive_attention.evaluation import attention_scores, evaluate, examples, summarise
+from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio, wilson_interval
 from progressive_attention.models import build_model
 from progressive_attention.receptive_field import geometry, pixel_maps
 from progressive_attention.weights import Trained
@@ -28,7 +29,12 @@ NUMBERS = (
     "tpr_accumulated",
     "tpr_activation",
     "tpr_uniform",
+    "tpr_clipped",
+    "pointing_last",
+    "pointing_accumulated",
+    "pointing_activation",
 )
+OF_MAPS = [name for name in NUMBERS[3:] if name != "tpr_uniform"]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +70,8 @@ def questions():
     )
 
 
-def one_at_a_time(trained, questions):
-    """The slow twin: each row alone, each figure by its definition."""
+def one_at_a_time(trained, questions, curves=None):
+    """The slow twin: each row alone, each figure by its definition; ``curves`` takes in each map."""
     rows, where = [], geometry(trained.model)
     for row in range(len(questions)):
         pixels = torch.from_numpy(questions.images[questions.image[row]] / 255).float().permute(2, 0, 1)
@@ -74,8 +80,11 @@ def one_at_a_time(trained, questions):
         probability = prediction.logit[0, 0].double().exp()
         answer, truth = int(probability.argmax()), int(questions.attribute[row])
         maps = {name: drawn[0, 0].numpy() for name, drawn in pixel_maps(prediction, where).items()}
-        maps["uniform"] = np.ones((SIDE, SIDE))
         mask = questions.masks[np.array([row])]
+        pointing = {f"pointing_{name}": pointing_game(drawn[None], mask)[0] for name, drawn in maps.items()}
+        for name, drawn in maps.items() if curves else ():
+            curves.add(name, drawn[None], mask)
+        maps |= {"uniform": np.ones((SIDE, SIDE)), "clipped": maps["last"]}
         ratios = {f"tpr_{name}": true_positive_ratio(drawn[None], mask)[0] for name, drawn in maps.items()}
         rows.append(
             {
@@ -89,6 +98,7 @@ def one_at_a_time(trained, questions):
                 "probability_of_truth": float(probability[truth]),
                 "scale": questions.scale[row],
                 **ratios,
+                **pointing,
             }
         )
     return {name: [row[name] for row in rows] for name in rows[0]}
@@ -113,6 +123,84 @@ def test_rows_are_those_of_one_at_a_time(trained, questions, batch):
     assert seen[-1] == (9, 9)
     assert len(seen) == -(-5 // batch)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_curves_are_those_of_one_at_a_time(trained, questions, batch):
+    curves = OverlapCurves()
+    one_at_a_time(trained, questions, curves)
+    expected = curves.summary()
+    found = evaluate(trained, questions, batch=batch)["precision_recall"]
+    assert list(found) == list(expected) == ["last", "accumulated", "activation"]
+    for name, ours in found.items():
+        assert ours.keys() == expected[name].keys()
+        for key, values in ours.items():
+            assert_allclose(values, expected[name][key], rtol=1e-9)
+        assert ours["count"] == 8  # of nine, one mask is empty
+
+
+def by_name(name):
+    """A network of the same words, its weights random."""
+    torch.manual_seed(1)
+    model = build_model(name, num_queries=4, num_attributes=3, image_size=SIDE)
+    return Trained(model.eval(), QUERIES, ATTRIBUTES, {})
+
+
+def test_spatial_transformer_may_look_outside(questions):
+    trained = by_name("stn-s")
+    with torch.no_grad():  # its region is the image, moved to the right by a quarter of its width: 15.5 px
+        trained.model.localisers["0"].affine.bias[2] = 0.5
+    table = examples(trained, questions, CPU)
+    seen = np.zeros((SIDE, SIDE))
+    seen[:, 16:], seen[:, 15] = 1, 0.5
+    inside = np.where(questions.masks[:], seen, 0).sum((1, 2))[:-1]
+    assert_allclose(table["tpr_last"].to_numpy()[:-1], inside / SIDE**2, rtol=1e-5)
+    assert_allclose(table["tpr_clipped"].to_numpy()[:-1], inside / (0.75 * SIDE**2), rtol=1e-5)
+    assert_allclose(table["pointing_last"].to_numpy()[:-1], questions.masks[:-1, :, 16:].mean((1, 2)), rtol=1e-12)
+    for kind in ("tpr", "pointing"):
+        assert table[f"{kind}_accumulated"].equals(table[f"{kind}_last"])
+        assert table[f"{kind}_activation"].null_count == 9
+    summary = evaluate(trained, questions)
+    assert summary["tpr_activation"] is summary["pointing_activation"] is None
+    assert list(summary["precision_recall"]) == ["last", "accumulated"]
+    json.dumps(summary, allow_nan=False)
+
+
+def test_closed_gates_are_no_attention(trained, questions):
+    closed = Trained(copy.deepcopy(trained.model), QUERIES, ATTRIBUTES, {})
+    with torch.no_grad():
+        next(iter(closed.model.scorers.values())).score.bias.fill_(-1e4)
+    table = examples(closed, questions, CPU)
+    for name in ("accumulated", "activation"):
+        assert table[f"tpr_{name}"].null_count == 9
+        assert table[f"pointing_{name}"].to_pylist() == [0] * 8 + [None]
+    assert table["tpr_last"].null_count == 1
+
+
+@pytest.mark.parametrize("name", ["film", "concat"])
+def test_networks_without_attention(trained, questions, name):
+    other = by_name(name)
+    table, with_attention = examples(other, questions, CPU), examples(trained, questions, CPU)
+    assert table.schema == with_attention.schema
+    assert [table[column].null_count for column in OF_MAPS] == [9] * len(OF_MAPS)
+    assert table["tpr_uniform"].equals(with_attention["tpr_uniform"])
+    summary = evaluate(other, questions)
+    assert [summary[column] for column in OF_MAPS] == [None] * len(OF_MAPS)
+    assert summary["precision_recall"] == {}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_scores_of_attention_nowhere():
+    """A map of zeros is no attention, or attention that lies outside the image and misses."""
+    nothing = {"last": np.zeros((2, 3, 3))}
+    masks = np.array([np.eye(3), np.zeros((3, 3))], bool)
+    uniform = {"tpr_uniform": [1 / 3, np.nan]}
+    for beyond, ratio in ((False, np.nan), (True, 0)):
+        scores = attention_scores(nothing, masks, beyond=beyond)
+        expected = {"tpr_last": [ratio, np.nan], "tpr_clipped": [np.nan, np.nan], "pointing_last": [0, np.nan]}
+        assert scores.keys() == {**uniform, **expected}.keys()
+        for name, values in {**uniform, **expected}.items():
+            assert_allclose(scores[name], values, rtol=1e-15)
 
 
 def test_other_words_order_same_rows(trained, questions):
@@ -150,7 +238,8 @@ def test_nothing_known_is_null(trained, questions):
         assert (table[name].type, table[name].null_count) == (pa.float64(), 9)
     assert table["probability"].to_pylist() == examples(trained, questions, CPU)["probability"].to_pylist()
     summary = summarise(table)
-    assert [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation", "uniform")] == [None] * 4
+    assert [summary[name] for name in NUMBERS[3:]] == [None] * 8
+    assert evaluate(trained, bare)["precision_recall"] == {}
     assert set(summary["accuracy_by_scale"].values()) == {None}
     json.dumps(summary, allow_nan=False)
 
@@ -198,12 +287,16 @@ CORRECT = [True, True, False, True, False, True, True, False, True, False]
 def hand_table():
     columns = {"correct": CORRECT, "scale": pa.array(SCALES, pa.float64())}
     for name, values in {
-        "last": [0.5, None, 1.0],
-        "accumulated": [0.25, 0.75, None],
-        "activation": [0, 0, 0],
-        "uniform": [None] * 3,
+        "tpr_last": [0.5, None, 1.0],
+        "tpr_accumulated": [0.25, 0.75, None],
+        "tpr_activation": [0, 0, 0],
+        "tpr_uniform": [None] * 3,
+        "tpr_clipped": [None, 0.875, None],
+        "pointing_last": [1, 0, 0.5],
+        "pointing_accumulated": [None, None, 0],
+        "pointing_activation": [None] * 3,
     }.items():
-        columns[f"tpr_{name}"] = pa.array([*values, *[None] * 7], pa.float64())
+        columns[name] = pa.array([*values, *[None] * 7], pa.float64())
     return pa.table(columns)
 
 
@@ -221,9 +314,10 @@ def test_summary_by_hand():
         else:
             assert summary["accuracy_by_scale"][name] is None
             assert summary["accuracy_by_scale_ci95"][name] == [0, 1]
-    ratios = [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation")]
-    assert_allclose(ratios, [0.75, 0.5, 0])
-    assert summary["tpr_uniform"] is None
+    ratios = [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation", "clipped")]
+    assert_allclose(ratios, [0.75, 0.5, 0, 0.875])
+    assert (summary["pointing_last"], summary["pointing_accumulated"]) == (0.5, 0)
+    assert summary["tpr_uniform"] is summary["pointing_activation"] is None
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
@@ -236,4 +330,6 @@ def test_summary_of_parts_and_of_a_file(tmp_path):
 
 
 def test_evaluate_summarises_examples(trained, questions):
-    assert evaluate(trained, questions, "cpu", batch=3) == summarise(examples(trained, questions, CPU, batch=3))
+    overlap = OverlapCurves()
+    summary = summarise(examples(trained, questions, CPU, batch=3, overlap=overlap))
+    assert evaluate(trained, questions, "cpu", batch=3) == {**summary, "precision_recall": overlap.summary()}

@@ -2,41 +2,24 @@
 
 import numpy as np
 import pytest
+from hand_maps import ATTENTION, MASK, examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import binomtest
 
-from progressive_attention.metrics.attention import true_positive_ratio, wilson_interval
+from progressive_attention.metrics.attention import overlap, pointing_game, true_positive_ratio, wilson_interval
 
-ATTENTION = np.array(
-    [
-        [[1, 2], [3, 4]],  # target: 2 and 4 of 10
-        [[0.25, 0], [0, 0]],  # nothing inside
-        [[0, 0], [0, 8]],  # everything inside
-        [[1, 1], [1, 1]],  # empty mask
-        [[0, 0], [0, 0]],  # no attention
-    ]
-)
-MASK = np.array([[[0, 1], [0, 1]], [[0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]], bool)
 any_pace = settings(deadline=None)
-maps = arrays(np.float64, array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.floats(0, 1e6))
 
 
-def loop(attention, mask):
+def loop(attention, mask, outside=0.0):
     """The definition, pixel by pixel."""
-    inside = total = 0.0
+    inside, total = 0.0, outside
     for value, hit in zip(attention.flat, mask.flat, strict=True):
         total += value
         inside += value * hit
     return inside / total if total and mask.any() else np.nan
-
-
-@st.composite
-def examples(draw):
-    attention = draw(maps)
-    return attention, draw(arrays(np.bool_, attention.shape))
 
 
 def test_by_hand():
@@ -68,6 +51,39 @@ def test_shapes_must_agree(shape):
     message = r"attention and mask must have one shape \(R, H, W\), got \(5, 2, 2\) and "
     with pytest.raises(ValueError, match=message + str(shape).replace("(", r"\(").replace(")", r"\)")):
         true_positive_ratio(ATTENTION, np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("metric", [true_positive_ratio, overlap, pointing_game])
+@pytest.mark.parametrize("value", [-0.5, np.nan, np.inf])
+def test_values_must_be_a_map(metric, value):
+    with pytest.raises(ValueError, match=rf"finite and >= 0, got values from .*{value}.*; of a signed map"):
+        metric(np.array([[[1, value]]]), np.ones((1, 1, 2), bool))
+
+
+def test_attention_outside_the_image():
+    total = np.array([20, 0.25, 10, 8, 3])
+    assert_allclose(true_positive_ratio(ATTENTION, MASK, total), [0.3, 0, 0.8, np.nan, 0], rtol=1e-15)
+    rounded = ATTENTION.sum((1, 2)) * (1 - 1e-6)  # as float32 sums differ: no ratio may pass one
+    assert_array_equal(true_positive_ratio(ATTENTION[:3], MASK[:3], rounded[:3]), [0.6, 0, 1])
+
+
+@pytest.mark.parametrize("total, row", [([9, 1, 8, 4, 1], 0), ([10, 1, 8, 4, 0], 4), ([10, 1, np.nan, 4, 1], 2)])
+def test_total_is_at_least_what_is_seen(total, row):
+    seen = ATTENTION[row].sum()
+    message = rf"total of map {row} must be > 0 and at least the map's sum {seen}.*, got {total[row]}.*; it is"
+    with pytest.raises(ValueError, match=message):
+        true_positive_ratio(ATTENTION, MASK, np.array(total))
+    with pytest.raises(ValueError, match=r"total must have shape \(5,\), one value a map, got \(4,\)"):
+        true_positive_ratio(ATTENTION, MASK, np.array(total[:4]))
+
+
+@any_pace
+@given(examples(), st.floats(0.5, 1e6))
+def test_is_the_loop_with_a_part_outside(example, outside):
+    attention, mask = example
+    ratio = true_positive_ratio(attention, mask, attention.sum((1, 2)) + outside)
+    expected = [loop(a, m, outside) for a, m in zip(attention, mask, strict=True)]
+    assert_allclose(ratio, expected, rtol=1e-12, atol=0)
 
 
 @any_pace

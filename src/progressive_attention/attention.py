@@ -4,6 +4,7 @@ Legend: N images or rows, M rows (one row = one question about one image), C cha
 Equation numbers are those of the 2018 paper (PAN); shapes are channels-first.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,20 @@ def gate(score: Tensor) -> Tensor:
 def spatial_softmax(score: Tensor) -> Tensor:
     """Choose among all locations: (M, H, W) -> (M, H, W), each map sums to one. Eq. (2), l = L."""
     return score.flatten(-2).softmax(-1).view_as(score)
+
+
+def sparsemax(score: Tensor) -> Tensor:
+    """Choose among all locations, most of them not at all: (M, H, W) -> (M, H, W), each map sums to one.
+
+    The point of the simplex nearest to the scores. Martins and Astudillo, "From Softmax to Sparsemax", ICML 2016.
+    """
+    flat = score.flatten(-2)
+    ordered = flat.sort(descending=True).values
+    count = torch.arange(1, flat.shape[-1] + 1, device=flat.device)
+    excess = ordered.cumsum(-1) - 1
+    support = (count * ordered > excess).sum(-1, keepdim=True)
+    threshold = excess.gather(-1, support - 1) / support
+    return (flat - threshold).clamp(min=0).view_as(score)
 
 
 def attend(features: Tensor, attention: Tensor) -> Tensor:
@@ -48,20 +63,22 @@ def marginalise(log_prob: Tensor, score: Tensor) -> Tensor:
 class AskEachQuestion(torch.autograd.Function):
     """``shared[image]`` for sorted ``image``: hand an image's features to each of its questions.
 
-    Indexing does the same; its backward adds row by row in one thread, this one sums each image's rows at once.
+    Indexing does the same, but its backward copies through another layout; this one keeps channels last both ways.
     """
 
     @staticmethod
     def forward(ctx: Any, shared: Tensor, image: Tensor) -> Tensor:
-        ctx.counts = torch.bincount(image, minlength=len(shared)).tolist()
-        # Channels last on both ways: index_select would return, and the next convolution convert, another layout.
+        ctx.images = len(shared)
+        ctx.save_for_backward(image)
+        # index_select alone would return, and the next convolution convert, another layout.
         return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (grad,) = grad_outputs
-        rows = grad.permute(0, 2, 3, 1).split(ctx.counts)
-        return torch.stack([row.sum(0) for row in rows]).permute(0, 3, 1, 2), None
+        rows = grad.permute(0, 2, 3, 1)
+        total = rows.new_zeros((ctx.images, *rows.shape[1:]))
+        return total.index_add_(0, ctx.saved_tensors[0], rows).permute(0, 3, 1, 2), None
 
 
 class AttentionScorer(nn.Module):
@@ -86,3 +103,50 @@ class AttentionScorer(nn.Module):
             hidden = AskEachQuestion.apply(hidden, image)
         hidden = hidden + self.query(query).to(hidden.dtype)[..., None, None]
         return at_least_float32(self.score(hidden.relu()).squeeze(1))
+
+
+class ChannelPoolScorer(nn.Module):
+    """The spatial gate of CBAM (Woo et al., ECCV 2018), asked a question: the query weighs each channel before they
+    are pooled by mean and maximum; a 7 x 7 convolution of both gives the score. ``hidden`` and ``radius`` do nothing.
+    """
+
+    def __init__(self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0) -> None:
+        super().__init__()
+        self.query = nn.Embedding(num_queries, channels)
+        self.score = nn.Conv2d(2, 1, 7, padding=3)
+        nn.init.normal_(self.query.weight, mean=1.0, std=0.1)
+
+    def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
+        """As AttentionScorer's."""
+        if image is not None:
+            features = AskEachQuestion.apply(features, image)
+        weighed = features * self.query(query).to(features.dtype)[..., None, None]
+        pooled = torch.cat([weighed.mean(1, keepdim=True), weighed.amax(1, keepdim=True)], 1)
+        return at_least_float32(self.score(pooled).squeeze(1))
+
+
+class DotProductScorer(nn.Module):
+    """Scaled dot product of the query's vector and each location's key: at the last layer, cross-attention pooling
+    with one head (Vaswani et al., NeurIPS 2017; its value projection is the classifier's). ``radius`` does nothing.
+    """
+
+    def __init__(self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0) -> None:
+        super().__init__()
+        self.key = nn.Conv2d(channels, hidden, 1)
+        self.query = nn.Embedding(num_queries, hidden)
+
+    def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
+        """As AttentionScorer's."""
+        key = self.key(features)
+        if image is not None:
+            key = AskEachQuestion.apply(key, image)
+        score = (key * self.query(query).to(key.dtype)[..., None, None]).sum(1)
+        return at_least_float32(score) / key.shape[1] ** 0.5
+
+
+SCORERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": AttentionScorer,
+    "cbam": ChannelPoolScorer,
+    "dot": DotProductScorer,
+}
+CHOICES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": spatial_softmax, "sparsemax": sparsemax}

@@ -3,7 +3,7 @@
 Legend: N images or rows, C channels, H x W cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -39,6 +39,33 @@ class Backbone(nn.Module):
             return stage
         known = ", ".join(f"{i} or {name!r}" for i, name in enumerate(self.names))
         raise ValueError(f"this backbone has no stage {stage!r}; attend_at takes: {known}")
+
+    def positions(self, stages: Sequence[int | str]) -> list[int]:
+        """Positions of several stages; raises ValueError unless they are in order, each once."""
+        found = [self.index(stage) for stage in stages]
+        if found != sorted(set(found)):
+            raise ValueError(f"attend_at must name stages in order, each once; got {tuple(stages)}")
+        return found
+
+    def until(self, last: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """The stages up to and with position ``last``, and a fresh norm for each."""
+        norms = (self.norm(channels) for channels in self.channels[: last + 1])
+        return nn.ModuleList(list(self.stages)[: last + 1]), nn.ModuleList(norms)
+
+    @torch.no_grad()
+    def map_sizes(self, side: int) -> list[tuple[int, int, int]]:
+        """(C, H, W) behind every stage for images of ``side`` x ``side`` pixels; ValueError if they are too small."""
+        features, sizes, was_training = torch.zeros(1, 3, side, side), [], self.training
+        self.eval()  # black pixels may not enter the running averages of batch norms
+        try:
+            for stage in self.stages:
+                features = stage(features)
+                sizes.append((features.shape[1], features.shape[2], features.shape[3]))
+        except RuntimeError as error:
+            raise ValueError(f"images of {side} x {side} pixels are too small for this backbone: {error}") from error
+        finally:
+            self.train(was_training)
+        return sizes
 
 
 def conv_stack(channels: int = 32, depth: int = 4) -> Backbone:

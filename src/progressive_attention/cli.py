@@ -1,14 +1,16 @@
 """The command ``pan``: what can be asked for, and how errors are told. The work is in commands.py."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from progressive_attention.config import MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES
+from progressive_attention.config import MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+UNITS = {"s": 1, "m": 60, "h": 3600}
 WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
 
 
@@ -28,6 +30,31 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {value}")
     return value
+
+
+def words(text: str) -> list[str]:
+    """Names between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def seeds(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    try:
+        return [int(word) for word in words(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected whole numbers between commas, got {text!r}") from error
+
+
+def duration(text: str) -> float:
+    """Seconds of "90s", "9m", "2h" or "540"."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    try:
+        seconds = float(number) * UNITS[unit]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a time like 90s, 9m or 2h, got {text!r}") from error
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time above zero, got {text!r}")
+    return seconds
 
 
 def build_parser() -> Parser:
@@ -115,6 +142,31 @@ def build_parser() -> Parser:
     quickstart.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     quickstart.add_argument("--minutes", type=float, default=6.0, help="for the training (default: 6)")
     quickstart.add_argument("--device")
+
+    reproduce = add(
+        "reproduce",
+        "train and measure the papers' networks (or ours), and write tables, figures and pages",
+        "  pan reproduce table1 --out runs/table1\n"
+        "  pan reproduce table1 --models san,han --datasets mref --seeds 0,1 --time-budget 9m --out runs/table1\n"
+        "  pan reproduce all --plan --out runs/all",
+    )
+    reproduce.add_argument("target", choices=TARGETS, help="what to rebuild")
+    reproduce.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="state, table1.json, pages and figures"
+    )
+    reproduce.add_argument("--models", type=words, help="only these, e.g. san,pan-hard-ctx")
+    reproduce.add_argument("--datasets", type=words, help="only these, e.g. mref,mbg")
+    reproduce.add_argument("--protocol", choices=PROTOCOLS, help="default: the experiment's")
+    reproduce.add_argument("--recipe", choices=list(RECIPES), help="default: the experiment's")
+    reproduce.add_argument("--seeds", type=seeds, help="e.g. 0,1,2 (default: the experiment's)")
+    reproduce.add_argument("--images", type=positive, help="training images (default: 30000)")
+    reproduce.add_argument("--epochs", type=positive, help="default: the recipe's")
+    reproduce.add_argument(
+        "--time-budget", type=duration, metavar="TIME", help="e.g. 9m, 90s, 2h: then stop, all saved"
+    )
+    reproduce.add_argument("--processes", type=positive, help="trainings at a time (default: one a core; 4 on a GPU)")
+    reproduce.add_argument("--plan", action="store_true", help="only list the runs, done or to do")
+    reproduce.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     return parser
 
 
@@ -129,6 +181,7 @@ def scene_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command: 0 when done, 2 with one line on what was wrong, 130 when interrupted."""
     arguments = build_parser().parse_args(argv)
+    arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     from progressive_attention.commands import COMMANDS  # after parsing: --help and mistakes need no torch
 
     try:

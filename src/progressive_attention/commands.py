@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyarrow import parquet
 from rich.console import Console
 from rich.table import Table
@@ -19,14 +18,15 @@ from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.sources import load_questions
 from progressive_attention.data.synthetic import SceneSource
-from progressive_attention.evaluation import MAPS, examples, summarise
+from progressive_attention.evaluation import MAPS, examples, summarise, with_curves
 from progressive_attention.files import read_json, replacing, write_json
 from progressive_attention.inference import pick_device
-from progressive_attention.models import from_config, model_config
+from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.predictor import Predictor
+from progressive_attention.prepare import prepared
 from progressive_attention.progress import bars, counting
+from progressive_attention.reproduce import in_order, is_done
 from progressive_attention.training import Progress as Step
-from progressive_attention.training import training
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -72,26 +72,10 @@ def train(arguments: argparse.Namespace) -> None:
         options["images"] = arguments.images
     train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
     validation = load_with_bar(console, arguments.data, "validation", **options)
-    torch.manual_seed(arguments.seed)
-    config = model_config(
-        arguments.model,
-        len(train_set.query_names),
-        len(train_set.attribute_names),
-        image_size=train_set.images.shape[1],
-        soft_reduction="mean" if options["protocol"] == "authors" else "sum",
-    )
-    about = weights.describe(
-        config,
-        train_set.query_names,
-        train_set.attribute_names,
-        name=arguments.model,
+    run = prepared(
+        *(arguments.model, train_set, validation, recipe, arguments.out),
         data=arguments.data if arguments.data in STYLES else Path(arguments.data).name,
-        protocol=options["protocol"],
-        images=len(train_set.images),
-        questions=len(train_set),
-    )
-    run = training(
-        from_config(config), train_set, validation, recipe, arguments.out, about, seed=arguments.seed, device=device
+        **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
     )
     watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console)
     best = read_json(arguments.out / "config.json")["best"]
@@ -133,9 +117,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
         options["images"] = arguments.images
     side = trained.model.config.image_size
     questions = load_with_bar(console, data, arguments.split, image_size=side, **options)
+    overlap = OverlapCurves()
     with counting(console, f"asking {questions.name}", "questions") as progress:
-        table = examples(trained, questions, device, progress=progress)
-    summary = summarise(table)
+        table = examples(trained, questions, device, progress=progress, overlap=overlap)
+    summary = with_curves(summarise(table), overlap)
     rows = arguments.rows or rows_path(arguments.weights, questions.name)
     with replacing(rows) as temporary:
         parquet.write_table(table, temporary)
@@ -155,7 +140,7 @@ def rows_path(given: str, name: str) -> Path:
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``summarise`` in per cent."""
+    """The figures of ``evaluation.evaluate`` in per cent."""
     table = Table(title=title)
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -166,6 +151,12 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
         table.add_row(f"  scale {name}", f"{percent(value)} of {summary['count_by_scale'][name]:,}")
     for name in MAPS:
         table.add_row(f"true-positive ratio, {name} map", percent(summary[f"tpr_{name}"]))
+    if summary["tpr_clipped"] != summary["tpr_last"]:
+        table.add_row("true-positive ratio, last map inside the image", percent(summary["tpr_clipped"]))
+    for name, curves in summary["precision_recall"].items():
+        table.add_row(f"pointing game, {name} map", percent(summary[f"pointing_{name}"]))
+        best = f"{percent(curves['best_iou'])} from {curves['best_threshold']:.0%} of its maximum"
+        table.add_row(f"IoU, {name} map", best)
     return table
 
 
@@ -263,6 +254,22 @@ def quickstart(arguments: argparse.Namespace) -> None:
     run(arguments.out, minutes=arguments.minutes, device=arguments.device)
 
 
+def reproduce(arguments: argparse.Namespace) -> None:
+    """An experiment of the papers, or one of ours."""
+    from progressive_attention import campaign
+
+    device = pick_device(arguments.device)
+    changes = {name: getattr(arguments, name) for name in ("protocol", "recipe", "seeds", "images", "epochs")}
+    jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
+    if arguments.plan:
+        for job in in_order(jobs):
+            print(job.name, "done" if is_done(job, arguments.out) else "to do")
+        return
+    options = {"seconds": arguments.time_budget, "processes": arguments.processes}
+    if not campaign.reproduce(arguments.target, jobs, arguments.out, device, arguments.line, **options):
+        print("time is up: all is saved, and the same command goes on")
+
+
 COMMANDS = {
     "render": render,
     "train": train,
@@ -270,4 +277,5 @@ COMMANDS = {
     "predict": predict,
     "list": show_list,
     "quickstart": quickstart,
+    "reproduce": reproduce,
 }

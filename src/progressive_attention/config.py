@@ -16,9 +16,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "pan-hard": {"pooling": "hard"},
     "pan-soft-ctx": {"pooling": "soft", "radius": 1},
     "pan-hard-ctx": {"pooling": "hard", "radius": 1},
-    "san": {"pooling": "soft", "last_only": True},
-    "han": {"pooling": "hard", "last_only": True},
+    "san": {"pooling": "soft", "only": "last"},
+    "han": {"pooling": "hard", "only": "last"},
+    "stn-s": {"network": "stn", "only": "first"},
+    "stn-m": {"network": "stn"},
+    # Rows that the papers lack; the classes tell each one's source.
+    "concat": {"network": "concat"},
+    "film": {"network": "film"},
+    "cbam": {"pooling": "soft", "scorer": "cbam"},
+    "cross-attention": {"pooling": "soft", "scorer": "dot", "only": "last"},
+    "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
+ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
 
 
 def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> str:
@@ -30,11 +39,13 @@ def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> st
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One ProgressiveAttentionNetwork, complete: ``models.from_config`` needs nothing else.
+    """One network, complete: ``models.from_config`` needs nothing else.
 
     ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
-    the softmax chooses. ``radius`` is δ of the local context, 0 for none, and never applies to the last layer.
-    ``soft_reduction`` is eq. (4)'s ``"sum"``, or the 2016 code's ``"mean"`` over the last map.
+    the softmax chooses (``choice``; or sparsemax). STN transforms what enters each of them; FiLM and concatenation
+    run through the whole backbone. ``scorer``: how PAN scores a location (``attention.SCORERS``). ``radius`` is
+    δ of the local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s
+    ``"sum"``, or the 2016 code's ``"mean"`` over the last map.
     """
 
     num_queries: int
@@ -47,6 +58,9 @@ class ModelConfig:
     soft_reduction: Literal["sum", "mean"] = "sum"
     backbone: str = "conv-stack"
     image_size: int = 100
+    network: Literal["pan", "stn", "film", "concat"] = "pan"
+    scorer: Literal["mlp", "cbam", "dot"] = "mlp"
+    choice: Literal["softmax", "sparsemax"] = "softmax"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attend_at", tuple(self.attend_at))  # JSON gives a list back
@@ -61,6 +75,11 @@ class ModelConfig:
             raise ValueError("attend_at is empty; name at least one stage of the backbone, e.g. (3,)")
         one_of("pooling", self.pooling, ("soft", "hard"))
         one_of("soft_reduction", self.soft_reduction, ("sum", "mean"))
+        one_of("network", self.network, ("pan", "stn", "film", "concat"))
+        one_of("scorer", self.scorer, ("mlp", "cbam", "dot"))
+        one_of("choice", self.choice, ("softmax", "sparsemax"))
+        if self.choice == "sparsemax" and self.pooling == "hard":
+            raise ValueError("hard pooling takes logarithms of the last map, which sparsemax makes zero; choose soft")
 
 
 @dataclass(frozen=True)
@@ -70,11 +89,12 @@ class Recipe:
     ``batch`` counts images; with ``queries="all"`` every digit of an image is asked in the same step, with ``"one"``
     one question an image, with ``"rows"`` each question is an example of its own (as in the 2016 code).
     ``schedule``: ``one-cycle`` over all epochs, or ``step``: the rate is multiplied by ``decay`` at epoch
-    ``decay_start`` (counted from 0) and every ``decay_every`` epochs after.
+    ``decay_start`` (counted from 0) and every ``decay_every`` epochs after. ``gate_price`` charges for open gates,
+    ``mask_price`` for maps unlike the true masks (``objectives``); the papers do neither.
     """
 
     name: str
-    optimizer: Literal["rmsprop", "adamw"]
+    optimizer: Literal["rmsprop", "adamw", "muon"]
     learning_rate: float
     schedule: Literal["one-cycle", "step"]
     epochs: int
@@ -87,14 +107,19 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 5.0
     bf16: bool = False  # used only where the device has fast bfloat16 arithmetic
+    gate_price: float = 0.0
+    mask_price: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("optimizer", self.optimizer, ("rmsprop", "adamw"))
+        one_of("optimizer", self.optimizer, ("rmsprop", "adamw", "muon"))
         one_of("schedule", self.schedule, ("one-cycle", "step"))
         one_of("queries", self.queries, ("one", "all", "rows"))
         for name in ("learning_rate", "epochs", "batch", "clip", "decay_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("gate_price", "mask_price"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}; 0 charges nothing")
 
     def with_changes(self, **changes: Any) -> "Recipe":
         """The same recipe with those fields that are not None replaced."""
@@ -107,5 +132,17 @@ RECIPES: dict[str, Recipe] = {
     "paper": Recipe("paper", "rmsprop", 0.003, "step", 300, 200, "one", 50, 0.9, 80, 30),
     # 2016 code: rate / 1.5 at epoch 31 and every 12 epochs after.
     "authors": Recipe("authors", "rmsprop", 0.003, "step", 300, 200, "rows", 50, 1 / 1.5, 31, 12),
-    "fast": Recipe("fast", "adamw", 5e-3, "one-cycle", 6, 50, "all", weight_decay=0.01, bf16=True),
+    "fast": Recipe("fast", "muon", 0.01, "one-cycle", 3, 32, "all", weight_decay=0.01, bf16=True),
+}
+
+# What `pan reproduce` can be asked for -> the experiments it needs. Figures and scale table come from Table 1's runs.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "table1": ("table1",),
+    "scale-table": ("table1",),
+    "figure5": ("table1",),
+    "figure6": ("table1",),
+    "extra-rows": ("extra-rows",),
+    "gates": ("gates",),
+    "protocols": ("protocols",),
+    "all": ("table1", "extra-rows", "gates", "protocols"),
 }

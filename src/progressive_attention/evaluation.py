@@ -14,12 +14,13 @@ import torch
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.inference import predictions
-from progressive_attention.metrics.attention import true_positive_ratio, wilson_interval
+from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio, wilson_interval
 from progressive_attention.receptive_field import PIXEL_MAPS, geometry, pixel_maps
 from progressive_attention.weights import Trained
 
 SCALE_BINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # the papers' five
 MAPS = (*PIXEL_MAPS, "uniform")
+ATTENTION_COLUMNS = (*(f"tpr_{name}" for name in MAPS), "tpr_clipped", *(f"pointing_{name}" for name in PIXEL_MAPS))
 
 
 def examples(
@@ -30,13 +31,14 @@ def examples(
     batch: int = 64,
     bf16: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    overlap: OverlapCurves | None = None,
 ) -> pa.Table:
     """Ask every question: a table of R rows in the questions' order.
 
     Columns: row, image, query, attribute (the truth), answer, correct, probability (of the answer),
-    probability_of_truth, scale (null if unknown), and tpr_last, tpr_accumulated, tpr_activation, tpr_uniform in
-    [0, 1], null without a mask. The uniform map covers the whole image. Raises ValueError for words that the network
-    does not know, or images of another size than it was trained on.
+    probability_of_truth, scale (null if unknown), and those of ``attention_scores``, null without a mask, or where the
+    network has no such map. ``overlap``, if given, takes in the maps' precision, recall and IoU. Raises ValueError for
+    words that the network does not know, or images of another size than it was trained on.
     """
     questions = in_words_of(questions, trained.query_names, trained.attribute_names)
     size, side = questions.images.shape[1:3], trained.model.config.image_size
@@ -47,7 +49,7 @@ def examples(
     where = geometry(trained.model)
     count = len(questions)
     answer, best, truth = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
-    ratios = {name: np.full(count, np.nan) for name in MAPS}
+    scores = {name: np.full(count, np.nan) for name in ATTENTION_COLUMNS}
     done = 0
     for asked, prediction in predictions(trained.model, questions, device, batch=batch, bf16=bf16):
         real = asked.row >= 0
@@ -58,9 +60,12 @@ def examples(
         truth[rows] = probability[np.arange(len(rows)), asked.attribute[real]]
         if questions.masks is not None:
             masks = questions.masks[rows]
-            for name, maps in pixel_maps(prediction, where).items():
-                ratios[name][rows] = true_positive_ratio(maps.cpu().numpy()[real], masks)
-            ratios["uniform"][rows] = true_positive_ratio(np.ones(masks.shape), masks)
+            maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
+            for name, values in attention_scores(maps, masks, beyond=bool(prediction.transform)).items():
+                scores[name][rows] = values
+            if overlap is not None:
+                for name, drawn in maps.items():
+                    overlap.add(name, drawn, masks)
         done += len(rows)
         if progress:
             progress(done, count)
@@ -75,9 +80,26 @@ def examples(
         "probability": best,
         "probability_of_truth": truth,
         "scale": pa.array(scale, from_pandas=True),
-        **{f"tpr_{name}": pa.array(values, from_pandas=True) for name, values in ratios.items()},
+        **{name: pa.array(values, from_pandas=True) for name, values in scores.items()},
     }
     return pa.table(columns)
+
+
+def attention_scores(maps: dict[str, np.ndarray], masks: np.ndarray, *, beyond: bool) -> dict[str, np.ndarray]:
+    """The maps (R, H, W) there are against the targets (R, H, W) bool: (R,) in [0, 1] each, NaN for an empty mask.
+
+    ``tpr_*`` for true-positive ratios, of the uniform map over the whole image too; ``pointing_*`` for the pointing
+    game. ``beyond`` tells that attention may lie outside the image, where it counts as missed; only in ``tpr_clipped``,
+    otherwise equal to ``tpr_last``, it counts as nothing.
+    """
+    everywhere = np.ones(len(masks)) if beyond else None
+    scores = {"tpr_uniform": true_positive_ratio(np.ones(masks.shape), masks)}
+    for name, drawn in maps.items():
+        scores[f"tpr_{name}"] = true_positive_ratio(drawn, masks, everywhere)
+        scores[f"pointing_{name}"] = pointing_game(drawn, masks)
+    if "last" in maps:
+        scores["tpr_clipped"] = true_positive_ratio(maps["last"], masks) if beyond else scores["tpr_last"]
+    return scores
 
 
 def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
@@ -86,9 +108,10 @@ def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
 
 
 def summarise(table: pa.Table) -> dict[str, Any]:
-    """Count, accuracy with its 95 % Wilson interval, accuracy by scale bin, mean true-positive ratios; all in [0, 1].
+    """Count, accuracy with its 95 % Wilson interval, accuracy by scale bin, means of attention's scores; in [0, 1].
 
-    None stands where there is nothing to average: no rows, no scales, no masks. Bins are half open, the last closed.
+    None stands where there is nothing to average: no rows, no scales, no masks, no such map. Bins are half open, the
+    last closed.
     """
     correct = table["correct"].to_numpy()
     right = int(correct.sum())
@@ -106,7 +129,7 @@ def summarise(table: pa.Table) -> dict[str, Any]:
             name: list(wilson_interval(int(rows.sum()), len(rows))) for name, rows in by_scale.items()
         },
         "count_by_scale": {name: len(rows) for name, rows in by_scale.items()},
-        **{f"tpr_{name}": mean(table[f"tpr_{name}"].drop_null().to_numpy()) for name in MAPS},
+        **{name: mean(table[name].drop_null().to_numpy()) for name in ATTENTION_COLUMNS},
     }
 
 
@@ -115,8 +138,15 @@ def mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def with_curves(summary: dict[str, Any], overlap: OverlapCurves) -> dict[str, Any]:
+    """``summarise``'s figures and, as "precision_recall", the curves of each map that there is."""
+    return {**summary, "precision_recall": overlap.summary()}
+
+
 def evaluate(
     trained: Trained, questions: QuestionSet, device: torch.device | str = "cpu", **options: Any
 ) -> dict[str, Any]:
-    """``summarise`` of ``examples``."""
-    return summarise(examples(trained, questions, torch.device(device), **options))
+    """``summarise`` of ``examples``, with the attention maps' precision-recall curves."""
+    overlap = OverlapCurves()
+    table = examples(trained, questions, torch.device(device), overlap=overlap, **options)
+    return with_curves(summarise(table), overlap)

@@ -63,6 +63,22 @@ def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
+class Pixels:
+    """A set's images as a network takes them, by number: on a GPU all of them live there, if half its free memory
+    holds them, so that a batch costs no transfer."""
+
+    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+        fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        self.images: np.ndarray | Tensor = torch.from_numpy(np.array(images)).to(device) if fits else images
+        self.device = device
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Numbers (B,) -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
+        if isinstance(self.images, np.ndarray):
+            return as_tensor(self.images[image], self.device)
+        return self.images[torch.from_numpy(image).to(self.device)].permute(0, 3, 1, 2).float() / 255
+
+
 @torch.inference_mode()
 def predictions(
     model: nn.Module,
@@ -76,10 +92,10 @@ def predictions(
     was_training = model.training
     model.eval()
     try:
-        groups = questions.groups(together=True)
+        groups, pixels = questions.groups(together=True), Pixels(questions.images, device)
         for asked in batches(questions, groups, np.arange(len(groups)), batch):
             with precision(device, bf16):
-                yield asked, model(as_tensor(asked.images, device), torch.from_numpy(asked.query).to(device))
+                yield asked, model(pixels(asked.image), torch.from_numpy(asked.query).to(device))
     finally:
         model.train(was_training)
 

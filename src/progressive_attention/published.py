@@ -1,11 +1,30 @@
 """The papers' figures that ours stand beside: Seo et al., "Progressive Attention Networks for Visual Attribute
-Prediction", BMVC 2018, Table 1. All in per cent."""
+Prediction", BMVC 2018, Table 1; and its first version, "Hierarchical Attention Networks", 2016. All in per cent."""
 
 from typing import NamedTuple
 
 SOURCE = (
     "Seo, Lin, Cohen, Shen and Han, Progressive Attention Networks for Visual Attribute Prediction, BMVC 2018, Table 1"
 )
+SOURCE_2016 = "Seo, Lin, Cohen, Shen and Han, Hierarchical Attention Networks, arXiv:1606.02393v1, 2016, Table 1b"
+
+NAMES = {  # what the 2018 paper calls them, in its order
+    "stn-s": "STN-S",
+    "stn-m": "STN-M",
+    "san": "SAN",
+    "han": "HAN",
+    "pan-soft": "PAN[S]",
+    "pan-hard": "PAN[H]",
+    "pan-soft-ctx": "PAN[S]+CTX",
+    "pan-hard-ctx": "PAN[H]+CTX",
+}
+NAMES_2016 = {  # the same networks in the first version: accuracies agree to the last digit
+    "stn-s": "STN",
+    "san": "SOFT",
+    "han": "HARD",
+    "pan-soft": "HAttNet",
+    "pan-soft-ctx": "HAttNet-CTX",
+}
 
 
 class Published(NamedTuple):
@@ -18,6 +37,8 @@ class Published(NamedTuple):
 TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform map
     "mref": {
         "uniform": Published(20.00, 2.34),
+        "stn-s": Published(39.10, 0.94),
+        "stn-m": Published(93.89, 0.66),
         "san": Published(82.94, 13.83),
         "han": Published(81.84, 13.95),
         "pan-soft": Published(95.92, 44.25),
@@ -27,6 +48,8 @@ TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform m
     },
     "mdist": {
         "uniform": Published(20.00, 2.35),
+        "stn-s": Published(38.32, 0.52),
+        "stn-m": Published(85.09, 0.74),
         "san": Published(75.73, 12.82),
         "han": Published(78.49, 13.81),
         "pan-soft": Published(91.65, 52.85),
@@ -36,6 +59,8 @@ TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform m
     },
     "mbg": {
         "uniform": Published(20.00, 2.39),
+        "stn-s": Published(32.27, 0.74),
+        "stn-m": Published(52.25, 0.65),
         "san": Published(53.77, 6.92),
         "han": Published(55.84, 7.64),
         "pan-soft": Published(69.46, 32.07),
@@ -47,12 +72,20 @@ TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform m
 
 SCALE_BINS = ("0.5-1.0", "1.0-1.5", "1.5-2.0", "2.0-2.5", "2.5-3.0")
 MBG_BY_SCALE = {  # right: accuracy on MBG by the target's scale
+    "stn-s": (31.1, 35.3, 35.8, 37.7, 45.0),
+    "stn-m": (51.8, 58.3, 55.3, 58.5, 61.7),
     "san": (49.1, 68.9, 63.6, 61.7, 54.6),
     "han": (51.2, 68.7, 70.8, 64.0, 59.5),
     "pan-soft": (67.9, 76.6, 73.9, 69.6, 61.3),
     "pan-hard": (70.8, 79.6, 76.8, 70.2, 67.3),
     "pan-soft-ctx": (79.6, 86.8, 85.1, 81.9, 72.1),
     "pan-hard-ctx": (84.2, 87.1, 87.5, 81.6, 79.6),
+}
+
+STRENGTH_2016 = {  # "true-positive strength": attention inside the target over all attention, as the 2018 ratio
+    "mref": {"uniform": 2.34, "san": 13.61, "han": 13.95, "pan-soft": 17.39, "pan-soft-ctx": 22.59},
+    "mdist": {"uniform": 2.35, "san": 12.56, "han": 13.81, "pan-soft": 13.10, "pan-soft-ctx": 22.80},
+    "mbg": {"uniform": 2.39, "san": 6.73, "han": 7.64, "pan-soft": 8.62, "pan-soft-ctx": 11.01},
 }
 
 

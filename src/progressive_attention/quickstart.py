@@ -5,7 +5,6 @@ on throw-away copies are timed, then as many images are taken as fit. Given that
 the same each time.
 """
 
-import os
 import platform
 import shlex
 from dataclasses import asdict, dataclass
@@ -24,8 +23,10 @@ from progressive_attention.data.synthetic import synthetic
 from progressive_attention.evaluation import examples, summarise
 from progressive_attention.files import read_json, write_json
 from progressive_attention.inference import pick_device
-from progressive_attention.models import ProgressiveAttentionNetwork, build_model
+from progressive_attention.machine import hardware
+from progressive_attention.models import build_model
 from progressive_attention.plots import Scene, answer_figure
+from progressive_attention.prediction import QuestionNetwork
 from progressive_attention.predictor import Answer, Predictor
 from progressive_attention.progress import bars, counting
 from progressive_attention.report import Network, Report, headline, percent, terminal_table, write_report
@@ -139,7 +140,7 @@ def rendered(split: str, scenes: int, seed: int, queries: str, console: Console)
         return synthetic(DATA, split, queries=queries, seed=seed, images=images, progress=progress)
 
 
-def fresh(name: str, questions: QuestionSet, seed: int) -> ProgressiveAttentionNetwork:
+def fresh(name: str, questions: QuestionSet, seed: int) -> QuestionNetwork:
     """An untrained network for these questions."""
     torch.manual_seed(seed)
     return build_model(name, num_queries=len(questions.query_names), num_attributes=len(questions.attribute_names))
@@ -247,28 +248,14 @@ def facts_of(folder: Path, outcome: Outcome, plan: Plan, train: QuestionSet) -> 
 def machine(out: Path, plan: Plan, device: torch.device) -> dict[str, str]:
     """Hardware, command and versions, label -> text."""
     names = ("progressive-attention", "torch", "numpy")
-    cores, threads = os.cpu_count(), torch.get_num_threads()
-    hardware = f"{processor()}, {cores} cores seen, {threads} thread{'s' * (threads > 1)} used"
-    if device.type == "cuda":
-        hardware = f"{torch.cuda.get_device_name(device)}; {hardware}"
     command = ["pan", "quickstart", "--out", str(out), "--minutes", f"{plan.minutes:g}"]
     return {
         "command": shlex.join(command),
         "size": f"{plan.size}, fitted to this machine; seed {plan.seed}; given both, a machine repeats its figures",
         "test": f"{TEST:,} scenes that training did not see, of digits it did not see, one question each",
-        "hardware": hardware,
+        "hardware": hardware(device),
         "versions": ", ".join(f"{name} {version(name)}" for name in names) + f", Python {platform.python_version()}",
     }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def scenes_to_show(correct: np.ndarray) -> list[int]:

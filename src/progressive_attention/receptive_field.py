@@ -1,8 +1,8 @@
-"""Where a layer looks: its cells in image pixels, exactly, and attention maps drawn there.
+"""Where a network looks: cells and transformers' canvases in image pixels, exactly, and attention maps drawn there.
 
 Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2. Arithmetic after Araujo, Norris and Sim, "Computing
 Receptive Fields of Convolutional Neural Networks", Distill 2019.
-Legend: B images, K queries, h x w cells of a layer, H x W image pixels.
+Legend: B images, K queries, h x w cells of a layer, H x W image pixels, M parallelograms.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from progressive_attention.models import Prediction, ProgressiveAttentionNetwork
+from progressive_attention.baselines import SpatialTransformerNetwork
+from progressive_attention.models import ProgressiveAttentionNetwork
+from progressive_attention.prediction import Prediction, QuestionNetwork
 
 
 class Field(NamedTuple):
@@ -154,22 +156,56 @@ def of_shape(node: fx.Node, name: str) -> bool:
 
 
 class Geometry(NamedTuple):
-    """Fields of the attended layers, (rows, columns) each, for images of H x W pixels."""
+    """Where a network's attention lies in images of H x W pixels; fields are (rows, columns).
+
+    Of a network with attention maps: ``fields`` of the attended layers. Of one with spatial transformers: ``fields`` of
+    the map that each of them samples, on the canvas of the transformer before it (of the first: on the image), and
+    ``canvases``, the (h, w) cells of that map and so of the transformer's own output. Both empty for other networks.
+    """
 
     fields: list[tuple[Field, Field]]
     image_size: tuple[int, int]
+    canvases: tuple[tuple[int, int], ...] = ()
 
 
-def geometry(model: ProgressiveAttentionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
-    """Where the model's attended layers lie in its images; raises ValueError where that can't be known exactly."""
+def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
+    """Where a network looks in its images; raises ValueError where that can't be known exactly."""
+    side = model.config.image_size
+    if isinstance(model, ProgressiveAttentionNetwork):
+        return Geometry(fields_of_layers(model), image_size or (side, side))
+    if image_size not in (None, (side, side)):
+        raise ValueError(f"this network takes images of {side} x {side} pixels only, got image_size {image_size}")
+    if isinstance(model, SpatialTransformerNetwork):
+        canvases = [(side, side), *(size[1:] for size in model.sizes)]
+        return Geometry(fields_of_transformers(model), (side, side), tuple(canvases[i] for i in model.attended))
+    return Geometry([], (side, side))
+
+
+def fields_of_layers(model: ProgressiveAttentionNetwork) -> list[tuple[Field, Field]]:
+    """Fields of the attended layers on the image."""
     rows, columns = Field(), Field()
     fields = []
     for i, stage in enumerate(model.stages):
         rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
         if str(i) in model.scorers:
             fields.append((rows, columns))
-    side = model.config.image_size
-    return Geometry(fields, image_size or (side, side))
+    return fields
+
+
+def fields_of_transformers(model: SpatialTransformerNetwork) -> list[tuple[Field, Field]]:
+    """Fields of each transformer's input on the canvas of the one before; ValueError behind global pooling."""
+    rows, columns = Field(), Field()
+    fields = []
+    for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
+        if i in model.attended:
+            fields.append((rows, columns))
+            rows, columns = Field(), Field()
+        if not (rows.stride and columns.stride):
+            raise ValueError(
+                "where a transformer behind global pooling looks is unknown; attend at earlier stages only"
+            )
+        rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
+    return fields
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -237,9 +273,76 @@ def activation_map(prediction: Prediction, geometry: Geometry) -> Tensor:
     return normalised(torch.stack([a / a.amax((-2, -1), keepdim=True).clamp(min=1e-300) for a in attended]).prod(0))
 
 
+def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """Corners, x before y, of the parallelogram of the image that reaches the last transformer's whole output.
+
+    (B, K, 4, 2) float64 in pixels, from the output's top left clockwise. Every transformer, and every stage between two
+    of them, moves coordinates affinely, so composing them is exact.
+    """
+    height, width = geometry.canvases[-1]
+    like = {"dtype": torch.float64, "device": prediction.logit.device}
+    corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], **like) - 0.5
+    way = prediction.transform, geometry.fields, geometry.canvases
+    for transform, (rows, columns), canvas in zip(*map(reversed, way), strict=True):
+        affine, size = transform.double(), torch.tensor(canvas[::-1], **like)
+        corners = (2 * corners + 1) / size - 1  # of cells; the transformer's coordinates run from -1 to 1
+        corners = corners @ affine[..., :2].mT + affine[..., None, :, 2]
+        corners = ((corners + 1) * size - 1) / 2
+        stride = torch.tensor([columns.stride, rows.stride], **like)
+        corners = torch.tensor([columns.centre(0), rows.centre(0)], **like) + stride * corners
+    return corners
+
+
+def covered(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Area of each pixel inside a polygon, exact, negative if it runs anticlockwise: (M, n, 2) -> (M, H, W) float64.
+
+    By Green's theorem the area left of x and above y is the sum over edges of the integral of min(edge, x) down to y;
+    pixels are its differences. Clockwise as one sees it, y pointing down.
+    """
+    x, y = (torch.arange(pixels + 1, device=corners.device) - 0.5 for pixels in reversed(image_size))
+    area = corners.new_zeros(len(corners), len(y), len(x))
+    for start, end in zip(corners.unbind(1), corners.roll(-1, 1).unbind(1), strict=True):
+        (x0, y0), (x1, y1) = start[..., None, None].unbind(1), end[..., None, None].unbind(1)
+        above0, above1 = torch.minimum(y0, y[:, None]), torch.minimum(y1, y[:, None])  # the edge's part above y
+        slope = (x1 - x0) / torch.where(y0 == y1, 1, y1 - y0)  # of a level edge no part has a height
+        ends = x0 + (above0 - y0) * slope, x0 + (above1 - y0) * slope
+        low, high = torch.minimum(*ends), torch.maximum(*ends)
+        reached = x.clamp(low, high)
+        left = torch.where(low == high, (x > low).double(), (reached - low) / (high - low))  # share of it left of x
+        area += (above1 - above0) * (left * (low + reached) / 2 + (1 - left) * x)
+    return area.diff(dim=1).diff(dim=2)
+
+
+def region_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """What spatial transformers attend to, a uniform density over ``quadrilateral``: (B, K, H, W) float64 >= 0.
+
+    Each map sums to the share of the region that lies inside the image. One of no area (below a millionth of a pixel)
+    lies in the pixel of its centre. Zero where nothing was asked, which is where a transform is all zeros.
+    """
+    corners = quadrilateral(prediction, geometry).flatten(0, 1)
+    pixels = torch.cat([covered(few, geometry.image_size) for few in corners.split(16)])  # few fit the cache
+    across, down = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+    area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0])[:, None, None]
+    column, row = (corners.mean(1) + 0.5).floor()[..., None, None].unbind(1)
+    height, width = geometry.image_size
+    down, across = torch.arange(height, device=row.device)[:, None], torch.arange(width, device=row.device)
+    density = torch.where(area.abs() < 1e-6, ((down == row) & (across == column)).double(), pixels / area)
+    asked = (prediction.transform[-1] != 0).any(-1).any(-1)
+    return density.clamp(min=0).unflatten(0, asked.shape) * asked[..., None, None]
+
+
 PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": activation_map}
 
 
 def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
-    """The three attention maps by name, (B, K, H, W) float64 each, sum one (or zero where nothing was asked)."""
+    """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
+
+    Networks that score locations have all of ``PIXEL_MAPS``, each of sum one. Spatial transformers have ``region_map``
+    as last and as accumulated map, of sum at most one. Others have none.
+    """
+    if prediction.transform:
+        region = region_map(prediction, geometry)
+        return {"last": region, "accumulated": region}
+    if not prediction.attention:
+        return {}
     return {name: draw(prediction, geometry) for name, draw in PIXEL_MAPS.items()}

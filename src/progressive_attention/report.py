@@ -114,12 +114,17 @@ def render(report: Report) -> str:
         answers_section(report),
         facts_section(report),
     ]
+    return page(title, parts)
+
+
+def page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A whole page of HTML parts, empty ones left out; ``style`` follows the common style sheet."""
     return (
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
         "style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
     )

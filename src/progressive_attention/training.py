@@ -7,7 +7,7 @@ config.json. Every step is a function of (state, seed, step number), so a killed
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from progressive_attention import weights
 from progressive_attention.config import Recipe
-from progressive_attention.data.questions import QuestionSet, make_batch
+from progressive_attention.data.questions import Batch, QuestionSet, make_batch
 from progressive_attention.files import read_json, write_tensors, write_text
-from progressive_attention.inference import accuracy, as_tensor, keep_freed_memory, precision
+from progressive_attention.inference import Pixels, accuracy, keep_freed_memory, precision
+from progressive_attention.objectives import Loss, answers_only
+from progressive_attention.optimizers import Muon
 
 SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch: what a kill may cost
 
@@ -50,12 +52,6 @@ class Progress:
     record: dict[str, Any] | None = None
 
 
-def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the asked rows: log-probabilities (B, K, A), attribute ids (B, K), -1 = none."""
-    log_prob = logit.flatten(0, 1).to(torch.promote_types(logit.dtype, torch.float32))
-    return nn.functional.nll_loss(log_prob, attribute.flatten(), ignore_index=-1)
-
-
 def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
     """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine."""
     if recipe.schedule == "step":
@@ -71,6 +67,8 @@ def make_optimizer(recipe: Recipe, parameters: Iterator[nn.Parameter]) -> torch.
     """The recipe's optimiser; its rate is set at every step."""
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(parameters, recipe.learning_rate, recipe.weight_decay)
     return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
@@ -94,12 +92,14 @@ def training(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    loss: Callable[[Tensor, Tensor], Tensor] = answer_loss,
-) -> Iterator[Progress]:
+    loss: Loss = answers_only,
+) -> Generator[Progress, None, None]:
     """Train step by step, yielding after each; ``fit`` runs it to the end.
 
-    ``about`` goes into config.json (see ``weights.describe``). If ``out`` holds a checkpoint of the same run, it goes
-    on from there; of another run: ValueError. ValueError too when the loss is no longer finite, or nothing is asked.
+    ``about`` goes into config.json (see ``weights.describe``), ``loss`` is what the recipe minimises
+    (``objectives.objective``). If ``out`` holds a checkpoint of the same run, it goes on from there; of another run:
+    ValueError. ValueError too when the loss is no longer finite, or nothing is asked. Closing the generator saves
+    where it stands.
     """
     for questions in (train, validation):
         if not len(questions):
@@ -113,6 +113,7 @@ def training(
     sizes = {"questions": len(train), "validation questions": len(validation)}
     identity = {**asdict(recipe), "seed": seed, "data": train.name, **sizes, **about.get("model", {})}
     state = restore(out, model, optimizer, identity)
+    pixels = Pixels(train.images, device)
     about = {**about, "recipe": asdict(recipe), "seed": seed}
     saved, asked = time.monotonic(), 0
     while state.step < steps and not state.stopped:
@@ -126,13 +127,13 @@ def training(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, state.step, steps, per_epoch)
             with precision(device, recipe.bf16):
-                prediction = model(as_tensor(batch.images, device), torch.from_numpy(batch.query).to(device))
-            value = loss(prediction.logit, torch.from_numpy(batch.attribute).to(device))
+                prediction = model(pixels(batch.image), torch.from_numpy(batch.query).to(device))
+            mask = masks_of(train, batch, device) if recipe.mask_price else None
+            value = loss(prediction, torch.from_numpy(batch.attribute).to(device), mask)
             optimizer.zero_grad()
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            state.epoch_loss += finite("loss", value, state.step, out)
-            finite("gradient's norm", norm, state.step, out)
+            state.epoch_loss += finite(value.detach(), norm, state.step, out)
             optimizer.step()
             state.step += 1
             asked = int((batch.query >= 0).sum())
@@ -143,7 +144,11 @@ def training(
             if time.monotonic() - saved > SAVE_EVERY:
                 save_checkpoint(out, model, optimizer, state, identity)
                 saved = time.monotonic()
-            yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
+            try:
+                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
+            except GeneratorExit:
+                save_checkpoint(out, model, optimizer, state, identity)
+                raise
         record = end_epoch(model, validation, recipe, out, about, state, epoch, per_epoch, device)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
@@ -197,15 +202,29 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def finite(what: str, value: Tensor, step: int, out: Path) -> float:
-    """The loss, or the gradient's norm, as a number; raises ValueError before a bad step reaches the weights."""
-    number = value.item()
-    if not math.isfinite(number):
-        raise ValueError(
-            f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
-            f"What was saved before in {out} is unharmed"
-        )
-    return number
+def finite(loss: Tensor, norm: Tensor, step: int, out: Path) -> float:
+    """The loss as a number; raises ValueError, before a bad step reaches the weights, if it or the norm is none.
+
+    Both are fetched at once: each fetch makes a GPU wait.
+    """
+    numbers = torch.stack([loss.float(), norm.float()]).tolist()
+    for what, number in zip(("loss", "gradient's norm"), numbers, strict=True):
+        if not math.isfinite(number):
+            raise ValueError(
+                f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
+                f"What was saved before in {out} is unharmed"
+            )
+    return numbers[0]
+
+
+def masks_of(questions: QuestionSet, batch: Batch, device: torch.device) -> Tensor | None:
+    """A batch's target masks (B, K, H, W) bool, none where nothing is asked; None if the set has no masks."""
+    if questions.masks is None:
+        return None
+    asked = batch.row >= 0
+    mask = np.zeros((*batch.row.shape, *questions.images.shape[1:3]), bool)
+    mask[asked] = questions.masks[batch.row[asked]]
+    return torch.from_numpy(mask).to(device)
 
 
 def save_checkpoint(

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.files import read_json, write_json, write_tensors
-from progressive_attention.models import ProgressiveAttentionNetwork, from_config
+from progressive_attention.models import from_config
+from progressive_attention.prediction import QuestionNetwork
 
 SHIPPED = Path(__file__).parent / "assets" / "weights"
 FORMAT = 1
@@ -23,7 +24,7 @@ FORMAT = 1
 class Trained:
     """A network with the words it knows; ``about`` is the whole config.json."""
 
-    model: ProgressiveAttentionNetwork
+    model: QuestionNetwork
     query_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     about: dict[str, Any]

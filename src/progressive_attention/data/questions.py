@@ -105,7 +105,7 @@ class RowsOfMasks:
 class Batch:
     """B images with up to K questions each; ``row`` (B, K) is -1 where an image has fewer than K questions."""
 
-    images: np.ndarray  # (B, H, W, 3) uint8
+    image: np.ndarray  # (B,) int64, which images of the set
     query: np.ndarray  # (B, K) int64, -1 = no question
     attribute: np.ndarray  # (B, K) int64, -1 = no question
     row: np.ndarray  # (B, K) int64, -1 = no question
@@ -116,9 +116,9 @@ def make_batch(questions: QuestionSet, groups: list[np.ndarray]) -> Batch:
     row = np.full((len(groups), max(map(len, groups))), -1)
     for i, group in enumerate(groups):
         row[i, : len(group)] = group
-    images = questions.images[questions.image[row[:, 0]]]
+    image = questions.image[row[:, 0]]
     asked = row >= 0
-    return Batch(images, np.where(asked, questions.query[row], -1), np.where(asked, questions.attribute[row], -1), row)
+    return Batch(image, np.where(asked, questions.query[row], -1), np.where(asked, questions.attribute[row], -1), row)
 
 
 def batches(questions: QuestionSet, groups: list[np.ndarray], order: np.ndarray, size: int) -> Iterator[Batch]:

@@ -1,24 +1,195 @@
 """How well attention lies on its target: pure functions, one value an example; averaging happens once, elsewhere.
 
-Legend: R examples, H x W pixels.
+An empty mask has nothing to find: its values are NaN, to be left out of means.
+Legend: R examples, H x W pixels, T thresholds.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
+THRESHOLDS = np.arange(101) / 100  # shares of a map's maximum; k / 100 exactly, as one would write it
+# Values closer than this share of the map's maximum are equal: rounding must not choose among a cell's pixels.
+ROUNDING = 1e-6
 
-def true_positive_ratio(attention: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
-    NaN for an empty mask (there is nothing to hit) and for a map of zeros (there is no attention); leave both out of
-    means. Elsewhere known as energy pointing game, or relevance mass accuracy.
+def checked(attention: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both (R, H, W), contiguous, as float64 and bool; raises ValueError for other shapes, or values that are no map.
+
+    A pixel belongs to the target where its mask is not zero.
     """
-    if attention.shape != mask.shape:
+    if attention.ndim != 3 or attention.shape != mask.shape:
         raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
     attention = np.ascontiguousarray(attention, np.float64)
-    total = attention.sum((-2, -1))
-    inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above the total
-    known = mask.any((-2, -1)) & (total > 0)
-    return np.divide(inside, total, out=np.full(total.shape, np.nan), where=known)
+    if not (attention.min(initial=0) >= 0 and attention.max(initial=0) < np.inf):
+        raise ValueError(
+            f"attention must be finite and >= 0, got values from {attention.min()} to {attention.max()}; "
+            "of a signed map take the magnitude or the positive part"
+        )
+    return attention, np.ascontiguousarray(mask, np.bool_)
+
+
+def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
+    """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
+
+    ``total`` (R,) > 0 is all attention, what lies outside the image included; else it is the map's own sum. NaN for
+    an empty mask and, without ``total``, for a map of zeros (there is no attention). Raises ValueError for a total
+    below the map's sum. Elsewhere known as energy pointing game, or relevance mass accuracy.
+    """
+    attention, mask = checked(attention, mask)
+    seen = attention.sum((-2, -1))
+    whole = seen if total is None else checked_total(total, seen)
+    inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
+    known = mask.any((-2, -1)) & (whole > 0)
+    return np.divide(inside, whole, out=np.full(seen.shape, np.nan), where=known)
+
+
+def checked_total(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """All attention (R,) float64, at least what the image shows of it (R,); raises ValueError where it is less."""
+    total = np.asarray(total, np.float64)
+    if total.shape != seen.shape:
+        raise ValueError(f"total must have shape {seen.shape}, one value a map, got {total.shape}")
+    low = ~((total > 0) & (total >= 0.999 * seen))  # 0.999: sums of float32 networks
+    if low.any():
+        row = int(low.argmax())
+        raise ValueError(
+            f"total of map {row} must be > 0 and at least the map's sum {seen[row]}, got {total[row]}; "
+            "it is the attention inside the image and outside"
+        )
+    return np.maximum(total, seen)
+
+
+class Overlap(NamedTuple):
+    """Pixel counts of maps binarised at each of THRESHOLDS against targets; R examples, T thresholds.
+
+    The shares are (R, T) float64 in [0, 1], NaN for empty masks, 0 where nothing is marked (only a map of zeros).
+    """
+
+    marked: np.ndarray  # (R, T) pixels at or above the threshold
+    hit: np.ndarray  # (R, T) those of them in the target
+    target: np.ndarray  # (R,) pixels of the target
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Share of the marked pixels that lie in the target."""
+        return self.hit_share_of(self.marked)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Share of the target's pixels that are marked."""
+        return self.hit_share_of(self.target[:, None])
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of the marked pixels and the target's."""
+        return self.hit_share_of(self.marked + self.target[:, None] - self.hit)
+
+    def hit_share_of(self, pixels: np.ndarray) -> np.ndarray:
+        """Hits over these pixels (R, T) or (R, 1)."""
+        return np.where(self.target[:, None] > 0, self.hit / np.maximum(pixels, 1), np.nan)
+
+
+def overlap(attention: np.ndarray, mask: np.ndarray) -> Overlap:
+    """Maps binarised at THRESHOLDS against targets: (R, H, W) >= 0, (R, H, W) bool -> counts. HAttNet, 4.1, Figure 5b.
+
+    A pixel is marked where its value, as a share of the map's maximum, is at least the threshold; so the maximum is
+    always marked, and at 0 the whole image. A map of zeros marks nothing.
+    """
+    attention, mask = checked(attention, mask)
+    steps = len(THRESHOLDS)
+    marked, hit = np.zeros((2, len(attention), steps), np.int64)
+    for row, (values, target) in enumerate(zip(attention, mask, strict=True)):  # one map stays in the cache
+        if peak := values.max(initial=0):
+            # The last threshold that each pixel reaches, then how many stop at each.
+            level = ((values / peak + ROUNDING) * (steps - 1)).astype(np.intp)
+            marked[row] = np.bincount(level.ravel(), minlength=steps)
+            hit[row] = np.bincount(level[target], minlength=steps)
+    return Overlap(at_or_above(marked), at_or_above(hit), mask.sum((-2, -1)))
+
+
+def at_or_above(counts: np.ndarray) -> np.ndarray:
+    """Pixels that stop at each threshold -> pixels that reach it: (R, T) -> (R, T)."""
+    return counts[:, ::-1].cumsum(1)[:, ::-1]
+
+
+class OverlapCurves:
+    """Curves of many examples, batch by batch: the mean over examples of precision, recall and IoU at each threshold.
+
+    Only sums are kept. Empty masks are left out.
+    """
+
+    def __init__(self) -> None:
+        self.count: dict[str, int] = {}
+        self.sums: dict[str, np.ndarray] = {}  # (3, T) each: precision, recall, IoU
+
+    def add(self, name: str, attention: np.ndarray, mask: np.ndarray) -> None:
+        """Examples (R, H, W), (R, H, W) bool of the map of this name."""
+        found = overlap(attention, mask)
+        known = found.target > 0
+        sums = np.stack([values[known].sum(0) for values in (found.precision, found.recall, found.iou)])
+        self._add(name, int(known.sum()), sums)
+
+    def merge(self, other: "OverlapCurves") -> None:
+        """Take in the examples of another one, e.g. another process's."""
+        for name, count in other.count.items():
+            self._add(name, count, other.sums[name])
+
+    def _add(self, name: str, count: int, sums: np.ndarray) -> None:
+        self.count[name] = self.count.get(name, 0) + count
+        self.sums[name] = self.sums.get(name, 0) + sums
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Each map's curves as lists, and the one threshold with the highest mean IoU (of several the lowest).
+
+        Maps without a single example are left out.
+        """
+        curves = {}
+        for name, count in self.count.items():
+            if count:
+                precision, recall, iou = self.sums[name] / count
+                best = int(iou.argmax())
+                curves[name] = {
+                    "count": count,
+                    "threshold": THRESHOLDS.tolist(),
+                    "precision": precision.tolist(),
+                    "recall": recall.tolist(),
+                    "iou": iou.tolist(),
+                    "best_iou": float(iou[best]),
+                    "best_threshold": float(THRESHOLDS[best]),
+                }
+        return curves
+
+
+def pointing_game(attention: np.ndarray, mask: np.ndarray, tolerance: float = 0) -> np.ndarray:
+    """Whether the map's maximum lies on the target or within ``tolerance`` pixels of it: two (R, H, W) -> (R,).
+
+    Of several equal maxima (a cell's pixels) the share that hits, so in [0, 1]; 0 for a map of zeros, which points
+    nowhere; NaN for an empty mask. Raises ValueError for a negative tolerance. Zhang et al., "Top-down Neural Attention
+    by Excitation Backprop", ECCV 2016, with 15 pixels on photographs.
+    """
+    attention, mask = checked(attention, mask)
+    peak = attention.max((-2, -1), keepdims=True, initial=0)
+    highest = (attention >= peak * (1 - ROUNDING)) & (peak > 0)
+    hit = (highest & dilated(mask, tolerance)).sum((-2, -1))
+    share = hit / np.maximum(highest.sum((-2, -1)), 1)
+    return np.where(mask.any((-2, -1)), share, np.nan)
+
+
+def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Pixels whose centre is at most ``radius`` from a mask pixel's: (R, H, W) bool -> the same; ValueError if < 0."""
+    if not 0 <= radius < np.inf:
+        raise ValueError(f"tolerance must be >= 0 pixels and finite, got {radius}; 0 means the target itself")
+    height, width = mask.shape[1:]
+    grown, wide, half = np.zeros_like(mask), mask.copy(), 0
+    # The disc row by row, from its rim to its middle: rows get wider, so that each one grows out of the last.
+    for y in range(min(int(radius), height - 1), -1, -1):
+        while half + 1 < width and (half + 1) ** 2 + y**2 <= radius**2:
+            half += 1
+            wide[:, :, half:] |= mask[:, :, : width - half]
+            wide[:, :, : width - half] |= mask[:, :, half:]
+        grown[:, y:] |= wide[:, : height - y]
+        grown[:, : height - y] |= wide[:, y:]
+    return grown
 
 
 def wilson_interval(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,0 +1,303 @@
+"""The papers' figures, drawn from plain runs and maps: accuracy by scale, precision and recall, where networks look.
+
+Every figure is written as PNG and SVG, 180 mm wide, in type of 6 points or more; the same input gives the same bytes.
+Colours: Okabe and Ito (2008) and a grey, each with its own marker; viridis for maps.
+Legend: h x w cells of a layer, H x W image pixels, L attended layers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from progressive_attention import published
+from progressive_attention.config import STYLES
+from progressive_attention.files import replacing
+from progressive_attention.plots import COLOUR_MAP, OKABE_ITO, RIGHT, WRONG, bare, label, outline
+from progressive_attention.published import SCALE_BINS
+from progressive_attention.runs import ROWS, Cell, Run, cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 180 / 25.4  # inches: two columns of a journal
+DPI = 200
+GREY = "#8a8a8a"
+LOOKS = {  # colour and marker of the papers' rows, the same in every figure
+    "stn-s": (GREY, "v"),
+    "stn-m": (OKABE_ITO[6], "^"),
+    "san": (OKABE_ITO[3], "s"),
+    "han": (OKABE_ITO[4], "D"),
+    "pan-soft": (OKABE_ITO[5], "P"),
+    "pan-hard": (OKABE_ITO[2], "X"),
+    "pan-soft-ctx": (OKABE_ITO[1], "p"),
+    "pan-hard-ctx": (OKABE_ITO[0], "o"),
+}
+OTHER_LOOKS = [(OKABE_ITO[i], marker) for i, marker in zip((1, 2, 3, 4, 5, 6), "<>hd*8", strict=True)]
+ERRORS = (80, 60, 40, 30, 20, 10, 5, 2, 1, 0.5, 0.2)  # per cent; ticks of the accuracy axis
+SMALLEST = 0.1  # per cent of errors: the top of the axis, where no error at all is drawn too
+MODEL_GAP = 0.06  # between the models' markers, in bins
+
+
+class Looked(NamedTuple):
+    """What one network made of one question, on image pixels.
+
+    ``before`` and ``after``: L x (H, W) >= 0, magnitude of the features before and behind each gate, spread by
+    ``spread_over_fields``; ``attention`` (H, W) >= 0 is the accumulated map.
+    """
+
+    answer: str
+    before: Sequence[np.ndarray]
+    after: Sequence[np.ndarray]
+    attention: np.ndarray
+
+
+class Example(NamedTuple):
+    """One question about one image (H, W, 3) uint8; ``mask`` (H, W) bool is its target's, None if unknown."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    query: str
+    truth: str
+    networks: Mapping[str, Looked]  # by the network's name
+
+
+def spread_over_fields(
+    values: np.ndarray, field: tuple[tuple[int, int, int], tuple[int, int, int]], image_size: tuple[int, int]
+) -> np.ndarray:
+    """Mean over the cells that see each pixel: (..., h, w) -> (..., H, W) float64. PAN, Figure 6.
+
+    ``field``: (stride, low, high) of rows and of columns; cell i sees pixels low + i stride to high + i stride, and
+    stride 0 is one cell that sees everything. A cell's value is added over all pixels it sees, then divided by the
+    number of cells that see each pixel: else the border, seen by few, would look dark whatever the values. The paper
+    does not say whether it divides. A pixel that no cell sees is 0.
+    """
+    rows = seen(field[0], values.shape[-2], image_size[0])
+    columns = seen(field[1], values.shape[-1], image_size[1])
+    count = np.outer(rows.sum(1), columns.sum(1))
+    return rows @ np.asarray(values, np.float64) @ columns.T / np.maximum(count, 1)
+
+
+def seen(field: tuple[int, int, int], count: int, pixels: int) -> np.ndarray:
+    """Which pixels which cells see along one axis: (pixels, count) of 0 and 1."""
+    stride, low, high = field
+    if not stride:
+        return np.ones((pixels, count))
+    offset = np.arange(pixels)[:, None] - stride * np.arange(count)
+    return ((low <= offset) & (offset <= high)).astype(np.float64)
+
+
+def rescaled(values: np.ndarray) -> np.ndarray:
+    """(x - min) / (max - min), in [0, 1]; a constant map becomes 0. PAN, Figure 6."""
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span > 0 else np.zeros(values.shape)
+
+
+def attended_image(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """The image times the attention over its maximum: (H, W, 3) uint8, (H, W) >= 0 -> (H, W, 3) in [0, 1]."""
+    return image / 255 * (attention / (attention.max() or 1))[..., None]
+
+
+def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "accuracy-by-scale") -> None:
+    """Accuracy by the target's scale, a panel for each data set, with 95 % intervals; the papers' MBG values hollow.
+
+    The axis is the logarithm of the errors, so that 98 % and 99 % stand as far apart as 80 % and 90 %. Intervals are
+    over seeds (Student), or of the test questions for a single seed (Wilson). HAttNet 2016, Figure 5a.
+    """
+
+    def draw(axes: "Axes", dataset: str, of_set: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
+        places: list[float] = []
+        for cell in of_set:
+            colour, marker = looks[row_of(cell)]
+            shift = MODEL_GAP * (list(looks).index(row_of(cell)) - (len(looks) - 1) / 2)
+            style: dict[str, Any] = {"color": colour, "linewidth": 0.9}
+            theirs = published.MBG_BY_SCALE.get(cell.model, ()) if dataset == "mbg" and not cell.variant else ()
+            hollow = {
+                "linewidth": 0.6,
+                "linestyle": "--",
+                "marker": marker,
+                "markersize": 4.6,
+                "mfc": "white",
+                "mew": 0.6,
+            }
+            at = [k + shift for k in range(len(theirs))]
+            axes.plot(at, on_axis([value / 100 for value in theirs]), **{**style, **hollow})
+            known = [(k, found) for k, scale in enumerate(SCALE_BINS) if (found := cell.accuracy(scale))]
+            x, y = [k + shift for k, _ in known], on_axis([found.value for _, found in known])
+            axes.vlines(x, on_axis([e.low for _, e in known]), on_axis([e.high for _, e in known]), **style)
+            axes.plot(x, y, marker=marker, markersize=3.2, markeredgewidth=0, **style)
+            places += [*y, *on_axis([value / 100 for value in theirs])]
+        axes.set_xticks(range(len(SCALE_BINS)), [scale.replace("-", "–") for scale in SCALE_BINS])
+        axes.set_yticks(on_axis([1 - e / 100 for e in ERRORS]), [f"{100 - e:g}" for e in ERRORS])
+        axes.set_xlim(-0.5, len(SCALE_BINS) - 0.5)
+        axes.set_ylim(min(places or [-2]) - 0.1, max(places or [-1]) + 0.25)  # bars that reach further are cut
+        axes.set(xlabel="scale of the asked digit (1 = 28 px)", ylabel="accuracy [%], errors on a log scale")
+
+    note = "bars: 95 % intervals\nhollow, dashed: the papers' values"
+    save(in_panels(runs, draw, note), folder, name)
+
+
+def on_axis(shares: Sequence[float | None]) -> np.ndarray:
+    """Place of accuracies in [0, 1] on the axis: minus the logarithm of the errors, which end at ``SMALLEST``."""
+    return -np.log10(np.maximum(100 * (1 - np.array(shares, float)), SMALLEST))
+
+
+def precision_recall_figure(
+    runs: Sequence[Run], folder: Path, name: str = "precision-recall", of_map: str = "accumulated"
+) -> None:
+    """Precision over recall of the thresholded map against the target's mask, a panel for each data set.
+
+    Seeds are averaged threshold by threshold; a marker shows the threshold of the best mean IoU.
+    HAttNet 2016, Figure 5b.
+    """
+
+    def draw(axes: "Axes", dataset: str, of_set: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
+        for cell in of_set:
+            curve = cell.curve(of_map)
+            if curve is None:
+                continue
+            colour, marker = looks[row_of(cell)]
+            recall, precision, iou = (100 * np.array(curve[key], float) for key in ("recall", "precision", "iou"))
+            axes.plot(recall, precision, color=colour, linewidth=1)
+            if not np.isnan(iou).all():
+                best = np.nanargmax(iou)
+                axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
+        axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, 101))
+
+    save(in_panels(runs, draw, f"{of_map} map\nmarker: threshold of the best IoU"), folder, name)
+
+
+def row_of(cell: Cell) -> str:
+    """A row's name in the legend: the model's, and the variant if it is not plain."""
+    return ROWS[cell.model] + (f", {cell.variant}" if cell.variant else "")
+
+
+def looks_of(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each row, in the tables' order: the papers' plain rows have theirs, others take turns."""
+    rows = sorted({(list(ROWS).index(cell.model), cell.variant): cell for cell in found}.items())
+    others = iter(OTHER_LOOKS * len(rows))
+    return {
+        row_of(cell): LOOKS[cell.model] if cell.model in LOOKS and not cell.variant else next(others)
+        for _, cell in rows
+    }
+
+
+def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Figure":
+    """Three panels, one for each data set, and the legend in the fourth place.
+
+    Raises ValueError for no runs, and for runs of several budgets: lines in one panel must be comparable.
+    """
+    found = cells(runs)
+    if len(budgets := {cell.budget for cell in found}) != 1:
+        raise ValueError(f"a figure shows runs of one budget, got {len(budgets)}; draw one figure for each")
+    looks = looks_of(found)
+    figure = blank(WIDTH, 0.78 * WIDTH)
+    grid = {"left": 0.075, "right": 0.985, "top": 0.96, "bottom": 0.075, "wspace": 0.2, "hspace": 0.28}
+    panels = figure.subplots(2, 2, gridspec_kw=grid)
+    for axes, dataset in zip(panels.flat, STYLES, strict=False):
+        draw(axes, dataset, [cell for cell in found if cell.dataset == dataset], looks)
+        label(axes, dataset.upper(), fontsize=8, weight="bold", loc="left")
+        axes.tick_params(labelsize=6.5, length=2)
+        axes.xaxis.label.set_size(7)
+        axes.yaxis.label.set_size(7)
+        axes.grid(axis="y", color="#e2e2e2", linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not any(cell.dataset == dataset for cell in found):
+            axes.text(0.5, 0.5, "not run", ha="center", transform=axes.transAxes, fontsize=7, color=GREY)
+    legend_panel(panels[1, 1], looks, note)
+    return figure
+
+
+def legend_panel(axes: "Axes", looks: Mapping[str, tuple[str, str]], note: str) -> None:
+    """Each row's line and name, and what the signs mean."""
+    from matplotlib.lines import Line2D
+
+    axes.set_axis_off()
+    lines = [Line2D([], [], color=c, marker=m, markersize=4.5, lw=1.2, label=row) for row, (c, m) in looks.items()]
+    where: dict[str, Any] = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "labelspacing": 0.6}
+    legend = axes.legend(handles=lines, fontsize=7.5, ncols=1 + (len(lines) > 9), **where)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    axes.text(0, 0, note, fontsize=7, color="#444444", va="bottom", transform=axes.transAxes)
+
+
+def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last: int = 2) -> None:
+    """Examples in blocks of two rows, as the papers' Figure 6; networks side by side, each with its answer.
+
+    For each network the ``last`` attended layers: magnitude of the features (a) before the gate and (b) behind it,
+    each map rescaled to [0, 1]; then the attended image (HAttNet 2016, Figures 6 and 7).
+    """
+    if not scenes or last < 1:
+        raise ValueError(f"expected at least one example and one layer, got {len(scenes)} and {last}")
+    names = list(scenes[0].networks)
+    if wrong := [list(scene.networks) for scene in scenes if list(scene.networks) != names]:
+        raise ValueError(f"every example must have the same networks: {names}, got {wrong[0]}")
+    shown = {name: min(last, len(look.after)) for name, look in scenes[0].networks.items()}
+    # Everything in units of one picture's side: a left column, then each network's layers and its attended image.
+    gap, between, head, answer = 0.06, 0.3, 0.55, 0.3
+    starts, x = {}, 1.0
+    for network, layers in shown.items():
+        starts[network] = x + between
+        x = starts[network] + (layers + 1) * (1 + gap) - gap
+    block = answer + 2 + gap + 0.14
+    height = head + len(scenes) * block
+    figure = blank(WIDTH, WIDTH * height / x)
+
+    def place(left: float, top: float, size: float = 1.0) -> "Axes":
+        axes = figure.add_axes((left / x, 1 - (top + size) / height, size / x, size / height))
+        bare(axes)
+        return axes
+
+    def write(left: float, top: float, text: str, **style: Any) -> None:
+        style = {"fontsize": 6.5, "va": "center", "parse_math": False, **style}
+        figure.text(left / x, 1 - top / height, text, **style)
+
+    for network, start in starts.items():
+        write(start, 0.15, network, weight="bold", fontsize=7.5)
+        for i in range(shown[network]):
+            count = len(scenes[0].networks[network].after)
+            layer = f"layer {count - shown[network] + i + 1}" if count > 1 else "last layer"
+            write(start + i * (1 + gap) + 0.5, 0.42, layer, ha="center", fontsize=6)
+        write(start + shown[network] * (1 + gap) + 0.5, 0.42, "attended", ha="center", fontsize=6)
+    for k, scene in enumerate(scenes):
+        top = head + k * block + answer
+        write(0, top - 0.13, f"{scene.query}? {scene.truth}", weight="bold")
+        axes = place(0, top)
+        axes.imshow(scene.image)
+        outline(axes, scene.mask)
+        for row, letter in enumerate(("(a)", "(b)")):
+            write(1 + between / 2, top + row * (1 + gap) + 0.5, letter, ha="center", fontsize=6)
+        for network, look in scene.networks.items():
+            right = look.answer == scene.truth
+            told = f"{look.answer} {'✓' if right else '✗'}"
+            write(starts[network], top - 0.13, told, weight="bold", color=RIGHT if right else WRONG)
+            for row, maps in enumerate((look.before, look.after)):
+                for i, values in enumerate(maps[-shown[network] :]):
+                    axes = place(starts[network] + i * (1 + gap), top + row * (1 + gap))
+                    axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
+            axes = place(starts[network] + shown[network] * (1 + gap), top + 1 + gap)
+            axes.imshow(attended_image(scene.image, look.attention))
+    save(figure, folder, name)
+
+
+def blank(width: float, height: float) -> "Figure":
+    """An empty white figure of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: "Figure", folder: Path, name: str) -> None:
+    """Write ``folder``/``name``.png and .svg, whole or not at all, without a date."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": name}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            with replacing(folder / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, metadata=metadata)

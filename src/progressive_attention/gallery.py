@@ -1,0 +1,63 @@
+"""The papers' qualitative figures: test scenes with what several trained networks made of them.
+
+Legend: h x w cells of a layer, H x W image pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from progressive_attention import weights
+from progressive_attention.config import STYLES
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.experiments import Job
+from progressive_attention.figures import Example, Looked, qualitative_figure, spread_over_fields
+from progressive_attention.inference import as_tensor
+from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.reproduce import folder_of, questions
+from progressive_attention.runs import ROWS
+from progressive_attention.weights import Trained
+
+SCENES = 4  # the first of the test split: chosen before anybody looked
+
+
+def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
+    """figures/qualitative-DATASET of the finished jobs with the largest training and the first seed of each set."""
+    for dataset in STYLES:
+        of_set = [job for job in jobs if job.dataset == dataset]
+        if not of_set:
+            continue
+        size = max((job.images * job.recipe.epochs, -job.seed) for job in of_set)
+        shown = {ROWS[job.model]: job for job in of_set if (job.images * job.recipe.epochs, -job.seed) == size}
+        test = questions(next(iter(shown.values())), "test")
+        looks = {name: looked(weights.load(folder_of(job, out), device), test, device) for name, job in shown.items()}
+        examples = []
+        for row in range(min(SCENES, len(test))):
+            mask = None if test.masks is None else test.masks[np.array([row])][0]
+            words = test.query_names[test.query[row]], test.attribute_names[test.attribute[row]]
+            networks = {name: of_rows[row] for name, of_rows in looks.items()}
+            examples.append(Example(np.array(test.images[test.image[row]]), mask, *words, networks))
+        qualitative_figure(examples, out / "figures", f"qualitative-{dataset}")
+
+
+@torch.inference_mode()
+def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Looked]:
+    """What a network with attention made of the first test questions."""
+    rows = np.arange(min(SCENES, len(test)))
+    where = geometry(trained.model)
+    pixels = as_tensor(test.images[test.image[rows]], device)
+    prediction = trained.model(pixels, torch.from_numpy(test.query[rows]).to(device))
+    answers = prediction.logit[:, 0].argmax(-1).tolist()
+    accumulated = pixel_maps(prediction, where)["accumulated"][:, 0].cpu().numpy()
+    before, after = [], []
+    for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):
+        fields = (field[0][:3], field[1][:3])  # stride, low, high
+        magnitudes, maps = magnitude[:, 0].double().cpu().numpy(), attention[:, 0].double().cpu().numpy()
+        before.append(spread_over_fields(magnitudes, fields, where.image_size))
+        after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
+    return [
+        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], accumulated[i])
+        for i in range(len(rows))
+    ]

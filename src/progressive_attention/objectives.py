@@ -1,0 +1,94 @@
+"""What training minimises: the answers' negative log-likelihood, and what a recipe charges for attention beside it.
+
+Legend: B images, K queries per image, M questions (those of the B x K that are asked), A attributes, h x w cells of a
+layer, H x W image pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progressive_attention.config import Recipe
+from progressive_attention.prediction import QuestionNetwork
+from progressive_attention.receptive_field import Geometry, coverage, geometry
+
+Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
+"""(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar."""
+
+
+def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the asked rows: log-probabilities (B, K, A), attribute ids (B, K), -1 = none."""
+    log_prob = logit.flatten(0, 1).to(torch.promote_types(logit.dtype, torch.float32))
+    return nn.functional.nll_loss(log_prob, attribute.flatten(), ignore_index=-1)
+
+
+def answers_only(prediction: Any, attribute: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``answer_loss`` of any network's prediction, whatever its attention."""
+    return answer_loss(prediction.logit, attribute)
+
+
+def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Tensor:
+    """What open gates cost: their mean value, summed over layers, for each question as far as its answer is known.
+
+    ``gates`` (B, K, h, w) each. A question weighs (p - 1/A) / (1 - 1/A), p the probability of the right answer, as a
+    constant: nothing is charged to one who still guesses, so that learning where to look comes first. Nothing else
+    tells a gate to close on what is merely harmless, as black background is. Ours.
+    """
+    asked = attribute >= 0
+    chance = 1 / logit.shape[-1]
+    right = logit.detach()[asked].gather(1, attribute[asked][:, None])[:, 0].exp()
+    known = ((right - chance) / (1 - chance)).clamp(min=0)
+    return sum(((known * gate[asked].mean((-2, -1))).mean() for gate in gates), logit.new_zeros(()))
+
+
+def cells_of_target(mask: Tensor, layer: tuple[Any, Any], cells: tuple[int, int]) -> Tensor:
+    """Share of each stride cell that the target covers: masks (M, H, W) bool -> (M, h, w) float32 in [0, 1]."""
+    rows = coverage(layer[0], cells[0], mask.shape[-2]).float().to(mask.device)
+    columns = coverage(layer[1], cells[1], mask.shape[-1]).float().to(mask.device)
+    area = rows.sum(0)[:, None] * columns.sum(0)
+    return rows.T @ mask.float() @ columns / area.clamp(min=1e-6)
+
+
+def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, mask: Tensor) -> Tensor:
+    """How far all maps are from the true masks: cross-entropy of each gate with its cell's share of the target, and
+    of the last map with the target's share-out over its cells; summed over layers, mean over questions.
+
+    Supervised attention as in Liu et al., "Attention Correctness in Neural Image Captioning", AAAI 2017; here it is
+    an upper bound only. A target outside all cells of the last map asks nothing of it.
+    """
+    asked = attribute >= 0
+    mask = mask[asked]
+    total = mask.new_zeros((), dtype=torch.float32)
+    for i, (maps, layer) in enumerate(zip(attention, where.fields, strict=True)):
+        maps = maps[asked].float()
+        target = cells_of_target(mask, layer, (maps.shape[-2], maps.shape[-1]))
+        if i < len(attention) - 1:
+            total = total + nn.functional.binary_cross_entropy(maps, target)
+        else:
+            share = target / target.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+            total = total - (share * maps.clamp(min=1e-12).log()).sum((-2, -1)).mean()
+    return total
+
+
+def objective(recipe: Recipe, model: nn.Module) -> Loss:
+    """What the recipe minimises for this network; raises ValueError where it charges for maps that there are not."""
+    if not recipe.gate_price and not recipe.mask_price:
+        return answers_only
+    if not isinstance(model, QuestionNetwork) or not (where := geometry(model)).fields or model.config.network != "pan":
+        raise ValueError(
+            "gate_price and mask_price are for networks with attention maps; this one has none: set both 0"
+        )
+
+    def loss(prediction: Any, attribute: Tensor, mask: Tensor | None) -> Tensor:
+        total = answer_loss(prediction.logit, attribute)
+        if recipe.gate_price:
+            total = total + recipe.gate_price * open_gates(prediction.attention[:-1], prediction.logit, attribute)
+        if recipe.mask_price:
+            if mask is None:
+                raise ValueError("mask_price needs the targets' masks, and this data set has none; set it to 0")
+            total = total + recipe.mask_price * mask_loss(prediction.attention, where, attribute, mask)
+        return total
+
+    return loss

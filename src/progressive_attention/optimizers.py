@@ -1,0 +1,75 @@
+"""The optimiser of the ``fast`` recipe: Muon for convolutions, AdamW for all else.
+
+torch.optim.Muon takes matrices only, and convolution kernels are nearly all of our weights.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the reference's coefficients
+STEPS = 5
+OUTPUTS = 16  # kernels with fewer outputs, such as a score's, have too few directions to balance
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Roughly the nearest semi-orthogonal matrix: (n, m) -> (n, m), singular values of about 0.7 to 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(STEPS):
+        gram = wide @ wide.T
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for convolution kernels, AdamW for all other parameters, which take ``lr``; kernels take ``ratio`` times it.
+
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Loshchilov and Hutter, "Decoupled
+    Weight Decay Regularization", ICLR 2019. State per parameter: ``first`` and, for AdamW, ``second`` and ``step``.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        weight_decay: float = 0.01,
+        ratio: float = 4.0,
+        momentum: float = 0.9,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "ratio": ratio, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; parameters without a gradient stay."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    kernel = parameter.ndim == 4 and len(parameter) >= OUTPUTS
+                    update = self.muon if kernel else self.adam
+                    change = update(parameter, parameter.grad, group)
+                    rate = group["lr"] * (group["ratio"] if kernel else 1.0)
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(change, alpha=-rate)
+
+    def muon(self, parameter: Tensor, gradient: Tensor, group: dict) -> Tensor:
+        """Nesterov momentum with all its singular values made one."""
+        state = self.state[parameter]
+        if not state:
+            state["first"] = torch.zeros_like(parameter)
+        state["first"].mul_(group["momentum"]).add_(gradient)
+        ahead = (gradient + group["momentum"] * state["first"]).flatten(1)
+        longer = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
+        return longer * orthogonalised(ahead).view_as(parameter)
+
+    def adam(self, parameter: Tensor, gradient: Tensor, group: dict, beta: float = 0.99, eps: float = 1e-8) -> Tensor:
+        """Adam's update, both means corrected for their start at zero."""
+        state, decay = self.state[parameter], group["momentum"]
+        if not state:
+            state.update(first=torch.zeros_like(parameter), second=torch.zeros_like(parameter), step=torch.zeros(()))
+        state["step"] += 1
+        state["first"].lerp_(gradient, 1 - decay)
+        state["second"].lerp_(gradient.square(), 1 - beta)
+        first, second = (state[name] / (1 - b ** state["step"]) for name, b in (("first", decay), ("second", beta)))
+        return first / (second.sqrt() + eps)

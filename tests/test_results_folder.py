@@ -1,0 +1,68 @@
+"""The pages in results/ are those of results/table1.json: nobody edits a number there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_runs import fake_run, fake_table
+
+from progressive_attention.files import write_json
+from progressive_attention.results_page import write_pages, write_results
+from progressive_attention.runs import read_runs
+
+RESULTS = Path(__file__).parents[1] / "results"
+PAGES = ("README.md", "index.html")
+
+
+def stale_pages(folder: Path, scratch: Path) -> list[str]:
+    """The pages of a results folder that differ from what its runs, notes and pictures give."""
+    (scratch / "figures").mkdir(parents=True)
+    for path in [*folder.glob("notes.json"), *folder.glob("figures/*.png")]:
+        shutil.copy(path, scratch / path.relative_to(folder))
+    write_pages(read_runs(folder / "table1.json"), scratch)
+    return [name for name in PAGES if (folder / name).read_bytes() != (scratch / name).read_bytes()]
+
+
+@pytest.mark.skipif(not (RESULTS / "table1.json").exists(), reason="no results/table1.json in this checkout")
+def test_results_are_those_of_their_runs(tmp_path):
+    assert stale_pages(RESULTS, tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_json(folder / "table1.json", fake_table())
+    write_results(read_runs(folder / "table1.json"), folder)
+    return folder
+
+
+def copy_of(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_fresh_pages_are_not_stale(folder, tmp_path):
+    assert stale_pages(folder, tmp_path / "scratch") == []
+
+
+def test_results_are_the_same_every_time(folder, tmp_path):
+    write_results(fake_table()[::-1], tmp_path)
+    files = [path.relative_to(folder) for path in folder.rglob("*.*") if path.name != "table1.json"]
+    assert len(files) > 6
+    assert [name for name in files if (folder / name).read_bytes() != (tmp_path / name).read_bytes()] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_edited_number_is_found(folder, tmp_path, name):
+    page = copy_of(folder, tmp_path) / name
+    text = page.read_text(encoding="utf-8")
+    assert "98.53" in text
+    page.write_text(text.replace("98.53", "98.54", 1), encoding="utf-8")
+    assert stale_pages(page.parent, tmp_path / "scratch") == [name]
+
+
+def test_changed_run_is_found(folder, tmp_path):
+    copy = copy_of(folder, tmp_path)
+    runs = fake_table()
+    runs[0] = fake_run("stn-s", accuracy=runs[0]["accuracy"] + 0.01)
+    write_json(copy / "table1.json", runs)
+    assert stale_pages(copy, tmp_path / "scratch") == list(PAGES)
