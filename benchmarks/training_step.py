@@ -14,7 +14,8 @@ from progressive_attention import build_model
 from progressive_attention.config import MODELS, RECIPES
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.inference import as_tensor, has_fast_bf16, keep_freed_memory, precision
-from progressive_attention.training import answer_loss, make_optimizer
+from progressive_attention.objectives import answer_loss
+from progressive_attention.training import make_optimizer
 
 
 def main() -> None:

@@ -9,13 +9,17 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from progressive_attention.attention import (
+    SCORERS,
     AskEachQuestion,
     AttentionScorer,
+    ChannelPoolScorer,
+    DotProductScorer,
     at_least_float32,
     attend,
     gate,
     marginalise,
     soft_pool,
+    sparsemax,
     spatial_softmax,
 )
 
@@ -130,6 +134,57 @@ def test_gradients_of_the_equations(draw):
     assert gradcheck(lambda x, s: marginalise(x.log_softmax(1), s), (features, score))
 
 
+# --- sparsemax --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "score, expected",
+    [
+        ([0.5, 0.3, -1.0], [0.6, 0.4, 0.0]),  # the threshold is (0.5 + 0.3 - 1) / 2 = -0.1
+        ([1.0, 0.0, 0.0], [1.0, 0.0, 0.0]),  # a lead of one is all
+        ([0.9, 0.0, 0.0], [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]),  # the threshold is (0.9 - 1) / 3
+        ([7.0, 7.0, 7.0], [1 / 3] * 3),
+        ([1e9, 1e9 - 256, -1e9], [1.0, 0.0, 0.0]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparsemax_by_hand(score, expected, dtype):
+    alpha = sparsemax(torch.tensor(score, dtype=dtype).view(1, 1, 3))
+    assert_close(alpha, torch.tensor(expected, dtype=dtype).view(1, 1, 3), check_dtype=True)
+
+
+@pytest.mark.parametrize("size", [0.01, 0.3, 1.0, 30.0])
+def test_sparsemax_is_the_nearest_point_of_the_simplex(draw, size):
+    score, expected = size * draw(9, H, W), torch.empty(9, H, W, dtype=torch.float64)
+    for m in range(9):
+        low, high = score[m].max() - 1, score[m].max()
+        for _ in range(80):  # the one threshold that leaves a sum of one
+            middle = (low + high) / 2
+            if (score[m] - middle).clamp(min=0).sum() > 1:
+                low = middle
+            else:
+                high = middle
+        expected[m] = (score[m] - low).clamp(min=0)
+    alpha = sparsemax(score)
+    assert_close(alpha, expected)
+    assert_close(alpha.sum((1, 2)), torch.ones(9, dtype=torch.float64))
+    others = torch.stack([spatial_softmax(3 * draw(9, H, W)) for _ in range(50)])
+    distance = (alpha - score).square().sum((-2, -1))
+    assert ((others - score).square().sum((-2, -1)) >= distance).all()
+
+
+def test_sparsemax_ignores_what_is_added_to_all_and_lets_nan_through(draw):
+    score = draw(M, H, W)
+    assert_close(sparsemax(score + 5), sparsemax(score))
+    assert sparsemax(score * math.nan).isnan().all()
+    assert (sparsemax(3 * score) == 0).any()
+
+
+def test_gradient_of_sparsemax(draw):
+    for size in (0.05, 1, 5):  # all locations, some, one
+        assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))
+
+
 # --- one image, many questions ----------------------------------------------------------------------------------------
 
 COUNTS = {
@@ -225,3 +280,58 @@ def test_gradient_of_the_scorer(draw, scorer):
 def test_scorer_gives_float32_under_bfloat16(scorer):
     with torch.autocast("cpu", torch.bfloat16):
         assert scorer.float()(torch.ones(1, C, H, W), torch.tensor([0])).dtype == torch.float32
+
+
+# --- other scorers ----------------------------------------------------------------------------------------------------
+
+
+def slow_channel_pool(scorer: ChannelPoolScorer, features: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    scores = torch.empty(len(features), H, W, dtype=features.dtype)
+    for m, (i, j) in product(range(len(features)), PLACES):
+        total = scorer.score.bias[0].clone()
+        for di, dj in product(range(-3, 4), repeat=2):
+            if 0 <= i + di < H and 0 <= j + dj < W:
+                weighed = [features[m, c, i + di, j + dj] * scorer.query.weight[query[m], c] for c in range(C)]
+                pooled = sum(weighed) / C, max(weighed)
+                total += sum(scorer.score.weight[0, n, di + 3, dj + 3] * pooled[n] for n in range(2))
+        scores[m, i, j] = total
+    return scores
+
+
+def slow_dot(scorer: DotProductScorer, features: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    scores = torch.empty(len(features), H, W, dtype=features.dtype)
+    for m, (i, j) in product(range(len(features)), PLACES):
+        key = scorer.key.weight[:, :, 0, 0] @ features[m, :, i, j]
+        scores[m, i, j] = sum(key[d] * scorer.query.weight[query[m], d] for d in range(HIDDEN)) / math.sqrt(HIDDEN)
+    return scores
+
+
+OTHERS = pytest.mark.parametrize("name, slow", [("cbam", slow_channel_pool), ("dot", slow_dot)])
+
+
+@OTHERS
+def test_other_scorers_are_the_loops_and_share_an_images_part(draw, name, slow):
+    torch.manual_seed(0)
+    scorer = SCORERS[name](C, QUERIES, HIDDEN, 2).double()
+    shared, image, query = draw(3, C, H, W), torch.tensor([0, 0, 2]), torch.tensor([1, 3, 1])
+    with torch.no_grad():
+        assert_close(scorer(shared, query), slow(scorer, shared, query))
+        assert_close(scorer(shared, query, image), slow(scorer, shared[image], query))
+
+
+@OTHERS
+def test_gradient_of_other_scorers(draw, name, slow):
+    scorer = SCORERS[name](C, QUERIES, HIDDEN).double()
+    shared, image, query = draw(2, C, H, W).requires_grad_(), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    names, values = zip(*scorer.named_parameters(), strict=True)
+
+    def scores(features: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(scorer, dict(zip(names, values, strict=True)), (features, query, image))
+
+    assert gradcheck(scores, (shared, *values))
+
+
+@OTHERS
+def test_other_scorers_give_float32_under_bfloat16(name, slow):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert SCORERS[name](C, QUERIES)(torch.ones(1, C, H, W), torch.tensor([0])).dtype == torch.float32

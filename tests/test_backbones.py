@@ -55,6 +55,32 @@ def test_unknown_stage_names_those_there_are(stage):
         conv_stack().index(stage)
 
 
+def test_positions_are_in_order_and_each_once():
+    assert conv_stack().positions(("pool2", 3)) == [1, 3]
+    for stages in ((1, 0), (2, "pool3")):
+        with pytest.raises(ValueError, match="attend_at must name stages in order, each once; got"):
+            conv_stack().positions(stages)
+
+
+def test_until_has_the_stages_up_to_one_and_a_fresh_norm_for_each():
+    backbone = conv_stack()
+    stages, norms = backbone.until(1)
+    assert list(stages) == list(backbone.stages)[:2]
+    assert [norm.num_features for norm in norms] == [32, 32]
+    assert backbone.until(1)[1][0] is not norms[0]
+
+
+def test_map_sizes_are_measured_and_nothing_else_changes():
+    backbone = Backbone([nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8)), nn.MaxPool2d(2)], ["a", "b"], [8, 8])
+    assert backbone.map_sizes(21) == [(8, 10, 10), (8, 5, 5)]
+    norm = backbone.stages[0][1]
+    assert (int(norm.num_batches_tracked), float(norm.running_mean.abs().sum())) == (0, 0.0)
+    assert all(module.training for module in backbone.modules())
+    with pytest.raises(ValueError, match="images of 2 x 2 pixels are too small for this backbone: .*input size"):
+        backbone.map_sizes(2)
+    assert all(module.training for module in backbone.modules())
+
+
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 

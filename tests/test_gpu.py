@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from progressive_attention.config import MODELS, RECIPES
 from progressive_attention.data.questions import QuestionSet
+from progressive_attention.inference import Pixels, as_tensor
 from progressive_attention.models import build_model
+from progressive_attention.objectives import objective
+from progressive_attention.optimizers import Muon
+from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.spatial_transformer import Localiser
 from progressive_attention.training import read_log, training
 
 pytestmark = pytest.mark.gpu
@@ -21,18 +27,25 @@ def test_same_answers_and_gradients_as_on_the_cpu(name: str) -> None:
     results = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(1)
-        model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0).double().to(device)
-        prediction = model(image.to(device), query.to(device))
+        model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0).double()
+        for module in model.modules():
+            if isinstance(module, Localiser):  # away from the identity, where samples lie on cells
+                nn.init.normal_(module.affine.weight, std=0.1)
+        prediction = model.to(device)(image.to(device), query.to(device))
         prediction.logit.square().sum().backward()
-        gradients = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]
-        results.append([prediction.logit.detach().cpu(), *[a.detach().cpu() for a in prediction.attention], *gradients])
+        maps = pixel_maps(prediction, geometry(model)).values()
+        values = [prediction.logit, *prediction.attention, *prediction.transform, *maps]
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        results.append([one.detach().cpu() for one in (*values, *gradients)])
     torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-8)
 
 
-def test_a_cpu_run_goes_on_on_the_gpu(tmp_path: Path) -> None:
+def noise(count: int) -> QuestionSet:
+    """Pictures of noise with a question each, and masks of a quarter."""
     rng = np.random.default_rng(0)
-    count = 64
-    questions = QuestionSet(
+    masks = np.zeros((count, 100, 100), dtype=bool)
+    masks[:, :50, :50] = True
+    return QuestionSet(
         name="noise",
         images=rng.integers(0, 256, (count, 100, 100, 3), dtype=np.uint8),
         image=np.arange(count),
@@ -40,11 +53,56 @@ def test_a_cpu_run_goes_on_on_the_gpu(tmp_path: Path) -> None:
         attribute=rng.integers(0, 5, count),
         query_names=tuple("0123456789"),
         attribute_names=("red", "green", "blue", "yellow", "white"),
+        masks=masks,
     )
-    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16)
+
+
+@pytest.mark.parametrize(
+    "name, prices",
+    [
+        *[(name, {}) for name in ("pan-hard-ctx", "san", "stn-m", "film", "pan-sparsemax-ctx")],
+        ("pan-soft-ctx", {"gate_price": 1.0, "mask_price": 1.0}),
+    ],
+)
+def test_a_cpu_run_goes_on_on_the_gpu(tmp_path: Path, name: str, prices: dict[str, float]) -> None:
+    questions = noise(64)
+    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16, **prices)
     for device in ("cpu", "cuda"):
-        model = build_model("pan-hard-ctx", num_queries=10, num_attributes=5)
-        for progress in training(model, questions, questions, recipe, tmp_path, {}, device=device):
-            if device == "cpu" and progress.record:
-                break  # after one epoch
+        model = build_model(name, num_queries=10, num_attributes=5)
+        loss = objective(recipe, model)
+        for progress in training(model, questions, questions, recipe, tmp_path, {}, device=device, loss=loss):
+            if device == "cpu" and progress.step == 3:
+                break  # amid the first epoch
     assert [line["epoch"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2]
+
+
+def test_muons_steps_are_those_of_the_cpu() -> None:
+    shapes = [(32, 16, 3, 3), (64, 3, 3, 3), (1, 32, 1, 1), (10, 32), (32,)]
+    results = []
+    for device in ("cpu", "cuda"):
+        random = torch.Generator().manual_seed(0)
+        values = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+        values[0] = values[0].to(memory_format=torch.channels_last)
+        parameters = [nn.Parameter(value.to(device)) for value in values]
+        optimizer = Muon(parameters, lr=0.01, weight_decay=0.1)
+        for _ in range(5):
+            for parameter in parameters:
+                gradient = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+                parameter.grad = gradient.to(device)
+            optimizer.step()
+        results.append([parameter.detach().cpu() for parameter in parameters])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+
+
+def test_resident_pixels_are_those_that_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, numbers, device = noise(20).images, np.array([7, 0, 19, 7]), torch.device("cuda")
+    images.flags.writeable = False  # as a memory map's are
+    resident = Pixels(images, device)
+    assert isinstance(resident.images, torch.Tensor)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    fetched = Pixels(images, device)
+    assert fetched.images is images
+    found = resident(numbers)
+    assert (found.device.type, found.is_contiguous(memory_format=torch.channels_last)) == ("cuda", True)
+    torch.testing.assert_close(found, fetched(numbers), rtol=0, atol=0)
+    torch.testing.assert_close(found.cpu(), as_tensor(images[numbers], torch.device("cpu")))

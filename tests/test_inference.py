@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from progressive_attention import inference
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.inference import (
+    Pixels,
     accuracy,
     as_tensor,
     has_fast_bf16,
@@ -74,6 +75,25 @@ def test_as_tensor_takes_views_and_read_only_pixels():
         assert_close(as_tensor(frozen, CPU), as_tensor(SET.images, CPU))
 
 
+@pytest.mark.parametrize("numbers", [[0], [3, 1, 3]], ids=str)
+def test_pixels_are_those_of_the_numbered_images(numbers):
+    pixels = Pixels(SET.images, CPU)
+    found = pixels(np.array(numbers, dtype=np.int64))
+    assert found.shape == (len(numbers), 3, 5, 6)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert_close(found, as_tensor(SET.images[np.array(numbers, dtype=np.int64)], CPU), rtol=0, atol=0)
+    assert pixels.images is SET.images  # a CPU needs no copy of its own
+
+
+@pytest.mark.parametrize("free, resident", [(2, False), (2.01, True)])
+def test_pixels_live_on_a_gpu_if_half_its_free_memory_holds_them(monkeypatch, free, resident):
+    sizes = (int(free * SET.images.nbytes), 10**9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: sizes)
+    monkeypatch.setattr(inference, "as_bytes", lambda images, device: torch.from_numpy(images))
+    pixels = Pixels(SET.images, torch.device("cuda"))
+    assert isinstance(pixels.images, torch.Tensor) is resident
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
@@ -81,16 +101,16 @@ def test_as_tensor_takes_views_and_read_only_pixels():
 def test_every_row_is_asked_once_with_its_own_image(batch):
     model, rows = ByQuery(), []
     for asked, prediction in predictions(model, SET, CPU, batch=batch):
-        assert len(asked.images) <= batch
+        assert len(asked.image) <= batch
         assert prediction.logit.shape == (*asked.row.shape, ATTRIBUTES)
         for b, k in np.argwhere(asked.row >= 0):
             row = asked.row[b, k]
-            assert asked.images[b, 0, 0, 0] == SET.image[row]
+            assert asked.image[b] == SET.image[row]
             assert (asked.query[b, k], asked.attribute[b, k]) == (SET.query[row], SET.attribute[row])
             rows.append(int(row))
         assert (asked.query[asked.row < 0] == -1).all()
         image, query, training, inference_mode = model.seen[-1]
-        assert_close(image, as_tensor(asked.images, CPU))
+        assert_close(image, as_tensor(SET.images[asked.image], CPU))
         assert_close(query, torch.from_numpy(asked.query))
         assert (training, inference_mode) == (False, True)
         assert not torch.is_inference_mode_enabled()  # the caller's lines run in the caller's mode

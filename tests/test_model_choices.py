@@ -6,9 +6,11 @@ from tiny_models import QUERIES, SIDES, build, every_model, flat, pictures
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention.config import MODELS, ModelConfig
-from progressive_attention.models import build_model, model_config
-from progressive_attention.training import answer_loss
+from progressive_attention.attention import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
+from progressive_attention.config import ALIASES, MODELS, ModelConfig
+from progressive_attention.models import ProgressiveAttentionNetwork, build_model, model_config
+from progressive_attention.objectives import answer_loss
 
 # --- choices ----------------------------------------------------------------------------------------------------------
 
@@ -22,6 +24,29 @@ def test_san_and_han_are_pan_attending_only_at_the_last_layer(name, pan):
     other.load_state_dict(one.state_dict())
     image, query = pictures(2), torch.tensor([[0, 1], [2, 3]])
     assert_close(flat(one(image, query)), flat(other(image, query)), rtol=0, atol=0)
+
+
+def test_each_name_takes_its_stages():
+    assert model_config("stn-s", 5, 3) == model_config("stn-m", 5, 3, attend_at=(0,))
+    assert model_config("stn-s", 5, 3, attend_at=("pool2", "pool3")).attend_at == ("pool2",)
+    assert model_config("cross-attention", 5, 3, attend_at=("pool2", "pool3")).attend_at == ("pool3",)
+    for name in ("stn-m", "film", "concat", "cbam", "pan-sparsemax-ctx"):
+        assert model_config(name, 5, 3).attend_at == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("alias, name", [("hattnet", "pan-soft"), ("hattnet-ctx", "pan-soft-ctx")])
+def test_the_2016_papers_names(alias, name):
+    assert model_config(alias, 5, 3) == model_config(name, 5, 3)
+    assert_close(build(alias).state_dict(), build(name).state_dict(), rtol=0, atol=0)
+
+
+def test_every_part_can_be_chosen_by_its_config():
+    kinds = {"mlp": AttentionScorer, "cbam": ChannelPoolScorer, "dot": DotProductScorer}
+    for scorer, kind in kinds.items():
+        assert {type(part) for part in build("pan-hard", scorer=scorer).scorers.values()} == {kind}
+    networks = {"pan-hard": ProgressiveAttentionNetwork, "stn-s": SpatialTransformerNetwork, "film": FiLMNetwork}
+    for name, kind in {**networks, "concat": ConcatenationNetwork}.items():
+        assert type(build(name)) is kind
 
 
 @torch.no_grad()
@@ -53,12 +78,16 @@ def test_stages_behind_the_last_attended_one_are_left_out():
 
 @every_model
 def test_dropout_stands_right_before_the_classifier_in_training_only(name):
-    model, image, query, given = build(name, dropout=0.5), pictures(8), torch.arange(8) % QUERIES, []
+    model, image, query, given, dropped = build(name, dropout=0.5), pictures(8), torch.arange(8) % QUERIES, [], []
+    model.dropout.register_forward_hook(lambda module, inputs, output: dropped.append((inputs[0], output)))
     model.classifier.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
     model(image, query)
-    assert 0.35 < (given[0] == 0).double().mean() < 0.65
     model.eval()(image, query)
-    assert not (given[1] == 0).any()
+    (before, after), (before_eval, after_eval) = dropped
+    assert given[0] is after
+    assert given[1] is after_eval
+    assert 0.35 < (after[before != 0] == 0).double().mean() < 0.65
+    assert_close(after_eval, before_eval, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +176,10 @@ def test_the_smallest_images_are_taken():
         ({"image_size": 0}, r"image_size must be >= 1, got 0"),
         ({"pooling": "firm"}, r"unknown pooling 'firm'; known: soft, hard"),
         ({"soft_reduction": "max"}, r"unknown soft_reduction 'max'; known: sum, mean"),
+        ({"network": "cnn"}, r"unknown network 'cnn'; known: pan, stn, film, concat"),
+        ({"scorer": "sum"}, r"unknown scorer 'sum'; known: mlp, cbam, dot"),
+        ({"choice": "argmax"}, r"unknown choice 'argmax'; known: softmax, sparsemax"),
+        ({"choice": "sparsemax"}, r"hard pooling takes logarithms of the last map, which sparsemax .*choose soft"),
         ({"backbone": "no-such-net"}, r"unknown backbone 'no-such-net'; known: conv-stack, or a timm network"),
     ],
 )
@@ -163,5 +196,5 @@ def test_sizes_that_cannot_be():
 
 
 def test_unknown_model_lists_the_known():
-    with pytest.raises(ValueError, match="unknown model 'pan'; known: " + ", ".join(MODELS)):
+    with pytest.raises(ValueError, match="unknown model 'pan'; known: " + ", ".join([*MODELS, *ALIASES])):
         build_model("pan", num_queries=5, num_attributes=3)

@@ -71,6 +71,24 @@ def test_answer_figure_has_a_panel_for_each_map(layers, columns, lines):
     assert abs(height - 356 * lines) <= 80
 
 
+def test_answer_figure_of_a_spatial_transformer_shows_its_region():
+    region = np.zeros((40, 40))
+    region[10:20, 10:30] = 1 / 200
+    answer = replace(answer_of(), layers=[], maps={"accumulated": region})
+    assert [title for title, _, _ in plots.panels_of(answer)] == ["attended region"]
+    assert abs(pixels(answer_figure(answer)).shape[1] - 2 * 292) <= 20
+    assert answer_figure(replace(answer, maps={"accumulated": region.T})) != answer_figure(answer)
+    pixels(answer_figure(replace(answer, maps={"accumulated": 0 * region})))  # wholly outside the image
+
+
+def test_answer_figure_of_a_network_without_attention_is_the_image_and_a_line(monkeypatch):
+    answer, drawn = replace(answer_of(), layers=[], maps={}), []
+    assert plots.panels_of(answer) == []
+    monkeypatch.setattr("matplotlib.figure.Figure.text", lambda figure, x, y, text, **style: drawn.append(text))
+    assert abs(pixels(answer_figure(answer)).shape[1] - 2 * 292) <= 20
+    assert sorted(drawn) == ["query 7 → red (99.1 %)", "this network has no attention map"]
+
+
 def test_figure_is_written_and_returned(tmp_path):
     path = tmp_path / "new" / "folder" / "answer.png"
     png = answer_figure(answer_of(), path)
@@ -141,6 +159,10 @@ def test_attention_row_is_as_wide_as_its_maps():
     wide, narrow = (pixels(attention_row(scene_of(answers={"n": answer_of(n)}))).shape for n in (4, 1))
     assert wide[0] == narrow[0]
     assert wide[1] - narrow[1] == 4 * 208  # four layers and the product, against one map
+    without = replace(answer_of(), layers=[], maps={})
+    region = replace(without, maps={"accumulated": np.ones((40, 40)) / 1600})
+    for answer in (without, region):  # the image in place of a map, or the region
+        assert pixels(attention_row(scene_of(answers={"n": answer}))).shape == narrow
 
 
 @pytest.mark.parametrize("mask", [None, np.zeros((40, 40), bool), np.ones((40, 40), bool)])

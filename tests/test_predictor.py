@@ -11,8 +11,9 @@ from PIL import Image
 from progressive_attention import weights
 from progressive_attention.data.pictures import Fit
 from progressive_attention.models import build_model
+from progressive_attention.plots import answer_figure
 from progressive_attention.predictor import Predictor
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry, pixel_maps, region_map
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side
 QUERIES, ATTRIBUTES = ("7", "car", "dog"), ("red", "old", "wet", "new")
@@ -117,6 +118,28 @@ def test_answers_do_not_share_what_they_hold(predictor, pixels):
     for array in (one.image, *one.layers, *one.maps.values()):
         array[:] = 0
     same_answer(other, again)
+
+
+@pytest.mark.parametrize("name, maps", [("stn-m", ["last", "accumulated"]), ("film", []), ("concat", [])])
+def test_networks_that_score_no_location(tmp_path, pixels, name, maps):
+    torch.manual_seed(4)
+    model = build_model(name, num_queries=3, num_attributes=4, image_size=SIDE)
+    for localiser in model.localisers.values() if name == "stn-m" else ():
+        torch.nn.init.normal_(localiser.affine.weight, std=0.3)
+    weights.save(tmp_path, model.state_dict(), weights.describe(model.config, QUERIES, ATTRIBUTES))
+    asked = Predictor(tmp_path, "cpu")
+    answers = asked.ask_all(pixels, ["car", "7"])
+    with torch.no_grad():
+        image = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None]
+        prediction = weights.load(tmp_path).model(image, torch.tensor([[1, 0]]))
+    for k, answer in enumerate(answers):
+        assert answer.layers == []
+        assert list(answer.maps) == maps
+        for drawn in answer.maps.values():
+            assert_allclose(drawn, region_map(prediction, geometry(model))[0, k], rtol=1e-4, atol=1e-9)
+        assert_allclose(list(answer.probabilities.values()), prediction.logit[0, k].double().exp(), rtol=1e-5)
+        same_answer(answer, asked.ask(pixels, answer.query))
+        assert answer_figure(answer).startswith(b"\x89PNG")
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

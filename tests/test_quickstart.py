@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -205,7 +204,3 @@ def test_shipped_network_knows_the_example():
     truth = {str(digit.number): COLOURS[digit.colour] for digit in source.scene(1133).digits}
     for answer in Predictor(quickstart.SHIPPED, "cpu").ask_all(quickstart.EXAMPLE, list(quickstart.EXAMPLE_QUERIES)):
         assert answer.attribute == truth[answer.query]
-
-
-def test_processor_is_named():
-    assert re.search(r"\w", quickstart.processor())

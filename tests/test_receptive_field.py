@@ -86,7 +86,7 @@ def test_papers_network_by_hand():
     assert [by_hand[-1].centre(cell) for cell in range(4)] == [22.5, 38.5, 54.5, 70.5]
     assert [field.centre(0) for field in by_hand] == [1.5, 4.5, 10.5, 22.5]
     model = build_model("han", num_queries=10, num_attributes=5)  # attends at its last layer only
-    assert geometry(model, (80, 120)) == ([(Field(16, 0, 45), Field(16, 0, 45))], (80, 120))
+    assert geometry(model, (80, 120)) == ([(Field(16, 0, 45), Field(16, 0, 45))], (80, 120), ())
     assert geometry(only(nn.MaxPool2d((3, 1), 1))).fields == [(Field(1, 0, 2), Field(1, 0, 0))]  # rows, columns
 
 
@@ -321,7 +321,7 @@ def asked():
 
 
 def test_maps_are_the_loops(asked):
-    prediction, (fields, size) = asked
+    prediction, (fields, size, _) = asked
     attention = [layer[0, 2].double() for layer in prediction.attention]
     attended = [a * layer[0, 2].double() for a, layer in zip(attention, prediction.magnitude, strict=True)]
     assert_close(rf.last_map(*asked)[0, 2], drawn(attention[-1], fields[-1], size, density=True))

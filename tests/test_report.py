@@ -2,10 +2,8 @@
 
 import base64
 import io
-import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from PIL import Image
 from rich.console import Console
 from test_plots import BINS, answer_of, scene_of
 
-from progressive_attention import published
-from progressive_attention.config import MODELS, STYLES
 from progressive_attention.report import Network, Report, headline, measures, render, terminal_table, write_report
 
 VOID = {"meta", "img", "br"}
@@ -180,40 +176,3 @@ def test_report_is_whole_or_absent(tmp_path, monkeypatch):
         write_report(path, report_of(scenes=()))
     assert path.read_text(encoding="utf-8") == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_published_table_is_complete():
-    assert set(published.TABLE_1) == set(STYLES)
-    for rows in published.TABLE_1.values():
-        assert set(rows) == {*MODELS, "uniform"}
-        assert all(0 < value < 100 for row in rows.values() for value in row)
-    assert set(published.MBG_BY_SCALE) == set(MODELS)
-    assert tuple(published.SCALE_BINS) == BINS
-
-
-@pytest.mark.parametrize(
-    ("data", "model", "expected"),
-    [
-        ("mref", "san", 82.94),
-        ("mbg", "san", {"0.5-1.0": 49.1, "2.5-3.0": 54.6}),
-        ("mref", "x", None),
-        ("x", "san", None),
-    ],
-)
-def test_published_accuracy_by_scale(data, model, expected):
-    found = published.accuracy_by_scale(data, model)
-    if isinstance(expected, dict):
-        assert isinstance(found, dict)
-        assert expected.items() <= found.items()
-    else:
-        assert found == expected
-
-
-def test_published_figures_are_the_papers():
-    """Against a transcription of the papers' tables that was made independently."""
-    theirs = json.loads((Path(__file__).parent / "published_results.json").read_text(encoding="utf-8"))
-    for i, style in enumerate(STYLES):
-        for name, row in published.TABLE_1[style].items():
-            assert list(row) == theirs["table1"][name][2 * i : 2 * i + 2], (style, name)
-    for name, row in published.MBG_BY_SCALE.items():
-        assert list(row) == theirs["table1_mbg_accuracy_by_scale"][name]

@@ -3,20 +3,21 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_runs import ALL, ROWS, TRAIN, VALIDATION, ByHalves, about, network, results, start
+from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
 from progressive_attention import training as module
 from progressive_attention.models import build_model
 from progressive_attention.training import fit, read_log, training
 
 
-@pytest.fixture(scope="module", params=[ROWS, ALL], ids=["rmsprop, rows", "adamw, all"])
+@pytest.fixture(scope="module", params=RUNS.values(), ids=RUNS)
 def whole(request, tmp_path_factory):
     """A recipe and what an uninterrupted run of it leaves."""
     out = tmp_path_factory.mktemp("whole")
@@ -24,15 +25,25 @@ def whole(request, tmp_path_factory):
     return request.param, results(out)
 
 
+def kill(run):
+    """End a run where it stands, as a crash would: it can save nothing more."""
+    with pytest.raises(ZeroDivisionError):
+        run.throw(ZeroDivisionError)
+
+
 @pytest.mark.parametrize("stops", [[1], [4], [5], [3, 3, 2], [1] * 30], ids=str)
-def test_an_interrupted_run_goes_on_exactly(whole, stops, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every, end", [(60.0, Generator.close), (-1.0, kill)], ids=["closed", "killed"])
+def test_an_interrupted_run_goes_on_exactly(whole, stops, every, end, tmp_path, monkeypatch):
     recipe, expected = whole
-    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # at every step
+    monkeypatch.setattr(module, "SAVE_EVERY", every)  # -1: at every step
+    reached = 0
     for i, steps in enumerate(stops):
         run = start(tmp_path, recipe, network(seed=i))  # other initial weights: all must come from the checkpoint
-        for _, _ in zip(range(steps), run, strict=False):
+        for _, progress in zip(range(steps), run, strict=False):
             torch.rand(i)  # and other draws in between
-        run.close()
+            assert progress.step == reached + 1  # nothing is done twice
+            reached = progress.step
+        end(run)
     fit(network(seed=99), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
     assert results(tmp_path) == expected
     assert not list(tmp_path.glob(".*"))
@@ -43,9 +54,29 @@ def test_what_was_not_saved_is_done_again(whole, tmp_path):
     run = start(tmp_path, recipe)
     for _ in range(7):
         next(run)
-    run.close()
+    kill(run)
     assert next(start(tmp_path, recipe)).step == (6 if recipe is ROWS else 7)
     fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
+    assert results(tmp_path) == expected
+
+
+def test_closing_a_run_that_made_no_step_leaves_nothing(tmp_path):
+    start(tmp_path, ALL).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_watcher_that_fails_costs_no_step(whole, tmp_path):
+    recipe, expected = whole
+
+    def watch(progress):
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as held:
+        fit(network(), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=watch)
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=(steps := []).append)
+    assert [progress.step for progress in steps][:2] == [5, 6]
+    del held  # whose traceback kept all that was alive
     assert results(tmp_path) == expected
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import ALL, ROWS, TRAIN, VALIDATION, ByHalves, about, network, results, start
+from tiny_runs import ALL, MUON, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, start
 from torch import nn
-from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from progressive_attention import training as module
 from progressive_attention import weights
 from progressive_attention.config import RECIPES
-from progressive_attention.training import answer_loss, fit, learning_rate, questions_in_epoch, read_log, training
+from progressive_attention.data.questions import make_batch
+from progressive_attention.objectives import answers_only
+from progressive_attention.optimizers import Muon
+from progressive_attention.training import fit, learning_rate, masks_of, questions_in_epoch, read_log, training
 
 # --- schedules --------------------------------------------------------------------------------------------------------
 
@@ -65,22 +67,13 @@ def test_the_rate_is_set_at_every_step(tmp_path, monkeypatch):
 
 def test_optimisers():
     parameters = [nn.Parameter(torch.zeros(2))]
-    rmsprop, adamw = (module.make_optimizer(recipe, iter(parameters)) for recipe in (ROWS, ALL))
-    assert isinstance(rmsprop, torch.optim.RMSprop)
-    assert isinstance(adamw, torch.optim.AdamW)
-    assert [group["weight_decay"] for group in rmsprop.param_groups + adamw.param_groups] == [0, 0.01]
+    made = [module.make_optimizer(recipe, iter(parameters)) for recipe in (ROWS, ALL, MUON)]
+    assert [type(optimizer) for optimizer in made] == [torch.optim.RMSprop, torch.optim.AdamW, Muon]
+    assert [optimizer.param_groups[0]["weight_decay"] for optimizer in made] == [0, 0.01, 0.01]
+    assert [optimizer.param_groups[0]["lr"] for optimizer in made] == [0.003, 0.01, 0.01]
 
 
-# --- loss and batches -------------------------------------------------------------------------------------------------
-
-
-def test_loss_is_the_mean_over_the_asked_rows():
-    probability = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.1, 0.9], [1.0, 1.0]]], dtype=torch.float64)
-    attribute = torch.tensor([[0, 1], [1, -1]])
-    expected = -(math.log(0.5) + math.log(0.75) + math.log(0.9)) / 3
-    assert_close(answer_loss(probability.log(), attribute), torch.tensor(expected, dtype=torch.float64))
-    assert gradcheck(lambda p: answer_loss(p, attribute), (probability.log().requires_grad_(),))
-    assert answer_loss(probability.log().bfloat16(), attribute).dtype == torch.float32
+# --- batches and what the loss is told --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", [ROWS, ALL, replace(ROWS, queries="one")], ids=["rows", "all", "one"])
@@ -133,8 +126,8 @@ def test_progress_counts_steps_epochs_and_questions(tmp_path):
 def test_the_logged_loss_is_the_mean_over_the_epoch(tmp_path):
     values = []
 
-    def loss(logit, attribute):
-        values.append(answer_loss(logit, attribute))
+    def loss(prediction, attribute, mask):
+        values.append(answers_only(prediction, attribute))
         return values[-1]
 
     means = [progress.loss for progress in start(tmp_path, ALL, loss=loss)]
@@ -143,12 +136,36 @@ def test_the_logged_loss_is_the_mean_over_the_epoch(tmp_path):
         assert means[step] == pytest.approx(sum(so_far) / len(so_far), rel=1e-12)
 
 
-@pytest.fixture(scope="module", params=[ROWS, ALL], ids=["rmsprop, rows", "adamw, all"])
-def whole(request, tmp_path_factory):
-    """A recipe and what an uninterrupted run of it leaves."""
-    out = tmp_path_factory.mktemp("whole")
-    fit(network(), TRAIN, VALIDATION, request.param, out, about(network()))
-    return request.param, results(out)
+def test_masks_of_a_batch_are_the_loop():
+    groups = TRAIN.groups(together=True)[3:7]
+    batch = make_batch(TRAIN, groups)
+    masks = masks_of(TRAIN, batch, torch.device("cpu"))
+    assert masks.shape == (4, 2, 14, 14)
+    assert masks.dtype == torch.bool
+    assert {len(group) for group in groups} == {1, 2}
+    for b in range(4):
+        for k in range(2):
+            expected = torch.zeros(14, 14, dtype=torch.bool)
+            if k < len(groups[b]):
+                side = TRAIN.query[groups[b][k]]
+                expected[4:10, 1 + 7 * side : 6 + 7 * side] = True
+            assert torch.equal(masks[b, k], expected), (b, k)
+    assert masks_of(replace(TRAIN, masks=None), batch, torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("price", [0.0, 1.0])
+def test_the_loss_is_told_what_was_asked_and_of_masks_only_where_they_count(tmp_path, price):
+    told = []
+
+    def loss(prediction, attribute, mask):
+        told.append((attribute, mask))
+        return answers_only(prediction, attribute)
+
+    next(start(tmp_path, replace(ALL, mask_price=price), loss=loss))
+    batch = make_batch(TRAIN, questions_in_epoch(TRAIN, ALL, 0, 0)[0])
+    assert_close(told[0][0], torch.from_numpy(batch.attribute))
+    expected = masks_of(TRAIN, batch, torch.device("cpu")) if price else None
+    assert (told[0][1] is None) if expected is None else torch.equal(told[0][1], expected)
 
 
 # --- the best epoch ---------------------------------------------------------------------------------------------------
@@ -188,8 +205,8 @@ def test_patience_stops_a_run(tmp_path, monkeypatch, patience, epochs):
     assert fit(network(), TRAIN, VALIDATION, recipe, about=about(network()), out=tmp_path) == config
 
 
-def test_a_run_that_is_done_is_left_alone(whole, tmp_path):
-    recipe, _ = whole
+@pytest.mark.parametrize("recipe", RUNS.values(), ids=RUNS)
+def test_a_run_that_is_done_is_left_alone(recipe, tmp_path):
     config = fit(network(), TRAIN, VALIDATION, recipe, tmp_path, about(network()))
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
     watched = []
@@ -202,31 +219,36 @@ def test_a_run_that_is_done_is_left_alone(whole, tmp_path):
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def to_nan(logit, attribute):
-    return answer_loss(logit, attribute) * math.nan
+def to_nan(prediction, attribute):
+    return answers_only(prediction, attribute) * math.nan
 
 
-def to_infinite_gradient(logit, attribute):
-    return answer_loss(logit, attribute) + (0 * logit).sum().abs().sqrt()
+def to_infinity(prediction, attribute):
+    return answers_only(prediction, attribute) + math.inf
+
+
+def to_infinite_gradient(prediction, attribute):
+    return answers_only(prediction, attribute) + (0 * prediction.logit).sum().abs().sqrt()
 
 
 @pytest.mark.parametrize(
-    "broken, what", [(to_nan, "the loss is nan"), (to_infinite_gradient, "the gradient's norm is nan")]
+    "broken, what",
+    [(to_nan, "loss is nan"), (to_infinity, "loss is inf"), (to_infinite_gradient, "gradient's norm is nan")],
 )
 @pytest.mark.parametrize("step", [7, 9])  # amid an epoch, and its last
 def test_divergence_is_told_and_harms_nothing(tmp_path, monkeypatch, broken, what, step):
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
     model, calls, before = network(), [], {}
 
-    def loss(logit, attribute):
+    def loss(prediction, attribute, mask):
         calls.append(1)
         if len(calls) == step + 1:
             before.update({path: path.read_bytes() for path in tmp_path.iterdir()})
             before["model"] = {key: value.clone() for key, value in model.named_parameters()}
-            return broken(logit, attribute)
-        return answer_loss(logit, attribute)
+            return broken(prediction, attribute)
+        return answers_only(prediction, attribute)
 
-    with pytest.raises(ValueError, match=f"{what} at step {step}: .*try a lower learning rate.*is unharmed"):
+    with pytest.raises(ValueError, match=f"the {what} at step {step}: .*try a lower learning rate.*is unharmed"):
         list(start(tmp_path, ROWS, model, loss=loss))
     assert_close(dict(model.named_parameters()), before.pop("model"), rtol=0, atol=0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -8,24 +8,32 @@ import torch
 from torch import nn
 
 from progressive_attention.config import MODELS
-from progressive_attention.models import Prediction, ProgressiveAttentionNetwork, build_model
+from progressive_attention.models import build_model
+from progressive_attention.prediction import Prediction
+from progressive_attention.spatial_transformer import Localiser
 
 QUERIES, ATTRIBUTES, PIXELS = 5, 3, 62
 SIDES = [30, 14, 6, 2]
 EXACT = {"rtol": 0, "atol": 1e-10}
+SCORING = [name for name, row in MODELS.items() if row.get("network", "pan") == "pan"]  # every location, into maps
 every_model = pytest.mark.parametrize("name", MODELS)
+every_scoring_model = pytest.mark.parametrize("name", SCORING)
 
 
-def build(name: str, seed: int = 0, **changes) -> ProgressiveAttentionNetwork:
-    """A small float64 model with norms, running averages and classifier unlike their initial values."""
+def build(name: str, seed: int = 0, **changes):
+    """A small float64 model with norms, running averages and transformers unlike their initial values."""
     torch.manual_seed(seed)
-    model = build_model(name, num_queries=QUERIES, num_attributes=ATTRIBUTES, **{"hidden": 4, **changes}).double()
-    for norm in model.norms:
-        if isinstance(norm, nn.BatchNorm2d):
-            for values in (norm.weight.data, norm.running_var):
+    changes = {"hidden": 4, "image_size": PIXELS, **changes}
+    model = build_model(name, num_queries=QUERIES, num_attributes=ATTRIBUTES, **changes).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight.data, module.running_var):
                 values.uniform_(0.5, 1.5)
-            for values in (norm.bias.data, norm.running_mean):
+            for values in (module.bias.data, module.running_mean):
                 values.normal_()
+        if isinstance(module, Localiser):
+            module.affine.weight.data.normal_(std=0.1)
+            module.affine.bias.data += torch.tensor([-0.2, 0.1, 0.05, -0.1, -0.2, 0.1])
     return model
 
 
@@ -34,8 +42,11 @@ def pictures(count: int, seed: int = 0, pixels: int = PIXELS) -> torch.Tensor:
 
 
 def flat(prediction: Prediction) -> list[torch.Tensor]:
-    return [prediction.logit, *prediction.attention, *prediction.magnitude]
+    return [prediction.logit, *prediction.attention, *prediction.magnitude, *prediction.transform]
 
 
 def sides(name: str) -> list[int]:
-    return SIDES[-1:] if MODELS[name].get("last_only") else SIDES
+    """Of the attention maps."""
+    if name not in SCORING:
+        return []
+    return SIDES[-1:] if MODELS[name].get("only") == "last" else SIDES

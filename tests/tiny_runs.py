@@ -10,7 +10,7 @@ from torch import nn
 
 from progressive_attention import weights
 from progressive_attention.config import Recipe
-from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.questions import OwnerMasks, QuestionSet
 from progressive_attention.files import read_json
 from progressive_attention.models import build_model
 from progressive_attention.training import read_log, training
@@ -18,6 +18,8 @@ from progressive_attention.training import read_log, training
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=np.uint8)
 ROWS = Recipe("rows", "rmsprop", 0.003, "step", 4, 3, "rows", decay=0.5, decay_start=1, decay_every=2)
 ALL = Recipe("all", "adamw", 0.01, "one-cycle", 3, 4, "all", weight_decay=0.01)
+MUON = Recipe("muon", "muon", 0.01, "one-cycle", 3, 4, "all", weight_decay=0.01)
+RUNS = {"rmsprop, rows": ROWS, "adamw, all": ALL, "muon, all": MUON}
 
 
 def squares(name: str, images: int, seed: int) -> QuestionSet:
@@ -25,13 +27,16 @@ def squares(name: str, images: int, seed: int) -> QuestionSet:
     rng = np.random.default_rng(seed)
     colour = rng.integers(0, 3, (images, 2))
     pixels = rng.integers(0, 40, (images, 14, 14, 3), dtype=np.uint8)
+    owner = np.zeros((images, 14, 14), dtype=np.uint8)
     rows = []
     for i in range(images):
         for side in range(2):
             pixels[i, 4:10, 1 + 7 * side : 6 + 7 * side] = COLOURS[colour[i, side]]
+            owner[i, 4:10, 1 + 7 * side : 6 + 7 * side] = 1 + side
         rows += [(i, side, colour[i, side]) for side in rng.permutation(2)[: 1 + i % 2]]
     image, query, attribute = np.array(rows, dtype=np.int64).T
-    return QuestionSet(name, pixels, image, query, attribute, ("left", "right"), ("red", "green", "blue"))
+    names = ("left", "right"), ("red", "green", "blue")
+    return QuestionSet(name, pixels, image, query, attribute, *names, masks=OwnerMasks(owner, image, 1 + query))
 
 
 TRAIN, VALIDATION = squares("squares", 10, 0), squares("squares-validation", 6, 1)  # 15 and 9 questions

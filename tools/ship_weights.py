@@ -7,7 +7,6 @@ The card holds only what was measured here: about a minute on two cores.
 
 import argparse
 import platform
-import subprocess
 from pathlib import Path
 
 import torch
@@ -15,8 +14,9 @@ from safetensors.torch import load_file
 
 from progressive_attention import weights
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation import evaluate
+from progressive_attention.evaluation import examples, summarise
 from progressive_attention.files import write_text
+from progressive_attention.machine import commit
 from progressive_attention.training import read_log
 
 CARD = """# {name}
@@ -56,8 +56,7 @@ def main() -> None:
     about = trained.about
     recipe, best = about["recipe"], about["best"]
     options = {"protocol": about["protocol"], "seed": about["seed"]}
-    test = evaluate(trained, load_questions(about["data"], "test", **options))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    test = summarise(examples(trained, load_questions(about["data"], "test", **options), torch.device("cpu")))
     data, model, seed = about["data"], about["name"], about["seed"]
     command = f"pan train --data {data} --model {model} --recipe {recipe['name']} --seed {seed} --out runs/{data}"
     log = read_log(arguments.run / "log.jsonl")
@@ -68,7 +67,7 @@ def main() -> None:
         "test": test,
         "seconds": round(seconds),
         "hardware": hardware,
-        "measured_at_commit": commit.stdout.strip(),
+        "measured_at_commit": commit(),
         "command": command,
         "images": len(train.images),
         "questions": len(train),

@@ -27,10 +27,11 @@ def sparsemax(score: Tensor) -> Tensor:
     The point of the simplex nearest to the scores. Martins and Astudillo, "From Softmax to Sparsemax", ICML 2016.
     """
     flat = score.flatten(-2)
+    flat = flat - flat.amax(-1, keepdim=True)  # changes nothing, but huge scores would swallow the one
     ordered = flat.sort(descending=True).values
     count = torch.arange(1, flat.shape[-1] + 1, device=flat.device)
     excess = ordered.cumsum(-1) - 1
-    support = (count * ordered > excess).sum(-1, keepdim=True)
+    support = (count * ordered > excess).sum(-1, keepdim=True).clamp(min=1)  # none where scores are NaN
     threshold = excess.gather(-1, support - 1) / support
     return (flat - threshold).clamp(min=0).view_as(score)
 
@@ -132,7 +133,7 @@ class DotProductScorer(nn.Module):
 
     def __init__(self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0) -> None:
         super().__init__()
-        self.key = nn.Conv2d(channels, hidden, 1)
+        self.key = nn.Conv2d(channels, hidden, 1, bias=False)  # a softmax would not see it
         self.query = nn.Embedding(num_queries, hidden)
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:

@@ -68,17 +68,19 @@ class Backbone(nn.Module):
         return sizes
 
 
-def conv_stack(channels: int = 32, depth: int = 4) -> Backbone:
+def conv_stack(channels: int = 32, depth: int = 4, padding: int = 0, norm_first: bool = False) -> Backbone:
     """The papers' CNN for MREF: 3x3 convolution without padding, ReLU, 2x2 max pooling, four times.
 
-    100 px images give maps of 49, 23, 10 and 4 cells a side. Batch norm after each gate as in the 2016 code.
+    100 px images give maps of 49, 23, 10 and 4 cells a side. Batch norm after each gate as in the 2016 code, or
+    with ``norm_first`` before it, inside of the stage.
     """
+    norm = partial(nn.BatchNorm2d, eps=0.01, momentum=0.5)
     stages: list[nn.Module] = []
     for i in range(depth):
         # ReLU after pooling: both keep order, so the result is the same for a quarter of the work.
-        stages.append(nn.Sequential(nn.Conv2d(channels if i else 3, channels, 3), nn.MaxPool2d(2), nn.ReLU()))
-    norm = partial(nn.BatchNorm2d, eps=0.01, momentum=0.5)
-    return Backbone(stages, [f"pool{i + 1}" for i in range(depth)], [channels] * depth, norm)
+        layers = [nn.Conv2d(channels if i else 3, channels, 3, padding=padding), nn.MaxPool2d(2)]
+        stages.append(nn.Sequential(*layers, *[norm(channels)] * norm_first, nn.ReLU()))
+    return Backbone(stages, [f"pool{i + 1}" for i in range(depth)], [channels] * depth, None if norm_first else norm)
 
 
 def timm_backbone(name: str, pretrained: bool = False) -> Backbone:
@@ -182,7 +184,12 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
     return maps[1:]
 
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {"conv-stack": conv_stack}
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "conv-stack": conv_stack,
+    # What the papers leave open, for the protocol study.
+    "conv-stack-padded": partial(conv_stack, padding=1),
+    "conv-stack-norm-first": partial(conv_stack, norm_first=True),
+}
 
 
 def build_backbone(name: str) -> Backbone:

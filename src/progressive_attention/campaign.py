@@ -1,39 +1,66 @@
 """What ``pan reproduce`` does around the jobs: plan, processes, a live table, and at last pages and figures."""
 
+import math
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
-from queue import Empty
+from statistics import fmean
 from typing import Any
 
 import torch
+from filelock import FileLock
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from progressive_attention.config import TARGETS
+from progressive_attention.config import MODELS, TARGETS, one_of
 from progressive_attention.experiments import FOLDER, Experiment, Job, read_experiment
-from progressive_attention.files import write_json
+from progressive_attention.files import read_json, write_json
 from progressive_attention.gallery import draw_scenes
 from progressive_attention.progress import counting
-from progressive_attention.reproduce import Message, in_order, is_done, render, results, work
+from progressive_attention.reproduce import (
+    RESULT,
+    Message,
+    Tell,
+    TimeIsUp,
+    failure_of,
+    folder_of,
+    forget_failures,
+    in_order,
+    is_done,
+    render,
+    results,
+    work,
+)
 from progressive_attention.results_page import write_results
-from progressive_attention.runs import read_runs
+from progressive_attention.runs import Run, read_runs
 
 FIGURE_6 = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' qualitative figures
+WITH_MAPS = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
+CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
 LAST_WORDS = 20.0  # seconds kept of a time budget for tables and figures
-SHOWN_DONE = 6
+GRACE = 10.0  # seconds that workers have to save and end after an interruption
+SHOWN_ENDED = 6  # in the live table
+PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}  # how lines are printed
+RUNNING, ENDED = ("training", "measuring"), ("finished", "failed", "stopped")
 
 
 def plan(target: str, models: Sequence[str] | None, datasets: Sequence[str] | None, **changes: Any) -> list[Job]:
-    """All jobs of a target; ``changes`` are Grid's fields. Raises ValueError for a model or set that is not in it."""
-    experiments = [read_experiment(FOLDER / f"{name}.toml") for name in TARGETS[target]]
-    if target == "figure6" and models is None:
-        models = FIGURE_6
-    whole = Experiment(target, tuple(grid for one in experiments for grid in one.grids))
+    """All jobs of a target of ``config.TARGETS``, or of an experiment's file; ``changes`` are Grid's fields.
+
+    Raises ValueError for a file that is not understood, and a model or set that is not in it.
+    """
+    files = [FOLDER / f"{name}.toml" for name in TARGETS[target]] if target in TARGETS else [Path(target)]
+    if target == "figure6":
+        models = [one_of("model with attention maps", name, WITH_MAPS) for name in models or FIGURE_6]
+    whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     return whole.changed(models, datasets, **changes).jobs()
 
 
@@ -50,53 +77,67 @@ def reproduce(
 ) -> bool:
     """Train and measure what is not done yet, then write table1.json, pages and figures of all that is in ``out``.
 
-    ``seconds`` is a budget of time, after which all stops, saved. Returns whether everything is done. Raises
-    ValueError if a job failed, after all others have had their turn.
+    ``seconds`` is a budget of time, after which all stops, saved. Returns whether everything is done. Raises, after
+    all others have had their turn, ValueError if a job failed, and OSError if jobs are left because workers died.
     """
     console = console or Console(stderr=True)
-    until = time.monotonic() + (float("inf") if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
-    open_jobs = [job for job in in_order(jobs) if not is_done(job, out)]
-    failed: dict[str, str] = {}
-    if open_jobs:
-        render(open_jobs, lambda title: bar(console, title))
-        processes = min(processes or default_processes(device), len(open_jobs))
-        console.print(
-            f"{len(open_jobs)} of {len(in_order(jobs))} runs to do, {processes} at a time; state: {out / 'runs'}"
-        )
-        with board(console, jobs, out) as tell:
-            for message in messages(open_jobs, out, device, until, command, processes):
-                tell(message)
-                if message.kind == "failed":
-                    failed[message.job] = message.note
+    until = time.monotonic() + (math.inf if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    earlier_runs(out)  # a broken file is told now, not after hours
+    everything = in_order(jobs)
+    todo = [job for job in everything if not is_done(job, out)]
+    dead: list[int] = []
+    if todo:
+        forget_failures(todo, out)
+        processes = min(processes or default_processes(device), len(todo))
+        console.print(f"{len(todo)} of {len(everything)} runs to do, {processes} at a time", **PLAIN)
+        with suppress(TimeIsUp):
+            render(todo, until, lambda title: counting(console, title, "scenes"))
+            with board(console, everything, out, processes) as tell:
+                if processes == 1:  # here, with all threads
+                    work(jobs, out, device, until, command, tell)
+                else:
+                    dead = in_processes(processes, jobs, out, device, until, command, tell)
     write_pages(target, jobs, out, device, console)
-    if failed:
-        raise ValueError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
-    return all(is_done(job, out) for job in jobs)
+    if failed := {job.name: reason for job in everything if (reason := failure_of(job, out))}:
+        raise ValueError("; ".join(f"{name} failed: {reason}" for name, reason in failed.items()))
+    done = all(is_done(job, out) for job in jobs)
+    if dead and not done:
+        codes = ", ".join(map(str, dead))
+        raise OSError(
+            f"{len(dead)} of {processes} workers died (exit code {codes}; -9 is often want of memory: try fewer "
+            "--processes); nothing saved is lost, and the same command goes on"
+        )
+    return done
+
+
+def earlier_runs(out: Path) -> list[Run]:
+    """The runs of table1.json, none if there is no such file; raises ValueError as ``read_runs``."""
+    path = out / "table1.json"
+    return read_runs(path) if path.exists() else []
 
 
 def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
     """table1.json with these jobs' results beside those that other targets left there; pages and figures from it."""
-    path = out / "table1.json"
-    new = results(jobs, out)
-    old = read_runs(path) if path.exists() else []
-    known = {key(run) for run in new}
-    runs = new + [run for run in old if key(run) not in known]
-    if not runs:
-        console.print("no run is finished yet; the same command goes on")
-        return
-    write_json(path, runs)
-    if target in ("figure6", "all"):
-        draw_scenes(
-            [job for job in jobs if job.model in FIGURE_6 and not job.variant and is_done(job, out)], out, device
-        )
-    write_results(read_runs(path), out)
-    console.print(f"{len(runs)} runs: {path}\npages: {out / 'README.md'}, {out / 'index.html'}", soft_wrap=True)
+    with FileLock(out / ".pages.lock"):
+        new = results(jobs, out)
+        known = {cell_of(run) for run in new}
+        runs = new + [run for run in earlier_runs(out) if cell_of(run) not in known]
+        if not runs:
+            console.print("no run is finished yet")
+            return
+        write_json(out / "table1.json", runs)
+        if target in ("figure6", "all"):
+            pictured = WITH_MAPS if target == "figure6" else FIGURE_6
+            draw_scenes([job for job in jobs if job.model in pictured and is_done(job, out)], out, device)
+        write_results(earlier_runs(out), out)
+    pages = f"{out / 'table1.json'}, {out / 'README.md'}, {out / 'index.html'}"
+    console.print(f"{len(runs)} finished runs: {pages}", **PLAIN)
 
 
-def key(run: Mapping[str, Any]) -> tuple:
-    """What tells a run from others."""
-    names = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
-    return tuple(run[name] for name in names)
+def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a run from others, as ``Job.cell``."""
+    return tuple(run[name] for name in CELL)
 
 
 def default_processes(device: torch.device) -> int:
@@ -106,84 +147,141 @@ def default_processes(device: torch.device) -> int:
     return cores if device.type == "cpu" else min(4, cores)
 
 
-def messages(
-    jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str, processes: int
-) -> Iterator[Message]:
-    """What all workers tell, as it comes. One process works here, with all threads; several share the cores."""
-    if processes == 1:
-        yield from work(jobs, out, device, until, command)
-        return
+def in_processes(
+    count: int, jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str, tell: Tell
+) -> list[int]:
+    """``work`` in several processes, which share the cores; returns the exit codes of those that died."""
     context = multiprocessing.get_context("spawn")
-    queue: Any = context.Queue()
-    threads = max(1, default_threads() // processes)
-    left = until - time.monotonic()  # a child's clock need not be ours
-    arguments = (list(jobs), out, str(device), left, command, threads, queue)
-    workers = [context.Process(target=worker, args=arguments, daemon=True) for _ in range(processes)]
-    for one in workers:
-        one.start()
-    while True:
-        alive = any(one.is_alive() for one in workers)  # before looking: what a dead one said is in the queue
-        try:
-            yield queue.get(timeout=0.5)
-        except Empty:
-            if not alive:
-                break
-    for one in workers:
-        one.join()
-        if one.exitcode:
-            raise OSError(f"a worker ended with exit code {one.exitcode}; nothing saved is lost, run the command again")
+    threads = max(1, torch.get_num_threads() // count)
+    ends = time.time() + until - time.monotonic()  # another process's monotonic clock need not be ours
+    workers = {}
+    with deaf_to_interrupts():  # and so are those born now: Ctrl-C reaches all, but only we decide
+        for _ in range(count):
+            ours, theirs = context.Pipe(duplex=False)  # one each: who is killed while writing spoils only its own
+            arguments = (list(jobs), out, str(device), ends, command, threads, theirs)
+            workers[ours] = context.Process(target=worker, args=arguments, daemon=True)
+            workers[ours].start()
+            theirs.close()
+    try:
+        listening = list(workers)
+        while listening:
+            for connection in wait(listening):
+                try:
+                    tell(connection.recv())  # type: ignore[union-attr]
+                except (EOFError, OSError):
+                    listening.remove(connection)
+    finally:
+        for connection in workers:
+            connection.close()  # a worker that still runs finds nobody listening, saves and ends
+        for process in workers.values():
+            process.join(GRACE)
+            if process.is_alive():
+                process.kill()
+    return [process.exitcode for process in workers.values() if process.exitcode]
 
 
-def default_threads() -> int:
-    """Threads that torch would use here."""
-    return torch.get_num_threads()
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def worker(jobs: list[Job], out: Path, device: str, seconds: float, command: str, threads: int, queue: Any) -> None:
-    """One process's share of the work."""
+def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, threads: int, connection: Any) -> None:
+    """One process's share of the work; it ends, saved, when nobody listens any more."""
     torch.set_num_threads(threads)
-    for message in work(jobs, out, torch.device(device), time.monotonic() + seconds, command):
-        queue.put(message)
+
+    def tell(message: Message) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            sys.exit()
+
+    try:
+        work(jobs, out, torch.device(device), time.monotonic() + ends - time.time(), command, tell)
+    except OSError as error:
+        sys.exit(f"a worker can't go on: {error}")
 
 
 @contextmanager
-def bar(console: Console, title: str) -> Iterator[Any]:
-    """A bar for rendering."""
-    with counting(console, title, "scenes") as show:
-        yield show
-
-
-@contextmanager
-def board(console: Console, jobs: Sequence[Job], out: Path) -> Iterator[Any]:
-    """A live table of what runs and what ended last; on no terminal, a line for each epoch and each end."""
+def board(console: Console, jobs: Sequence[Job], out: Path, processes: int) -> Iterator[Tell]:
+    """A live table of what runs and what ended last; everywhere a line for each epoch and each end."""
     latest: dict[str, Message] = {}
     with Live(console=console, refresh_per_second=2, transient=True) as live:
 
         def tell(message: Message) -> None:
+            if message.kind not in (*RUNNING, *ENDED):
+                return
             latest.pop(message.job, None)
             latest[message.job] = message
+            summary = summary_of(jobs, out, latest, processes)
             if message.epoch:
-                console.print(f"{message.job}: {message.epoch}", soft_wrap=True, highlight=False)
-            if message.kind in ("finished", "failed", "stopped"):
-                console.print(f"{message.job}: {message.kind} {message.note}".rstrip(), soft_wrap=True, highlight=False)
-            live.update(picture(latest, jobs, out))
+                console.print(f"{message.job}: {message.epoch}; {summary}", **PLAIN)
+            if message.kind in ENDED:
+                ending = ": ".join(filter(None, (message.job, message.kind, message.note)))
+                console.print(f"{ending}; {summary}", **PLAIN)
+            live.update(Group(table_of(latest), summary))
 
         yield tell
 
 
-def picture(latest: Mapping[str, Message], jobs: Sequence[Job], out: Path) -> Group:
-    """The table: running jobs with time left, the last ended ones, and how many are done."""
+def table_of(latest: Mapping[str, Message]) -> Table:
+    """The last ended runs, and below them the running ones with the time that each still takes."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("run")
-    table.add_column("")
-    table.add_column("done", justify="right")
-    table.add_column("time left", justify="right")
-    table.add_column("")
-    running = [one for one in latest.values() if one.kind in ("training", "measuring")]
-    ended = [one for one in latest.values() if one.kind not in ("training", "measuring")]
-    for one in ended[-SHOWN_DONE:] + running:
-        left = "" if one.left != one.left else f"{int(one.left // 60)}:{int(one.left % 60):02d}"
-        table.add_row(one.job, one.kind, f"{one.share:.0%}", left, one.note)
-    everything = in_order(jobs)
-    count = sum(is_done(job, out) for job in everything)
-    return Group(table, f"{count} of {len(everything)} runs done, {len(running)} running")
+    for name, justify in (("run", "left"), ("", "left"), ("done", "right"), ("time left", "right"), ("", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    running = [one for one in latest.values() if one.kind in RUNNING]
+    ended = [one for one in latest.values() if one.kind in ENDED]
+    for one in ended[-SHOWN_ENDED:] + running:
+        left = f"{int(one.left // 60)}:{int(one.left % 60):02d}" if one.left > 0 else ""
+        table.add_row(one.job, one.kind, f"{one.share:.0%}", left, escape(one.note))
+    return table
+
+
+def summary_of(jobs: Sequence[Job], out: Path, latest: Mapping[str, Message], processes: int) -> str:
+    """How many runs are done, and about how long the others take."""
+    spent = {job: read_json(folder_of(job, out) / RESULT)["seconds"] for job in jobs if is_done(job, out)}
+    text = f"{len(spent)} of {len(jobs)} runs done"
+    left = seconds_left(jobs, spent, latest, processes)
+    return f"{text}, about {in_words(left)} left" if left > 0 else text
+
+
+def seconds_left(
+    jobs: Sequence[Job], spent: Mapping[Job, float], latest: Mapping[str, Message], processes: int
+) -> float:
+    """Until all jobs are done, so many at a time; NaN while nothing is known.
+
+    A run that waits takes, for each of its images and epochs, what finished and running ones of the same model take,
+    or else the mean of all.
+    """
+
+    def size(job: Job) -> int:
+        return job.images * job.recipe.epochs
+
+    costs = [(job, seconds / size(job)) for job, seconds in spent.items()]
+    left: dict[Job, float] = {}
+    for job in jobs:
+        news = latest.get(job.name)
+        if job in spent or news is None or news.kind not in RUNNING:
+            continue
+        if news.kind == "measuring":
+            left[job] = news.left if news.left > 0 else 0.0
+        elif news.left >= 0 and news.share < 1:
+            left[job] = news.left
+            costs.append((job, news.left / (1 - news.share) / size(job)))
+    if not costs:
+        return math.nan
+    for job in jobs:
+        if job not in spent and job not in left and not (job.name in latest and latest[job.name].kind == "failed"):
+            alike = [cost for other, cost in costs if other.model == job.model]
+            left[job] = size(job) * fmean(alike or [cost for _, cost in costs])
+    return max([sum(left.values()) / processes, *left.values()], default=0.0)
+
+
+def in_words(seconds: float) -> str:
+    """A time to the next minute: "2 h 10 min"."""
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

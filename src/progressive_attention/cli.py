@@ -3,11 +3,12 @@
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from progressive_attention.config import MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -32,9 +33,30 @@ def positive(text: str) -> int:
     return value
 
 
+def price(text: str) -> float:
+    """A number of at least zero."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
+    return value
+
+
 def words(text: str) -> list[str]:
-    """Names between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """Names between commas, at least one."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r}")
+    return found
+
+
+def target(text: str) -> str:
+    """A target that ships, or the path of an experiment's file."""
+    if text not in TARGETS and not text.endswith(".toml"):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(TARGETS)}, or a file NAME.toml, got {text!r}")
+    return text
 
 
 def seeds(text: str) -> list[int]:
@@ -92,12 +114,16 @@ def build_parser() -> Parser:
         "  pan train --data my-folder --model pan-soft-ctx --epochs 20 --out runs/mine",
     )
     train.add_argument("--data", required=True, help=DATA_HELP)
-    train.add_argument("--model", choices=list(MODELS), default="pan-hard-ctx", help="default: pan-hard-ctx")
+    train.add_argument("--model", choices=[*MODELS, *ALIASES], default="pan-hard-ctx", help="default: pan-hard-ctx")
     train.add_argument("--recipe", choices=list(RECIPES), default="fast", help="default: fast")
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
+    train.add_argument("--gate-price", type=price, metavar="X", help="charge for open gates (default: the recipe's, 0)")
+    train.add_argument(
+        "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
+    )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
@@ -148,9 +174,12 @@ def build_parser() -> Parser:
         "train and measure the papers' networks (or ours), and write tables, figures and pages",
         "  pan reproduce table1 --out runs/table1\n"
         "  pan reproduce table1 --models san,han --datasets mref --seeds 0,1 --time-budget 9m --out runs/table1\n"
-        "  pan reproduce all --plan --out runs/all",
+        "  pan reproduce all --plan --out runs/all\n"
+        "  pan reproduce my-experiment.toml --out runs/mine",
     )
-    reproduce.add_argument("target", choices=TARGETS, help="what to rebuild")
+    reproduce.add_argument(
+        "target", type=target, metavar="TARGET", help=f"{', '.join(TARGETS)}, or an experiment's file NAME.toml"
+    )
     reproduce.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="state, table1.json, pages and figures"
     )
@@ -159,8 +188,8 @@ def build_parser() -> Parser:
     reproduce.add_argument("--protocol", choices=PROTOCOLS, help="default: the experiment's")
     reproduce.add_argument("--recipe", choices=list(RECIPES), help="default: the experiment's")
     reproduce.add_argument("--seeds", type=seeds, help="e.g. 0,1,2 (default: the experiment's)")
-    reproduce.add_argument("--images", type=positive, help="training images (default: 30000)")
-    reproduce.add_argument("--epochs", type=positive, help="default: the recipe's")
+    reproduce.add_argument("--images", type=positive, help="training images (default: the experiment's)")
+    reproduce.add_argument("--epochs", type=positive, help="default: the experiment's")
     reproduce.add_argument(
         "--time-budget", type=duration, metavar="TIME", help="e.g. 9m, 90s, 2h: then stop, all saved"
     )
@@ -180,7 +209,9 @@ def scene_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command: 0 when done, 2 with one line on what was wrong, 130 when interrupted."""
+    started = time.monotonic()
     arguments = build_parser().parse_args(argv)
+    arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     from progressive_attention.commands import COMMANDS  # after parsing: --help and mistakes need no torch
 

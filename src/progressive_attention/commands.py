@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from progressive_attention import weights
-from progressive_attention.config import MODELS, PROTOCOLS, RECIPES, STYLES
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES
 from progressive_attention.data.pictures import open_picture
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scenes import COLOURS
@@ -25,7 +26,7 @@ from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.predictor import Predictor
 from progressive_attention.prepare import prepared
 from progressive_attention.progress import bars, counting
-from progressive_attention.reproduce import in_order, is_done
+from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.training import Progress as Step
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -65,7 +66,8 @@ def train(arguments: argparse.Namespace) -> None:
     console = Console(stderr=True)
     device = pick_device(arguments.device)
     recipe = RECIPES[arguments.recipe].with_changes(
-        epochs=arguments.epochs, batch=arguments.batch, learning_rate=arguments.lr
+        **{"epochs": arguments.epochs, "batch": arguments.batch, "learning_rate": arguments.lr},
+        **{"gate_price": arguments.gate_price, "mask_price": arguments.mask_price},
     )
     options = scene_arguments(arguments)
     if arguments.images:
@@ -220,6 +222,7 @@ def listing() -> dict[str, Any]:
         shipped[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
     return {
         "models": list(MODELS),
+        "aliases": ALIASES,
         "weights": shipped,
         "data": {
             "mref": "coloured digits on black",
@@ -238,6 +241,7 @@ def show_list(arguments: argparse.Namespace) -> None:
         print(json.dumps(known))
         return
     print("models:   " + ", ".join(known["models"]))
+    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in known["aliases"].items()))
     print("data:     " + ", ".join(f"{name} ({what})" for name, what in known["data"].items()))
     print("          or a folder with a manifest, or an .npz file")
     print("recipes:  " + ", ".join(known["recipes"]) + "; protocols: " + ", ".join(known["protocols"]))
@@ -263,9 +267,11 @@ def reproduce(arguments: argparse.Namespace) -> None:
     jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
     if arguments.plan:
         for job in in_order(jobs):
-            print(job.name, "done" if is_done(job, arguments.out) else "to do")
+            print(job.name, "done" if is_done(job, arguments.out) else failure_of(job, arguments.out) or "to do")
         return
-    options = {"seconds": arguments.time_budget, "processes": arguments.processes}
+    budget = arguments.time_budget
+    seconds = budget and max(0.0, budget - (time.monotonic() - arguments.started))
+    options = {"seconds": seconds, "processes": arguments.processes}
     if not campaign.reproduce(arguments.target, jobs, arguments.out, device, arguments.line, **options):
         print("time is up: all is saved, and the same command goes on")
 

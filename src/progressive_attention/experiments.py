@@ -1,23 +1,27 @@
 """Experiments as declarative files: which networks are trained on what, how, from which seeds.
 
-``experiments/NAME.toml`` holds a title and ``[[grid]]`` tables: ``models`` and ``datasets``, and optionally
-``variant`` (a short name for what is changed), ``protocol``, ``recipe``, ``seeds``, ``images``, ``epochs``,
-``recipe_changes`` and ``network_changes`` (fields of Recipe and ModelConfig), and ``learning_rates`` with ``tuning``
-(dataset, images, epochs, seed): then each model takes the rate with which its tuning run validates best.
+A file holds a title and ``[[grid]]`` tables of the fields of ``Grid`` (docs/reproduce.md); those that ship are
+``experiments/NAME.toml``. With several ``learning_rates``, a network takes the one with which its tuning run, on the
+set and seed of ``tuning``, validates best.
 """
 
+import json
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES, Recipe, one_of
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES, ModelConfig, Recipe, one_of
 from progressive_attention.models import model_config
 
 FOLDER = Path(__file__).parent / "experiments"
-NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+FEWEST = 30  # images: a third of them are tested
+TUNING = ("dataset", "images", "epochs", "seed")
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,45 @@ class Job:
     candidates: "tuple[Job, ...]" = ()
 
     @property
+    def recipe_changes(self) -> dict[str, Any]:
+        """The recipe's fields that differ from the named recipe's, but for those that every result tells."""
+        plain = asdict(RECIPES[self.recipe.name])
+        told = ("epochs", "batch", "learning_rate")
+        return {key: value for key, value in asdict(self.recipe).items() if value != plain[key] and key not in told}
+
+    @property
     def name(self) -> str:
-        """The job in words that are a folder's name; jobs that differ have different ones, whatever is chosen later."""
-        recipe = self.recipe
+        """The job in words that are a folder's name; no two different jobs have the same, whatever is chosen later."""
+        recipe, words = self.recipe, "".join(one if one.isalnum() else " " for one in self.variant).split()
         rate = "tuned" if self.candidates else f"{recipe.learning_rate:g}"
-        parts = [self.dataset, self.model, *self.variant.split(), self.protocol, recipe.name]
-        return "-".join([*parts, f"{self.images}x{recipe.epochs}", f"b{recipe.batch}", f"lr{rate}", f"s{self.seed}"])
+        parts = [self.dataset, self.model, *words, self.protocol, recipe.name, f"{self.images}x{recipe.epochs}"]
+        parts += [f"b{recipe.batch}", f"lr{rate}", f"s{self.seed}"]
+        untold = [self.variant, self.recipe_changes, self.network_changes, [one.name for one in self.candidates]]
+        if any(untold):
+            parts.append(sha256(json.dumps(untold).encode()).hexdigest()[:6])
+        return "-".join(parts)
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What tells its result from others: the cell of ``runs.cells``, and the seed."""
+        recipe = self.recipe
+        size = self.images, recipe.epochs
+        return self.variant, self.model, self.dataset, self.protocol, recipe.name, recipe.queries, *size, self.seed
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One ``[[grid]]`` of an experiment: every model on every set from every seed."""
+    """One ``[[grid]]`` of an experiment: every model on every set from every seed.
+
+    ``variant`` is a short name for what ``recipe_changes`` (Recipe's fields) and ``network_changes`` (ModelConfig's)
+    change. ``tuning``: the ``dataset``, ``images``, ``epochs`` and ``seed`` on which one of several
+    ``learning_rates`` is chosen. Raises ValueError for what is not understood, before anything is trained.
+    """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     variant: str = ""
-    protocol: str = "paper"
+    protocol: str = PROTOCOLS[0]
     recipe: str = "fast"
     seeds: tuple[int, ...] = (0,)
     images: int = 30_000
@@ -61,22 +88,44 @@ class Grid:
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("models", "datasets", "seeds", "learning_rates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in (("models", str), ("datasets", str), ("seeds", int), ("learning_rates", float)):
+            values = checked(name, getattr(self, name), tuple)
+            object.__setattr__(self, name, tuple(checked(f"each of {name}", one, kind) for one in values))
+        if not self.models or not self.datasets or not self.seeds:
+            raise ValueError("models, datasets and seeds must each hold at least one")
         for model in self.models:
             one_of("model", model, {**MODELS, **ALIASES})
         for dataset in self.datasets:
             one_of("data set", dataset, STYLES)
         one_of("protocol", self.protocol, PROTOCOLS)
         one_of("recipe", self.recipe, RECIPES)
-        if not self.models or not self.datasets or not self.seeds:
-            raise ValueError("models, datasets and seeds must each name at least one")
-        if self.images < 30:
-            raise ValueError(f"images must be >= 30, so that ten can be tested, got {self.images}")
-        if any(seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds must be >= 0, got {list(self.seeds)}")
-        if len(self.learning_rates) > 1 and set(self.tuning) != {"dataset", "images", "epochs", "seed"}:
-            raise ValueError("learning_rates need tuning = { dataset, images, epochs, seed }, on which they are chosen")
+        checked("variant", self.variant, str)
+        self._check_sizes("", self.images, self.epochs, *self.seeds)
+        self._check_changes("recipe_changes", RECIPES[self.recipe], ("name", "epochs", "learning_rate"))
+        self._check_changes("network_changes", ModelConfig(1, 1), ("num_queries", "num_attributes", "image_size"))
+        if (set(self.recipe_changes) - {"queries"} or self.network_changes) and not self.variant:
+            raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
+        if len(self.learning_rates) > 1:
+            if set(self.tuning) != set(TUNING):
+                raise ValueError(f"learning_rates need tuning = {{ {', '.join(TUNING)} }}, on which one is chosen")
+            one_of("data set of tuning", self.tuning["dataset"], STYLES)
+            self._check_sizes("tuning: ", *(self.tuning[name] for name in ("images", "epochs", "seed")))
+        elif self.tuning:
+            raise ValueError("tuning chooses between learning_rates: name at least two of them")
+
+    def _check_sizes(self, where: str, images: int, epochs: int | None, *seeds: int) -> None:
+        if checked(f"{where}images", images, int) < FEWEST:
+            raise ValueError(f"{where}images must be >= {FEWEST}, so that ten can be tested, got {images}")
+        if epochs is not None and checked(f"{where}epochs", epochs, int) < 1:
+            raise ValueError(f"{where}epochs must be >= 1, got {epochs}")
+        for seed in seeds:
+            if checked(f"{where}seed", seed, int) < 0:
+                raise ValueError(f"{where}seed must be >= 0, got {seed}")
+
+    def _check_changes(self, what: str, like: Recipe | ModelConfig, given_elsewhere: tuple[str, ...]) -> None:
+        known = {name: value for name, value in asdict(like).items() if name not in given_elsewhere}
+        for name, value in getattr(self, what).items():
+            checked(f"{what}: {name}", value, type(known[one_of(f"field of {what}", name, known)]))
 
     def jobs(self) -> list[Job]:
         """Its jobs: seeds outermost, so that every network has one seed before any has two."""
@@ -84,11 +133,16 @@ class Grid:
         recipe = RECIPES[self.recipe].with_changes(
             epochs=self.epochs, learning_rate=rates[0] if len(rates) == 1 else None, **self.recipe_changes
         )
-        changes = tuple(sorted(self.network_changes.items()))
+        changes = tuple(
+            (name, tuple(value) if isinstance(value, list) else value)
+            for name, value in sorted(self.network_changes.items())
+        )
         found = []
-        for seed, dataset, model in product(self.seeds, self.datasets, self.models):
-            model = ALIASES.get(model, model)
-            model_config(model, 10, 5, **dict(changes))  # a wrong change is told before anything is trained
+        for seed, dataset, name in product(self.seeds, self.datasets, self.models):
+            model = ALIASES.get(name, name)
+            network = model_config(model, 10, 5, **dict(changes)).network
+            if network != "pan" and (recipe.gate_price or recipe.mask_price):
+                raise ValueError(f"gate_price and mask_price are for networks with attention maps; {name} has none")
             job = Job(model, dataset, self.protocol, recipe, seed, self.images, self.variant, changes)
             found.append(replace(job, candidates=self.candidates(job)))
         return found
@@ -99,9 +153,9 @@ class Grid:
             return ()
         tuning = self.tuning
         epochs, images = min(tuning["epochs"], job.recipe.epochs), min(tuning["images"], job.images)
-        recipes = (job.recipe.with_changes(learning_rate=rate, epochs=epochs) for rate in self.learning_rates)
-        given = {"dataset": one_of("data set", tuning["dataset"], STYLES), "seed": tuning["seed"], "images": images}
-        return tuple(replace(job, recipe=recipe, **given) for recipe in recipes)
+        place = {"dataset": tuning["dataset"], "seed": tuning["seed"], "images": images}
+        recipes = (job.recipe.with_changes(learning_rate=rate, epochs=epochs) for rate in sorted(self.learning_rates))
+        return tuple(dict.fromkeys(replace(job, recipe=recipe, **place) for recipe in recipes))
 
 
 @dataclass(frozen=True)
@@ -112,51 +166,83 @@ class Experiment:
     grids: tuple[Grid, ...]
 
     def jobs(self) -> list[Job]:
-        """All jobs, each once, in order; those that only choose a learning rate are inside of others."""
-        return list(dict.fromkeys(job for grid in self.grids for job in grid.jobs()))
+        """All jobs, each once, in order; those that only choose a learning rate are inside of others.
+
+        Raises ValueError for jobs that differ in nothing that their results would tell.
+        """
+        found = list(dict.fromkeys(job for grid in self.grids for job in grid.jobs()))
+        for cell, count in Counter(job.cell for job in found).items():
+            if count > 1:
+                names = ", ".join(job.name for job in found if job.cell == cell)
+                raise ValueError(f"{names} would be the same row of a table; give one of their grids another variant")
+        return found
 
     def changed(
         self, models: Sequence[str] | None = None, datasets: Sequence[str] | None = None, **changes: Any
     ) -> "Experiment":
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
-        Raises ValueError for a model or data set that is not in it.
+        Raises ValueError for a model or data set that is not in it, and where nothing is left.
         """
+        in_2018 = {name: ALIASES.get(name, name) for grid in self.grids for name in grid.models}
+        sets = dict.fromkeys(name for grid in self.grids for name in grid.datasets)
+        wanted = {
+            one_of("model of this experiment", ALIASES.get(name, name), tuple(in_2018.values()))
+            for name in models or ()
+        }
+        for name in datasets or ():
+            one_of("data set of this experiment", name, tuple(sets))
+        given = {key: value for key, value in changes.items() if value is not None}
         grids = []
-        for what, wanted, known in (
-            ("model", models, {ALIASES.get(name, name) for grid in self.grids for name in grid.models}),
-            ("data set", datasets, {name for grid in self.grids for name in grid.datasets}),
-        ):
-            for name in wanted or ():
-                one_of(what, ALIASES.get(name, name), tuple(sorted(known)))
-        wanted = {ALIASES.get(name, name) for name in models or ()}
         for grid in self.grids:
-            kept = [name for name in grid.models if not wanted or ALIASES.get(name, name) in wanted]
-            sets = [name for name in grid.datasets if not datasets or name in datasets]
-            if kept and sets:
-                given = {key: value for key, value in changes.items() if value is not None}
-                grids.append(replace(grid, models=tuple(kept), datasets=tuple(sets), **given))
+            kept = [name for name in grid.models if not wanted or in_2018[name] in wanted]
+            kept_sets = [name for name in grid.datasets if not datasets or name in datasets]
+            if kept and kept_sets:
+                grids.append(replace(grid, models=tuple(kept), datasets=tuple(kept_sets), **given))
+        if not grids:
+            raise ValueError(
+                f"no grid of this experiment holds {', '.join(models or ())} on {', '.join(datasets or ())}"
+            )
         return replace(self, grids=tuple(grids))
 
 
+def checked(what: str, value: Any, kind: type) -> Any:
+    """The value if it is of that kind (a whole number is a number, a list a tuple); else ValueError naming it."""
+    same = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
+    if not isinstance(value, same) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{what} must be {KINDS[kind]}, got {value!r}")
+    return value
+
+
 def read_experiment(path: Path) -> Experiment:
-    """The experiment of a file; raises ValueError that names file and key for what is not understood."""
+    """The experiment of a file; raises ValueError that names file, grid and key for what is not understood."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; experiments that ship: {', '.join(NAMES)}") from error
+        raise ValueError(f"{path} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    known = {one.name for one in fields(Grid)}
+    tables = content.get("grid")
+    if set(content) != {"title", "grid"} or not isinstance(tables, list) or not tables:
+        raise ValueError(f"{path} must hold a title and at least one [[grid]], got {', '.join(content) or 'nothing'}")
+    known = [one.name for one in fields(Grid)]
     grids = []
-    if set(content) != {"title", "grid"}:
-        raise ValueError(f"{path} must hold a title and [[grid]] tables, got {sorted(content)}")
-    for i, table in enumerate(content["grid"], 1):
-        if unknown := sorted(set(table) - known):
-            raise ValueError(f"{path}, grid {i}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    for i, table in enumerate(tables, 1):
         try:
+            for key in table:
+                one_of("key", key, tuple(known))
+            if missing := [key for key in ("models", "datasets") if key not in table]:
+                raise ValueError(f"{' and '.join(missing)} must be given")
+            for key in ("recipe_changes", "network_changes", "tuning"):
+                if not isinstance(table.get(key, {}), dict):
+                    raise ValueError(f"{key} must be a table, like {key} = {{ name = value }}, got {table[key]!r}")
             grids.append(Grid(**table))
             grids[-1].jobs()
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}, grid {i}: {error}") from error
-    return Experiment(content["title"], tuple(grids))
+    experiment = Experiment(str(content["title"]), tuple(grids))
+    try:
+        experiment.jobs()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return experiment

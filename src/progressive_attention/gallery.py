@@ -17,22 +17,20 @@ from progressive_attention.figures import Example, Looked, qualitative_figure, s
 from progressive_attention.inference import as_tensor
 from progressive_attention.receptive_field import geometry, pixel_maps
 from progressive_attention.reproduce import folder_of, questions
-from progressive_attention.runs import ROWS
+from progressive_attention.runs import ROWS, place_of
 from progressive_attention.weights import Trained
 
 SCENES = 4  # the first of the test split: chosen before anybody looked
 
 
 def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
-    """figures/qualitative-DATASET of the finished jobs with the largest training and the first seed of each set."""
+    """figures/qualitative-DATASET from the finished networks with attention maps, as far as ``alike`` takes them."""
     for dataset in STYLES:
-        of_set = [job for job in jobs if job.dataset == dataset]
-        if not of_set:
+        shown = alike([job for job in jobs if job.dataset == dataset])
+        if not shown:
             continue
-        size = max((job.images * job.recipe.epochs, -job.seed) for job in of_set)
-        shown = {ROWS[job.model]: job for job in of_set if (job.images * job.recipe.epochs, -job.seed) == size}
-        test = questions(next(iter(shown.values())), "test")
-        looks = {name: looked(weights.load(folder_of(job, out), device), test, device) for name, job in shown.items()}
+        test = questions(shown[0], "test")
+        looks = {ROWS[job.model]: looked(weights.load(folder_of(job, out), device), test, device) for job in shown}
         examples = []
         for row in range(min(SCENES, len(test))):
             mask = None if test.masks is None else test.masks[np.array([row])][0]
@@ -42,9 +40,24 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
         qualitative_figure(examples, out / "figures", f"qualitative-{dataset}")
 
 
+def alike(jobs: Sequence[Job]) -> list[Job]:
+    """Plain runs of one data set that differ in their network only, in the order of all tables.
+
+    Of several such groups the one of the largest training, then of most networks, then of the first seed.
+    """
+    groups: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        if not job.variant:
+            recipe = job.recipe
+            size = job.images * recipe.epochs
+            groups.setdefault((size, -job.seed, job.images, job.protocol, recipe.name, recipe.queries), []).append(job)
+    best = max(groups, key=lambda key: (key[0], len(groups[key]), key[1]), default=None)
+    return [] if best is None else sorted(groups[best], key=lambda job: place_of(job.model))
+
+
 @torch.inference_mode()
 def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Looked]:
-    """What a network with attention made of the first test questions."""
+    """What a network with attention maps made of the first test questions."""
     rows = np.arange(min(SCENES, len(test)))
     where = geometry(trained.model)
     pixels = as_tensor(test.images[test.image[rows]], device)

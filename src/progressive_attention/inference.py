@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.data.questions import Batch, QuestionSet, batches
-from progressive_attention.models import Prediction
+from progressive_attention.prediction import Prediction
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -59,7 +59,16 @@ def keep_freed_memory() -> None:
 
 def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     """(B, H, W, 3) uint8 pixels -> (B, 3, H, W) float32 in [0, 1]; in memory the channels stay last."""
-    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True)
+    return as_floats(as_bytes(images, device))
+
+
+def as_bytes(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 pixels as they are, views and read-only ones too, on the device."""
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
@@ -69,14 +78,14 @@ class Pixels:
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-        self.images: np.ndarray | Tensor = torch.from_numpy(np.array(images)).to(device) if fits else images
+        self.images = as_bytes(images, device) if fits else images
         self.device = device
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """Numbers (B,) -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
         if isinstance(self.images, np.ndarray):
             return as_tensor(self.images[image], self.device)
-        return self.images[torch.from_numpy(image).to(self.device)].permute(0, 3, 1, 2).float() / 255
+        return as_floats(self.images[torch.from_numpy(image).to(self.device)])
 
 
 @torch.inference_mode()

@@ -27,7 +27,7 @@ def hardware(device: torch.device, threads: int | None = None) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, marked where files differ from it; the package's version where there is no checkout."""
+    """The checkout's commit, marked where the package differs from it; the version where there is no checkout of it."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -37,6 +37,7 @@ def commit() -> str:
         return result.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", __file__)  # a package installed in another's checkout is none of it
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
         return git("rev-parse", "--short=12", "HEAD") + " with changes" * bool(changed)
     except (OSError, subprocess.SubprocessError):

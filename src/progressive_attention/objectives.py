@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
-from progressive_attention.prediction import QuestionNetwork
-from progressive_attention.receptive_field import Geometry, coverage, geometry
+from progressive_attention.models import ProgressiveAttentionNetwork
+from progressive_attention.receptive_field import Field, Geometry, coverage, geometry
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 """(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar."""
@@ -43,8 +43,11 @@ def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Ten
     return sum(((known * gate[asked].mean((-2, -1))).mean() for gate in gates), logit.new_zeros(()))
 
 
-def cells_of_target(mask: Tensor, layer: tuple[Any, Any], cells: tuple[int, int]) -> Tensor:
-    """Share of each stride cell that the target covers: masks (M, H, W) bool -> (M, h, w) float32 in [0, 1]."""
+def cells_of_target(mask: Tensor, layer: tuple[Field, Field], cells: tuple[int, int]) -> Tensor:
+    """Share of each stride cell that the target covers: masks (M, H, W) bool -> (M, h, w) float32 in [0, 1].
+
+    Of a cell that reaches beyond the image, the part inside counts; one wholly outside has no share.
+    """
     rows = coverage(layer[0], cells[0], mask.shape[-2]).float().to(mask.device)
     columns = coverage(layer[1], cells[1], mask.shape[-1]).float().to(mask.device)
     area = rows.sum(0)[:, None] * columns.sum(0)
@@ -52,34 +55,39 @@ def cells_of_target(mask: Tensor, layer: tuple[Any, Any], cells: tuple[int, int]
 
 
 def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, mask: Tensor) -> Tensor:
-    """How far all maps are from the true masks: cross-entropy of each gate with its cell's share of the target, and
-    of the last map with the target's share-out over its cells; summed over layers, mean over questions.
+    """How far all maps are from the true masks: cross-entropy of each gate with its cell's share of the target, mean
+    over cells, and of the last map with the target's share-out over its cells; summed over layers, mean over questions.
 
-    Supervised attention as in Liu et al., "Attention Correctness in Neural Image Captioning", AAAI 2017; here it is
-    an upper bound only. A target outside all cells of the last map asks nothing of it.
+    ``attention`` (B, K, h, w) each, ``mask`` (B, K, H, W) bool. Supervised attention as in Liu et al., "Attention
+    Correctness in Neural Image Captioning", AAAI 2017; here it is an upper bound only. A target outside all cells of
+    the last map asks nothing of it.
     """
     asked = attribute >= 0
-    mask = mask[asked]
-    total = mask.new_zeros((), dtype=torch.float32)
-    for i, (maps, layer) in enumerate(zip(attention, where.fields, strict=True)):
-        maps = maps[asked].float()
-        target = cells_of_target(mask, layer, (maps.shape[-2], maps.shape[-1]))
-        if i < len(attention) - 1:
-            total = total + nn.functional.binary_cross_entropy(maps, target)
-        else:
-            share = target / target.sum((-2, -1), keepdim=True).clamp(min=1e-6)
-            total = total - (share * maps.clamp(min=1e-12).log()).sum((-2, -1)).mean()
+    maps = [one[asked] for one in attention]
+    targets = [
+        cells_of_target(mask[asked], layer, (one.shape[-2], one.shape[-1])).to(one.dtype)
+        for one, layer in zip(maps, where.fields, strict=True)
+    ]
+    share = targets[-1] / targets[-1].sum((-2, -1), keepdim=True).clamp(min=1e-6)
+    total = -(share * maps[-1].clamp(min=1e-12).log()).sum((-2, -1)).mean()
+    for gate, target in zip(maps[:-1], targets[:-1], strict=True):
+        total = total + nn.functional.binary_cross_entropy(gate, target)
     return total
 
 
 def objective(recipe: Recipe, model: nn.Module) -> Loss:
-    """What the recipe minimises for this network; raises ValueError where it charges for maps that there are not."""
+    """What the recipe minimises for this network.
+
+    Raises ValueError where it charges for maps or, when asked for the loss, for masks that there are not.
+    """
     if not recipe.gate_price and not recipe.mask_price:
         return answers_only
-    if not isinstance(model, QuestionNetwork) or not (where := geometry(model)).fields or model.config.network != "pan":
+    if not isinstance(model, ProgressiveAttentionNetwork):
         raise ValueError(
-            "gate_price and mask_price are for networks with attention maps; this one has none: set both 0"
+            f"gate_price and mask_price are for networks with attention maps; {type(model).__name__} has none: "
+            "set both to 0"
         )
+    where = geometry(model)
 
     def loss(prediction: Any, attribute: Tensor, mask: Tensor | None) -> Tensor:
         total = answer_loss(prediction.logit, attribute)

@@ -67,7 +67,8 @@ class Muon(torch.optim.Optimizer):
         """Adam's update, both means corrected for their start at zero."""
         state, decay = self.state[parameter], group["momentum"]
         if not state:
-            state.update(first=torch.zeros_like(parameter), second=torch.zeros_like(parameter), step=torch.zeros(()))
+            state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] = torch.zeros((), dtype=torch.float64)  # float32 would make 1 - 0.99 wrong in the sixth digit
         state["step"] += 1
         state["first"].lerp_(gradient, 1 - decay)
         state["second"].lerp_(gradient.square(), 1 - beta)

@@ -40,9 +40,9 @@ class Answered(Protocol):
     @property
     def image(self) -> np.ndarray: ...  # (H, W, 3) uint8
     @property
-    def layers(self) -> list[np.ndarray]: ...  # L x (H, W) in [0, 1], NaN where there is no cell; the last is a softmax
+    def layers(self) -> list[np.ndarray]: ...  # L >= 0 x (H, W) in [0, 1], NaN where no cell is; the last is a softmax
     @property
-    def maps(self) -> dict[str, np.ndarray]: ...  # (H, W) each, with "accumulated"
+    def maps(self) -> dict[str, np.ndarray]: ...  # (H, W) each, with "accumulated"; none of a network without attention
 
 
 class Scene(NamedTuple):
@@ -135,13 +135,19 @@ def highest(values: np.ndarray) -> float:
 
 
 def panels_of(answer: Answered) -> list[tuple[str, np.ndarray, float]]:
-    """Title, map and top of its colour scale: gates 0 to 1, the softmax and the product 0 to their largest."""
+    """Title, map and top of its colour scale: gates 0 to 1, the softmax and the product 0 to their largest.
+
+    Of a spatial transformer the one region that it looks at; nothing of a network without attention.
+    """
     layers = answer.layers
     last = len(layers)
     panels = [(f"layer {i}, gate", layer, 1.0) for i, layer in enumerate(layers[:-1], 1)]
-    panels.append((f"layer {last}, softmax" if last > 1 else "softmax", layers[-1], highest(layers[-1])))
-    accumulated = answer.maps["accumulated"]
-    return [*panels, ("accumulated", accumulated, highest(accumulated))]
+    if layers:
+        panels.append((f"layer {last}, softmax" if last > 1 else "softmax", layers[-1], highest(layers[-1])))
+    if answer.maps:
+        accumulated = answer.maps["accumulated"]
+        panels.append(("accumulated" if layers else "attended region", accumulated, highest(accumulated)))
+    return panels
 
 
 def range_of(values: np.ndarray) -> str:
@@ -151,17 +157,21 @@ def range_of(values: np.ndarray) -> str:
 
 
 def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
-    """One answer: the image, each layer's attention over it, the accumulated map; each with its own colour bar."""
+    """One answer: the image, each layer's attention over it, the accumulated map; each with its own colour bar.
+
+    A network without attention has the image alone, and a line that says so.
+    """
     panels = panels_of(answer)
-    columns = min(3, len(panels) + 1)
+    columns = min(3, max(1, len(panels)) + 1)
     lines = math.ceil((len(panels) + 1) / columns)
     side, gap, top, bottom = 280, 12, 30, 46  # pixels; top and bottom of each panel hold its title and colour bar
-    hatched = any(np.isnan(values).any() for _, values, _ in panels)
-    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 44 + 28 * hatched
+    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 72
     figure = new_figure(width, height, 120)
-    if hatched:
+    if any(np.isnan(values).any() for _, values, _ in panels):
         note = "hatched: this layer has no cell there"
         figure.text(0.5, 6 / height, note, ha="center", va="bottom", fontsize=8, color="#555555")
+    if not panels:
+        figure.text(0.75, 0.5, "this network has no attention map", ha="center", fontsize=9, color="#555555")
     head = f"query {answer.query} → {answer.attribute} ({100 * answer.probability:.1f} %)"
     figure.text(0.5, 1 - 12 / height, head, ha="center", va="top", fontsize=14, weight="bold", parse_math=False)
     for i, (title, values, high) in enumerate([("the image", answer.image, 0.0), *panels]):
@@ -190,7 +200,7 @@ def colour_bar(axes: "Axes", high: float, note: str) -> None:
 def attention_row(scene: Scene, path: Path | None = None) -> bytes:
     """One scene, its target outlined; then of each network: the answer, right or wrong, every layer's map, the product.
 
-    A network of one layer has one map: the product would show it again.
+    A network of one layer has one map: the product would show it again. One without attention has the image instead.
     """
     shown = {name: panels_of(answer) for name, answer in scene.answers.items()}
     shown = {name: panels if len(panels) > 2 else panels[:1] for name, panels in shown.items()}
@@ -198,7 +208,7 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
     x = gap + side  # pixels from the left
     places = [[gap]]
     for panels in shown.values():
-        places.append([x + 3 * gap + i * (side + gap) for i in range(len(panels))])
+        places.append([x + 3 * gap + i * (side + gap) for i in range(len(panels) or 1)])
         x = places[-1][-1] + side
     width, height = x + gap, top + side + gap
     figure = new_figure(width, height, 100)
@@ -208,7 +218,7 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
         right = answer.attribute == scene.truth
         verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
         drawn = [(title, over_image(scene.image, values, high)) for title, values, high in panels]
-        looks.append((name, verdict, RIGHT if right else WRONG, drawn))
+        looks.append((name, verdict, RIGHT if right else WRONG, drawn or [("no attention map", scene.image)]))
     for (name, verdict, colour, drawn), at in zip(looks, places, strict=True):
         style: dict[str, Any] = {"va": "top", "fontsize": 15, "parse_math": False}
         figure.text(at[0] / width, 1 - 6 / height, name, **style)

@@ -19,7 +19,7 @@ class Answer:
 
     ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
     its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
-    summing to one.
+    summing to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
     """
 
     query: str

@@ -39,9 +39,9 @@ def prepared(
         image_size=train.images.shape[1],
         **{"soft_reduction": "mean" if protocol == "authors" else "sum", **(changes or {})},
     )
+    sizes = {"images": len(train.images), "questions": len(train)}
     about = weights.describe(
-        *(config, train.query_names, train.attribute_names),
-        **{"name": model, "data": data, "protocol": protocol, "images": len(train.images), "questions": len(train)},
+        config, train.query_names, train.attribute_names, name=model, data=data, protocol=protocol, **sizes
     )
     network = from_config(config)
     loss = objective(recipe, network)

@@ -15,14 +15,20 @@ def bars(console: Console) -> Iterator[Progress]:
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     left = TimeRemainingColumn(elapsed_when_finished=True)
     progress = Progress(*columns, left, TextColumn("{task.fields[note]}"), console=console)
-    show, warnings.showwarning = warnings.showwarning, lambda message, *rest: console.print(f"note: {message}")
+    show, warnings.showwarning = (
+        warnings.showwarning,
+        lambda message, *rest: console.print(f"note: {message}", markup=False),
+    )
     progress.start()
     try:
         yield progress
     finally:
         warnings.showwarning = show
-        progress.live.transient = not progress.tasks  # the end of an empty display would leave an empty line
-        progress.stop()
+        if progress.tasks:
+            progress.stop()
+        else:  # the end of an empty display would leave an empty line
+            progress.live.transient = True
+            progress.live.stop()
 
 
 @contextmanager

@@ -155,17 +155,22 @@ def of_shape(node: fx.Node, name: str) -> bool:
     return name in ("_assert", "size", "dim") or (name == "getattr" and node.args[1] in attributes)
 
 
-class Geometry(NamedTuple):
-    """Where a network's attention lies in images of H x W pixels; fields are (rows, columns).
+class Canvas(NamedTuple):
+    """What a spatial transformer samples, ``size`` (h, w) cells, and so its output too.
 
-    Of a network with attention maps: ``fields`` of the attended layers. Of one with spatial transformers: ``fields`` of
-    the map that each of them samples, on the canvas of the transformer before it (of the first: on the image), and
-    ``canvases``, the (h, w) cells of that map and so of the transformer's own output. Both empty for other networks.
+    ``field`` (rows, columns): its cells on the canvas of the transformer before it; of the first, on the image.
     """
+
+    field: tuple[Field, Field]
+    size: tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """Where a network looks in images of H x W pixels: each attended layer's field, (rows, columns), or canvases."""
 
     fields: list[tuple[Field, Field]]
     image_size: tuple[int, int]
-    canvases: tuple[tuple[int, int], ...] = ()
+    canvases: tuple[Canvas, ...] = ()
 
 
 def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
@@ -175,10 +180,7 @@ def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) 
         return Geometry(fields_of_layers(model), image_size or (side, side))
     if image_size not in (None, (side, side)):
         raise ValueError(f"this network takes images of {side} x {side} pixels only, got image_size {image_size}")
-    if isinstance(model, SpatialTransformerNetwork):
-        canvases = [(side, side), *(size[1:] for size in model.sizes)]
-        return Geometry(fields_of_transformers(model), (side, side), tuple(canvases[i] for i in model.attended))
-    return Geometry([], (side, side))
+    return Geometry([], (side, side), canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
 
 
 def fields_of_layers(model: ProgressiveAttentionNetwork) -> list[tuple[Field, Field]]:
@@ -192,20 +194,20 @@ def fields_of_layers(model: ProgressiveAttentionNetwork) -> list[tuple[Field, Fi
     return fields
 
 
-def fields_of_transformers(model: SpatialTransformerNetwork) -> list[tuple[Field, Field]]:
-    """Fields of each transformer's input on the canvas of the one before; ValueError behind global pooling."""
+def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
+    """Each transformer's canvas; raises ValueError for one behind global pooling."""
+    side = model.config.image_size
+    sizes = [(side, side), *((height, width) for _, height, width in model.sizes)]
     rows, columns = Field(), Field()
-    fields = []
+    found = []
     for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
         if i in model.attended:
-            fields.append((rows, columns))
+            found.append(Canvas((rows, columns), sizes[i]))
             rows, columns = Field(), Field()
-        if not (rows.stride and columns.stride):
-            raise ValueError(
-                "where a transformer behind global pooling looks is unknown; attend at earlier stages only"
-            )
         rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
-    return fields
+    if any(not field.stride for canvas in found for field in canvas.field):
+        raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
+    return tuple(found)
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -279,12 +281,11 @@ def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
     (B, K, 4, 2) float64 in pixels, from the output's top left clockwise. Every transformer, and every stage between two
     of them, moves coordinates affinely, so composing them is exact.
     """
-    height, width = geometry.canvases[-1]
+    height, width = geometry.canvases[-1].size
     like = {"dtype": torch.float64, "device": prediction.logit.device}
     corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], **like) - 0.5
-    way = prediction.transform, geometry.fields, geometry.canvases
-    for transform, (rows, columns), canvas in zip(*map(reversed, way), strict=True):
-        affine, size = transform.double(), torch.tensor(canvas[::-1], **like)
+    for transform, canvas in zip(reversed(prediction.transform), reversed(geometry.canvases), strict=True):
+        affine, (rows, columns), size = transform.double(), canvas.field, torch.tensor(canvas.size[::-1], **like)
         corners = (2 * corners + 1) / size - 1  # of cells; the transformer's coordinates run from -1 to 1
         corners = corners @ affine[..., :2].mT + affine[..., None, :, 2]
         corners = ((corners + 1) * size - 1) / 2

@@ -1,13 +1,15 @@
-"""``pan reproduce``: train all networks of an experiment, measure each, write tables, pages and figures.
+"""The work of ``pan reproduce``: train and measure the jobs of an experiment, in a folder that keeps all state.
 
-All state is in one folder: ``runs/NAME`` for each job, with its checkpoint, log, best weights and at last result.json.
-Any number of processes may work on it, here or later elsewhere: a job is held by a lock that dies with its process,
-every finished epoch and every minute is saved, and the same command goes on where the last one was.
+``runs/NAME`` of each job holds its checkpoint, log, best weights and at last result.json. Any number of processes may
+work on it, here or later elsewhere: a job is held by a lock that dies with its process, every finished epoch and
+every minute is saved, and the same command goes on where the last one was.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,30 +23,37 @@ from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.synthetic import synthetic
 from progressive_attention.evaluation import examples, summarise, with_curves
 from progressive_attention.experiments import Job
-from progressive_attention.files import read_json, write_json
+from progressive_attention.files import read_json, write_json, write_text
 from progressive_attention.machine import commit, hardware
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.prepare import prepared
 from progressive_attention.training import read_log
 
+RESULT, FAILURE = "result.json", "failed.txt"
 TELL_EVERY = 0.5  # seconds between messages of one job
-WAIT = 1.0  # seconds until an idle worker looks again for a job whose learning rate others are choosing
+WAIT = 1.0  # seconds until an idle worker looks again for a job that others hold
 
 
 @dataclass(frozen=True)
 class Message:
-    """News of a job: ``training``, ``measuring``, ``finished``, ``stopped`` (out of time) or ``failed``."""
+    """News of a job: ``training``, ``measuring``, ``finished``, ``stopped`` (out of time) or ``failed``.
+
+    A worker without a job is ``waiting``.
+    """
 
     job: str
     kind: str
     share: float = 0.0  # of its steps, or of its test questions
-    left: float = float("nan")  # seconds
+    left: float = math.nan  # seconds of that
     note: str = ""
     epoch: str = ""  # a line when an epoch has just ended
 
 
+Tell = Callable[[Message], None]
+
+
 class TimeIsUp(Exception):
-    """Raised inside a measurement when the time budget ends: it is short, and made again by the next call."""
+    """The time budget has ended; what was being done is saved or short, and goes on at the next call."""
 
 
 def folder_of(job: Job, out: Path) -> Path:
@@ -54,7 +63,31 @@ def folder_of(job: Job, out: Path) -> Path:
 
 def is_done(job: Job, out: Path) -> bool:
     """Whether it is trained and measured."""
-    return (folder_of(job, out) / "result.json").exists()
+    return (folder_of(job, out) / RESULT).exists()
+
+
+def failure_of(job: Job, out: Path) -> str:
+    """Why it, or a candidate of it, failed at the last attempt; "" if it did not."""
+    path = folder_of(job, out) / FAILURE
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    return next((f"its tuning {one.name} failed: {why}" for one in job.candidates if (why := failure_of(one, out))), "")
+
+
+def forget_failures(jobs: Iterable[Job], out: Path) -> None:
+    """Let what failed be tried again."""
+    for job in jobs:
+        (folder_of(job, out) / FAILURE).unlink(missing_ok=True)
+
+
+def results(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
+    """What the finished jobs gave, in order; candidates are not among them."""
+    return [read_json(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)]
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """All jobs with their candidates before them, each once."""
+    return list(dict.fromkeys(one for job in jobs for one in (*job.candidates, job)))
 
 
 def settled(job: Job, out: Path) -> Job | None:
@@ -66,14 +99,8 @@ def settled(job: Job, out: Path) -> Job | None:
         return job
     if not all(is_done(one, out) for one in job.candidates):
         return None
-    scores = {one: read_json(folder_of(one, out) / "result.json")["validation_accuracy"] for one in job.candidates}
-    best = max(scores, key=lambda one: (scores[one], -one.recipe.learning_rate))
-    return replace(job, recipe=job.recipe.with_changes(learning_rate=best.recipe.learning_rate))
-
-
-def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """All jobs with their candidates before them, each once."""
-    return list(dict.fromkeys(one for job in jobs for one in (*job.candidates, job)))
+    found = [(one["validation_accuracy"], -one["learning_rate"]) for one in results(job.candidates, out)]
+    return replace(job, recipe=job.recipe.with_changes(learning_rate=-max(found)[1]))
 
 
 def questions(job: Job, split: str, progress: Callable[[int, int], None] | None = None) -> QuestionSet:
@@ -83,124 +110,134 @@ def questions(job: Job, split: str, progress: Callable[[int, int], None] | None 
     return synthetic(job.dataset, split, **options, progress=progress)
 
 
-def render(jobs: Sequence[Job], show: Callable[[str], AbstractContextManager[Any]]) -> None:
-    """Render all data sets of the jobs into the cache, before processes would do it beside each other."""
-    for key in dict.fromkeys((job.dataset, job.protocol, job.seed, job.images) for job in jobs):
-        job = next(one for one in jobs if (one.dataset, one.protocol, one.seed, one.images) == key)
+def render(jobs: Sequence[Job], until: float, show: Callable[[str], AbstractContextManager[Any]]) -> None:
+    """Render all data sets of the jobs into the cache, before processes would do it beside each other.
+
+    ``show(title)`` gives what is told (scenes done, all scenes). Raises TimeIsUp.
+    """
+    of_set = {(job.dataset, job.protocol, job.seed, job.images): job for job in reversed(jobs)}
+    for job in reversed(of_set.values()):
         for split in SPLITS:
-            with show(f"rendering {job.dataset}, {split}") as progress:
+            with show(f"rendering {job.dataset}, {split}") as tell, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"\d+ tasks .* have been cancelled")  # joblib's, when time is up
+
+                def progress(done: int, total: int, tell: Any = tell) -> None:
+                    tell(done, total)
+                    if done < total:
+                        in_time(until)
+
                 questions(job, split, progress)
 
 
-def trained(job: Job, out: Path, device: torch.device, until: float) -> Iterator[Message]:
-    """Train a job to its end or to the end of time, telling how it goes."""
+def in_time(until: float) -> None:
+    """Raise TimeIsUp when it is."""
+    if time.monotonic() > until:
+        raise TimeIsUp
+
+
+def work(jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str, tell: Tell) -> None:
+    """Do jobs, in order, that nobody else holds, until all are done, by whomever, or time is up.
+
+    A job that fails is told and left out; nothing is lost of what it saved.
+    """
+    with suppress(TimeIsUp):
+        while left := [job for job in in_order(jobs) if not is_done(job, out) and not failure_of(job, out)]:
+            in_time(until)
+            if not any(attempted(job, out, device, until, command, tell) for job in left):
+                tell(Message("", "waiting"))
+                time.sleep(min(WAIT, max(0.0, until - time.monotonic())))
+
+
+def attempted(job: Job, out: Path, device: torch.device, until: float, command: str, tell: Tell) -> bool:
+    """Do a job; False if others hold it, or are choosing its learning rate. Raises TimeIsUp."""
+    folder = folder_of(job, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            try:
+                ready = settled(job, out)
+                if ready is not None and not is_done(job, out) and not failure_of(job, out):
+                    train(ready, out, device, until, tell)
+                    measure(ready, out, device, until, command, tell)
+                return ready is not None
+            except TimeIsUp:
+                tell(Message(job.name, "stopped"))
+                raise
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory too
+                reason = " ".join(str(error).split()) or type(error).__name__
+                write_text(folder / FAILURE, reason)  # before the lock goes, so that no other worker tries in vain
+                tell(Message(job.name, "failed", note=reason))
+    except Timeout:
+        return False
+    return True
+
+
+def train(job: Job, out: Path, device: torch.device, until: float, tell: Tell) -> None:
+    """Train a job to its end, telling how it goes. Raises TimeIsUp, all saved."""
     name, recipe = job.name, job.recipe
+    validation = questions(job, "validation")
     run = prepared(
-        *(job.model, questions(job, "train"), questions(job, "validation"), recipe, folder_of(job, out)),
+        *(job.model, questions(job, "train"), validation, recipe, folder_of(job, out)),
         **{"data": job.dataset, "protocol": job.protocol, "seed": job.seed, "device": device},
         changes=dict(job.network_changes),
     )
+    log = read_log(folder_of(job, out) / "log.jsonl")
+    validating = log[-1]["validation_seconds"] if log else math.nan
+    tell(Message(name, "training"))
     started, first, told = time.monotonic(), None, 0.0
-    yield Message(name, "training")
-    for step in run:
-        now = time.monotonic()
-        first = step.step - 1 if first is None else first
-        left = (now - started) / (step.step - first) * (step.steps - step.step)
-        epoch = ""
-        if step.record:
-            accuracy, seconds = step.record["validation_accuracy"], step.record["train_seconds"]
-            epoch = f"epoch {step.epoch}/{recipe.epochs}, validation accuracy {accuracy:.2%}, {seconds:.0f} s"
-        if epoch or now - told > TELL_EVERY:
-            told = now
-            note = f"epoch {step.epoch}/{recipe.epochs} · loss {step.loss:.3f}"
-            yield Message(name, "training", step.step / step.steps, left, note, epoch)
-        if now > until and step.step < step.steps:
-            run.close()  # saves
-            yield Message(name, "stopped")
-            return
+    with closing(run):  # which saves
+        for step in run:
+            now = time.monotonic()
+            if first is None:
+                started, first = now, step.step
+            pace = (now - started) / max(1, step.step - first)
+            epoch = ""
+            if step.record:
+                validating = step.record["validation_seconds"]
+                accuracy, seconds = step.record["validation_accuracy"], step.record["train_seconds"]
+                epoch = f"epoch {step.epoch}/{recipe.epochs}, validation accuracy {accuracy:.2%}, {seconds:.0f} s"
+            if epoch or now - told > TELL_EVERY:
+                told = now
+                left = pace * (step.steps - step.step) if step.step > first else math.nan
+                note = f"epoch {step.epoch}/{recipe.epochs} · loss {step.loss:.3f}"
+                tell(Message(name, "training", step.step / step.steps, left, note, epoch))
+            ends_epoch = (step.step + 1) % (step.steps // recipe.epochs) == 0  # the next step: then it validates
+            if math.isnan(validating):  # at most what as many images take in training, forward alone
+                validating = pace * len(validation) / recipe.batch / 3
+            if step.step < step.steps:
+                in_time(until - validating if ends_epoch else until)
 
 
-def measured(job: Job, out: Path, device: torch.device, until: float, command: str) -> Iterator[Message]:
-    """Ask a trained network all test questions and write the job's result.json."""
+def measure(job: Job, out: Path, device: torch.device, until: float, command: str, tell: Tell) -> None:
+    """Ask a trained network all test questions and write the job's result.json. Raises TimeIsUp."""
     folder = folder_of(job, out)
     log, best = read_log(folder / "log.jsonl"), read_json(folder / "config.json")["best"]
-    result: dict[str, Any] = {"validation_accuracy": best["validation_accuracy"], "best_epoch": best["epoch"]}
-    yield Message(job.name, "measuring")
+    tell(Message(job.name, "measuring"))
     network = weights.load(folder, device)
     curves = OverlapCurves()
+    started = told = time.monotonic()
 
     def watch(done: int, total: int) -> None:
-        if time.monotonic() > until:
-            raise TimeIsUp
+        nonlocal told
+        now = time.monotonic()
+        if now - told > TELL_EVERY:
+            told = now
+            tell(Message(job.name, "measuring", done / total, (now - started) / done * (total - done)))
+        if done < total:
+            in_time(until)
 
-    try:
-        table = examples(network, questions(job, "test"), device, overlap=curves, progress=watch)
-    except TimeIsUp:
-        yield Message(job.name, "stopped")
-        return
-    summary = with_curves(summarise(table), curves)
-    result |= {
+    table = examples(network, questions(job, "test"), device, overlap=curves, progress=watch)
+    result: dict[str, Any] = {
         **{"model": job.model, "variant": job.variant, "dataset": job.dataset, "protocol": job.protocol},
         **{"recipe": job.recipe.name, "queries_per_image": job.recipe.queries, "seed": job.seed},
         **{"images": job.images, "epochs": job.recipe.epochs, "learning_rate": job.recipe.learning_rate},
-        **{"batch": job.recipe.batch, "recipe_changes": changes_of(job), "network_changes": dict(job.network_changes)},
-        **summary,
+        **{"batch": job.recipe.batch, "recipe_changes": job.recipe_changes},
+        "network_changes": dict(job.network_changes),
+        **{"validation_accuracy": best["validation_accuracy"], "best_epoch": best["epoch"]},
+        **with_curves(summarise(table), curves),
         "parameters": sum(parameter.numel() for parameter in network.model.parameters()),
         "seconds": round(sum(line["train_seconds"] + line["validation_seconds"] for line in log), 1),
         **{"hardware": hardware(device), "commit": commit(), "command": command, "torch": torch.__version__},
     }
-    write_json(folder / "result.json", result)
-    yield Message(job.name, "finished", 1.0, 0.0, f"test accuracy {summary['accuracy']:.2%}")
-
-
-def changes_of(job: Job) -> dict[str, float]:
-    """What the job's recipe charges beside the answers, where it does."""
-    prices = {"gate_price": job.recipe.gate_price, "mask_price": job.recipe.mask_price}
-    return {name: price for name, price in prices.items() if price}
-
-
-def work(jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str) -> Iterator[Message]:
-    """Do jobs, in order, that nobody else holds, until none is left that could be begun, or time is up.
-
-    A job that fails is told and left out; nothing is lost of what it saved.
-    """
-    failed: set[str] = set()
-    while time.monotonic() < until:
-        waiting = False
-        for job in in_order(jobs):
-            if is_done(job, out) or job.name in failed:
-                continue
-            ready = settled(job, out)
-            if ready is None:
-                waiting = not any(one.name in failed for one in job.candidates)
-                continue
-            folder_of(job, out).mkdir(parents=True, exist_ok=True)
-            try:
-                with FileLock(folder_of(job, out) / ".lock", timeout=0):
-                    if not is_done(job, out):
-                        yield from done(ready, out, device, until, command)
-                break  # look from the top again: what waited may be ready
-            except Timeout:
-                continue
-            except (ValueError, OSError) as error:
-                failed.add(job.name)
-                yield Message(job.name, "failed", note=" ".join(str(error).split()))
-                break
-        else:
-            if not waiting:
-                return
-            time.sleep(WAIT)
-
-
-def done(job: Job, out: Path, device: torch.device, until: float, command: str) -> Iterator[Message]:
-    """Train and measure a job whose learning rate is settled and whose lock is held."""
-    for message in trained(job, out, device, until):
-        yield message
-        if message.kind == "stopped":
-            return
-    yield from measured(job, out, device, until, command)
-
-
-def results(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
-    """What the finished jobs gave, in order; candidates are not among them."""
-    return [read_json(folder_of(job, out) / "result.json") for job in jobs if is_done(job, out)]
+    write_json(folder / RESULT, result)
+    tell(Message(job.name, "finished", 1.0, 0.0, f"test accuracy {result['accuracy']:.2%}"))

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,10 @@ def training(
 
 def fit(*args: Any, watch: Callable[[Progress], None] | None = None, **kwargs: Any) -> dict[str, Any]:
     """``training`` to its end, telling ``watch`` after each step; returns the best epoch's config.json."""
-    for progress in training(*args, **kwargs):
-        if watch:
-            watch(progress)
+    with closing(training(*args, **kwargs)) as run:  # now, not when an error's traceback lets go of it
+        for progress in run:
+            if watch:
+                watch(progress)
     out = kwargs.get("out") or args[4]
     return read_json(Path(out) / "config.json")
 

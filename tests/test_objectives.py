@@ -1,0 +1,297 @@
+"""What training minimises, each term against its loop, and two short trainings that feel the prices."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import ALL, TRAIN, VALIDATION, ByHalves, about, network
+from torch import nn
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from progressive_attention.data.questions import make_batch
+from progressive_attention.inference import predictions
+from progressive_attention.models import build_model
+from progressive_attention.objectives import (
+    answer_loss,
+    answers_only,
+    cells_of_target,
+    mask_loss,
+    objective,
+    open_gates,
+)
+from progressive_attention.prediction import Prediction
+from progressive_attention.receptive_field import Field, Geometry, geometry
+from progressive_attention.training import fit, masks_of
+
+CPU = torch.device("cpu")
+DOUBLE = {"dtype": torch.float64}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), **DOUBLE)
+
+
+def log_probabilities(*shape: int, seed: int = 0) -> torch.Tensor:
+    return (4 * random(*shape, seed=seed)).log_softmax(-1)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_loss_is_the_mean_over_the_asked_rows():
+    probability = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.1, 0.9], [1.0, 1.0]]], **DOUBLE)
+    attribute = torch.tensor([[0, 1], [1, -1]])
+    expected = torch.tensor(-(math.log(0.5) + math.log(0.75) + math.log(0.9)) / 3, **DOUBLE)
+    assert_close(answer_loss(probability.log(), attribute), expected)
+    assert_close(answers_only(Prediction(probability.log(), [], []), attribute), expected)
+    assert gradcheck(lambda p: answer_loss(p, attribute), (probability.log().requires_grad_(),))
+    assert answer_loss(probability.log().bfloat16(), attribute).dtype == torch.float32
+
+
+# --- open gates -------------------------------------------------------------------------------------------------------
+
+
+def test_open_gates_by_hand():
+    """Two answers, so chance is a half: probability 0.75 is half of the way to 1, 0.5 and less is guessing."""
+    logit = torch.tensor([[0.75, 0.25], [0.0, 1.0], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], **DOUBLE).log()[:, None]
+    attribute = torch.tensor([[0], [1], [1], [1], [-1]])  # half known, known, guessed, wrong, not asked
+    first = torch.tensor([0.5, 0.25, 1.0, 1.0, 1.0], **DOUBLE)[:, None, None, None].expand(5, 1, 2, 2)
+    second = torch.tensor([[0.0, 1.0]], **DOUBLE).expand(5, 1, 1, 2)  # of mean 1/2
+    assert open_gates([first], logit, attribute).item() == pytest.approx((0.5 * 0.5 + 0.25) / 4)
+    assert open_gates([first, second], logit, attribute).item() == pytest.approx((0.5 + (0.5 + 1) / 2) / 4)
+    assert open_gates([], logit, attribute).item() == 0
+
+
+def test_open_gates_are_the_loop():
+    logit, attribute = log_probabilities(3, 2, 4), torch.tensor([[0, 3], [-1, 2], [1, -1]])
+    gates = [random(3, 2, 5, 4, seed=1), random(3, 2, 2, 3, seed=2)]
+    total, asked = 0.0, 0
+    for b, k in np.ndindex(3, 2):
+        if attribute[b, k] < 0:
+            continue
+        asked += 1
+        known = max((math.exp(logit[b, k, attribute[b, k]]) - 1 / 4) / (1 - 1 / 4), 0)
+        for gate in gates:
+            values = [gate[b, k, y, x].item() for y, x in np.ndindex(*gate.shape[2:])]
+            total += known * sum(values) / len(values)
+    assert_close(open_gates(gates, logit, attribute), torch.tensor(total / asked, **DOUBLE))
+
+
+def test_open_gates_teach_gates_but_not_answers():
+    logit, attribute = log_probabilities(2, 2, 3).requires_grad_(), torch.tensor([[0, 1], [2, -1]])
+    gates = tuple(random(2, 2, 3, 3, seed=seed).requires_grad_() for seed in (1, 2))
+    assert gradcheck(lambda *gates: open_gates(gates, logit, attribute), gates)
+    open_gates(gates, logit, attribute).backward()
+    assert logit.grad is None
+    known = math.exp(logit[0, 1, 1].item()) * 1.5 - 0.5
+    assert gates[0].grad[0, 1, 0, 0].item() == pytest.approx(max(known, 0) / 9 / 3)
+    assert not gates[0].grad[1, 1].any()
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def share_by_counting(mask: np.ndarray, fields: tuple[Field, Field], cells: tuple[int, int], fine: int) -> np.ndarray:
+    """Of the points in a stride cell that lie in the image, the share that lies on the target; fine points a pixel."""
+    found = np.zeros(cells)
+    for i, j in np.ndindex(*cells):
+        inside = []
+        for y in range(fine * mask.shape[0]):
+            for x in range(fine * mask.shape[1]):
+                point = ((y + 0.5) / fine - 0.5, (x + 0.5) / fine - 0.5)  # pixel i reaches from i - 1/2 to i + 1/2
+                within = [
+                    abs(at - field.centre(cell)) < field.stride / 2
+                    for at, field, cell in zip(point, fields, (i, j), strict=True)
+                ]
+                if all(within):
+                    inside.append(mask[y // fine, x // fine])
+        found[i, j] = np.mean(inside) if inside else 0
+    return found
+
+
+FIELDS = {
+    "pixels": ((Field(), Field()), (6, 5)),
+    "by hand": ((Field(2, 0, 2), Field(3, -1, 1)), (2, 2)),  # the second column reaches from 1.5 to 4.5
+    "between pixels": ((Field(2, 0, 1), Field(2, 0, 1)), (3, 2)),
+    "half outside": ((Field(4, -3, 2), Field(4, 0, 3)), (2, 2)),
+    "wholly outside": ((Field(4, -9, -2), Field(2, 0, 1)), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_cells_of_target_are_counted_pixels(name):
+    fields, cells = FIELDS[name]
+    mask = np.random.default_rng(0).integers(0, 2, (3, 6, 5)).astype(bool)
+    found = cells_of_target(torch.from_numpy(mask), fields, cells)
+    assert found.dtype == torch.float32
+    expected = np.stack([share_by_counting(one, fields, cells, fine=2) for one in mask])
+    assert_close(found, torch.from_numpy(expected).float())
+
+
+@pytest.mark.parametrize("layer, cells", [(0, 49), (1, 23), (2, 10), (3, 4)])
+def test_cells_of_target_of_the_papers_network(layer, cells):
+    """Strides 2 to 16, so cells are squares of whole pixels: slices of a mask."""
+    fields = geometry(build_model("pan-hard-ctx", num_queries=10, num_attributes=5)).fields[layer]
+    side = 2 ** (layer + 1)
+    first = [1.5, 4.5, 10.5, 22.5][layer] + 0.5 - side / 2  # left edge of the first cell, counted from the image's
+    mask = torch.rand(2, 100, 100, generator=torch.Generator().manual_seed(layer)) < 0.3
+    expected = torch.empty(2, cells, cells)
+    for i, j in np.ndindex(cells, cells):
+        top, left = (int(first) + side * n for n in (i, j))
+        block = mask[:, top : top + side, left : left + side].float()
+        assert block.shape == (2, side, side)
+        expected[:, i, j] = block.mean((1, 2))
+    assert_close(cells_of_target(mask, fields, (cells, cells)), expected)
+
+
+def test_a_global_cell_is_the_whole_image():
+    mask = torch.zeros(1, 4, 5, dtype=torch.bool)
+    mask[0, 1, 2:] = True
+    whole = Field(0, 0, 0, True)
+    assert_close(cells_of_target(mask, (whole, whole), (1, 1)), torch.tensor([[[3 / 20]]]))
+
+
+WHERE = Geometry([(Field(1, 0, 1), Field(1, 0, 1)), (Field(2, 0, 3), Field(2, 0, 3))], (6, 6))  # 5 x 5, 2 x 2 cells
+ASKED = torch.tensor([[0, 1], [2, -1]])
+
+
+def masks(seed: int = 0) -> torch.Tensor:
+    return torch.rand(2, 2, 6, 6, generator=torch.Generator().manual_seed(seed)) < 0.4
+
+
+def maps(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A gate and a last map that sums to one."""
+    return 0.1 + 0.8 * random(2, 2, 5, 5, seed=seed), random(2, 2, 4, seed=seed).softmax(-1).unflatten(-1, (2, 2))
+
+
+def test_mask_loss_is_the_loop():
+    (gate, last), mask = maps(), masks()
+    mask[0, 1] = False  # nothing of this target shows
+    total = 0.0
+    for b, k in np.ndindex(2, 2):
+        if ASKED[b, k] < 0:
+            continue
+        first, second = (
+            share_by_counting(mask[b, k].numpy(), fields, cells, fine=2)
+            for fields, cells in zip(WHERE.fields, ((5, 5), (2, 2)), strict=True)
+        )
+        for i, j in np.ndindex(5, 5):
+            p = gate[b, k, i, j].item()
+            total -= (first[i, j] * math.log(p) + (1 - first[i, j]) * math.log(1 - p)) / 25
+        for i, j in np.ndindex(2, 2):
+            if second.sum():
+                total -= second[i, j] / second.sum() * math.log(last[b, k, i, j])
+    assert_close(mask_loss([gate, last], WHERE, ASKED, mask), torch.tensor(total / 3, **DOUBLE), rtol=1e-6, atol=1e-6)
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    return -torch.special.xlogy(p, p)
+
+
+def test_maps_that_are_the_masks_cost_least():
+    mask = masks()
+    targets = [
+        cells_of_target(mask.flatten(0, 1), fields, cells).double().unflatten(0, (2, 2))
+        for fields, cells in zip(WHERE.fields, ((5, 5), (2, 2)), strict=True)
+    ]
+    best = [targets[0], targets[1] / targets[1].sum((-2, -1), keepdim=True)]
+    least = mask_loss(best, WHERE, ASKED, mask)
+    asked = ASKED >= 0  # what stays is the targets' own entropy
+    floor = (entropy(best[0]) + entropy(1 - best[0]))[asked].mean() + entropy(best[1])[asked].sum((-2, -1)).mean()
+    assert_close(least, floor, rtol=1e-5, atol=1e-5)
+    for seed in range(20):
+        other = [0.9 * one + 0.1 * change for one, change in zip(best, maps(seed), strict=True)]
+        assert mask_loss([other[0], best[1]], WHERE, ASKED, mask) > least + 1e-4
+        assert mask_loss([best[0], other[1]], WHERE, ASKED, mask) > least + 1e-4
+
+
+def test_mask_loss_has_its_gradient_and_none_where_nothing_was_asked():
+    attention = tuple(one.requires_grad_() for one in maps())
+    assert gradcheck(lambda *attention: mask_loss(attention, WHERE, ASKED, masks()), attention)
+    mask_loss(attention, WHERE, ASKED, masks()).backward()
+    for one in attention:
+        assert not one.grad[1, 1].any()
+        assert one.grad[0].any()
+
+
+def test_a_map_of_zeros_costs_much_but_no_infinity():
+    """A gate or a sparsemax may say exactly 0 or 1."""
+    gate, last = torch.zeros(2, 2, 5, 5), torch.zeros(2, 2, 2, 2)
+    last[..., 0, 0] = 1
+    assert torch.isfinite(mask_loss([gate, last], WHERE, ASKED, masks()))
+    assert torch.isfinite(mask_loss([1 - gate, last], WHERE, ASKED, masks()))
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+PRICED = [{"gate_price": 1.0}, {"mask_price": 1.0}, {"gate_price": 1.0, "mask_price": 1.0}]
+
+
+def predicted(model: nn.Module) -> tuple[Prediction, torch.Tensor, torch.Tensor]:
+    """A prediction about the training set's images, what was right, and where to look."""
+    batch = make_batch(TRAIN, TRAIN.groups(together=True))
+    image = torch.from_numpy(TRAIN.images[batch.image]).permute(0, 3, 1, 2) / 255
+    mask = masks_of(TRAIN, batch, CPU)
+    assert mask is not None
+    return model(image, torch.from_numpy(batch.query)), torch.from_numpy(batch.attribute), mask
+
+
+def test_without_prices_answers_alone_count():
+    for model in (network(), build_model("stn-s", num_queries=2, num_attributes=3), ByHalves()):
+        assert objective(ALL, model) is answers_only
+
+
+@pytest.mark.parametrize("gate_price, mask_price", [(0.7, 0.0), (0.0, 0.3), (0.7, 0.3)])
+def test_prices_are_added(gate_price, mask_price):
+    model = network().eval()
+    prediction, attribute, mask = predicted(model)
+    loss = objective(replace(ALL, gate_price=gate_price, mask_price=mask_price), model)
+    expected = answer_loss(prediction.logit, attribute)
+    expected = expected + gate_price * open_gates(prediction.attention[:1], prediction.logit, attribute)
+    expected = expected + mask_price * mask_loss(prediction.attention, geometry(model), attribute, mask)
+    assert_close(loss(prediction, attribute, mask), expected)
+
+
+@pytest.mark.parametrize("prices", PRICED, ids=lambda prices: " ".join(prices))
+@pytest.mark.parametrize("name", ["stn-s", "stn-m", "film", "concat", None])
+def test_networks_without_maps_have_no_prices(prices, name):
+    model = build_model(name, num_queries=2, num_attributes=3) if name else ByHalves()
+    expected = rf"gate_price and mask_price are for networks with attention maps; {type(model).__name__} has none"
+    with pytest.raises(ValueError, match=expected + ": set both to 0"):
+        objective(replace(ALL, **prices), model)
+
+
+def test_masks_that_are_missing_are_told(tmp_path):
+    model, recipe = network(), replace(ALL, mask_price=1.0)
+    blind = replace(TRAIN, masks=None)
+    with pytest.raises(ValueError, match="mask_price needs the targets' masks, and this data set has none; set it to"):
+        fit(model, blind, VALIDATION, recipe, tmp_path, about(model), loss=objective(recipe, model))
+    assert not list(tmp_path.iterdir())
+
+
+def measured(out, **prices: float) -> tuple[float, float, float]:
+    """What a short training from always the same weights gives: accuracy, mean gate, last map's share on the target."""
+    model = network()
+    recipe = replace(ALL, epochs=30, **prices)
+    fit(model, TRAIN, VALIDATION, recipe, out, about(model), loss=objective(recipe, model))
+    right, gates, inside = [], [], []
+    fields = geometry(model).fields[1]
+    for asked, prediction in predictions(model, VALIDATION, CPU):
+        real = torch.from_numpy(asked.row >= 0)
+        target = cells_of_target(masks_of(VALIDATION, asked, CPU)[real], fields, (2, 2)) > 0
+        right += (prediction.logit.argmax(-1) == torch.from_numpy(asked.attribute))[real].tolist()
+        gates += prediction.attention[0][real].mean((-2, -1)).tolist()
+        inside += (prediction.attention[1][real] * target).sum((-2, -1)).tolist()
+    return float(np.mean(right)), float(np.mean(gates)), float(np.mean(inside))
+
+
+def test_prices_do_what_they_are_for(tmp_path):
+    free = measured(tmp_path / "free")
+    gates = measured(tmp_path / "gates", gate_price=1.0)
+    masks = measured(tmp_path / "masks", mask_price=3.0)
+    assert gates[1] < 0.5 * free[1]
+    assert masks[2] > free[2] + 0.2
+    assert min(free[0], gates[0], masks[0]) > 0.8

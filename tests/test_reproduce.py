@@ -1,0 +1,353 @@
+"""The work of pan reproduce: interrupted anywhere it ends the same, and no two workers do one job."""
+
+import math
+import shutil
+import threading
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+from tiny_jobs import CPU, jobs, pretend, result_of, tuned
+
+from progressive_attention import reproduce, weights
+from progressive_attention.files import read_json, write_text
+from progressive_attention.models import from_config, model_config
+from progressive_attention.reproduce import (
+    FAILURE,
+    Message,
+    TimeIsUp,
+    failure_of,
+    folder_of,
+    forget_failures,
+    in_order,
+    is_done,
+    render,
+    settled,
+    work,
+)
+from progressive_attention.training import read_log
+
+(SAN,) = jobs("san")
+
+
+@pytest.fixture(autouse=True)
+def one_cache(tmp_path_factory, monkeypatch):
+    """Scenes are rendered once for all of these tests; every step is told."""
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path_factory.getbasetemp() / "scenes"))
+    monkeypatch.setattr(reproduce, "TELL_EVERY", 0.0)
+
+
+def do(some, out, tell=lambda message: None, until=math.inf):
+    work(some, out, CPU, until, "pan reproduce", tell)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """SAN's folder after an uninterrupted run, and all that was told."""
+    told: list[Message] = []
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAN_CACHE", str(tmp_path_factory.getbasetemp() / "scenes"))
+        patch.setattr(reproduce, "TELL_EVERY", 0.0)
+        do([SAN], out, told.append)
+    return out, told
+
+
+def test_what_is_told(finished):
+    out, told = finished
+    assert {one.job for one in told} == {SAN.name}
+    assert [kind for kind, _ in Counter(one.kind for one in told).items()] == ["training", "measuring", "finished"]
+    steps = [one for one in told if one.kind == "training" and one.share]
+    assert [one.share for one in steps] == [i / 8 for i in range(1, 9)]
+    assert [bool(one.epoch) for one in steps] == [False, False, False, True] * 2
+    assert steps[3].epoch.startswith("epoch 1/2, validation accuracy ")
+    assert math.isnan(steps[0].left)
+    assert all(one.left > 0 for one in steps[1:-1])
+    assert steps[-1].left == 0
+    accuracy = read_json(folder_of(SAN, out) / "result.json")["accuracy"]
+    assert told[-1].note == f"test accuracy {accuracy:.2%}"
+
+
+def test_result_says_how_it_was_made(finished):
+    result = read_json(folder_of(SAN, finished[0]) / "result.json")
+    cell = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
+    assert tuple(result[key] for key in cell) == SAN.cell
+    assert (result["batch"], result["recipe_changes"], result["network_changes"]) == (8, {"bf16": False}, {})
+    assert result["count"] == 10
+    log = read_log(folder_of(SAN, finished[0]) / "log.jsonl")
+    assert result["validation_accuracy"] == max(line["validation_accuracy"] for line in log)
+    assert result["seconds"] == pytest.approx(
+        sum(line["train_seconds"] + line["validation_seconds"] for line in log), abs=0.06
+    )
+
+
+def test_nothing_is_done_twice(finished):
+    told: list[Message] = []
+    do([SAN], finished[0], told.append)
+    assert told == []
+
+
+def test_interrupted_after_every_other_step_it_ends_the_same(finished, tmp_path):
+    class Interrupt(BaseException):
+        pass
+
+    for call in range(1, 5):
+        seen = 0
+
+        def tell(message):
+            nonlocal seen
+            seen += message.share > 0
+            if seen == 2:
+                raise Interrupt
+
+        with pytest.raises(Interrupt):
+            do([SAN], tmp_path, tell)
+        log = folder_of(SAN, tmp_path) / "log.jsonl"
+        assert (call, len(read_log(log))) in {(1, 0), (2, 1), (3, 1), (4, 2)}
+    told: list[Message] = []
+    do([SAN], tmp_path, told.append)
+    assert [one.kind for one in told] == ["training", "measuring", "measuring", "finished"]
+    assert result_of(SAN, tmp_path) == result_of(SAN, finished[0])
+
+
+class Clock(SimpleNamespace):
+    """A second passes whenever somebody looks."""
+
+    def __init__(self):
+        super().__init__(now=0.0, waited=0.0)
+
+    def monotonic(self):
+        self.now += 1
+        return self.now
+
+    def sleep(self, seconds):
+        self.waited += seconds
+        self.now += seconds
+
+
+def test_small_budgets_of_time_add_up(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "time", clock := Clock())
+    calls = 0
+    while not is_done(SAN, tmp_path):
+        told: list[Message] = []
+        until = clock.now + 6
+        do([SAN], tmp_path, told.append, until)
+        assert clock.now <= until + 2  # nothing was begun after it
+        assert is_done(SAN, tmp_path) or told[-1].kind == "stopped"
+        calls += 1
+    assert calls >= 4
+    assert result_of(SAN, tmp_path) == result_of(SAN, finished[0])
+
+
+def test_no_epoch_ends_without_time_to_validate(tmp_path):
+    def until_first_epoch(message):
+        if message.epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do([SAN], tmp_path, until_first_epoch)
+    log = folder_of(SAN, tmp_path) / "log.jsonl"
+    write_text(log, log.read_text().replace('"validation_seconds": ', '"validation_seconds": 10000'))
+    told: list[Message] = []
+    do([SAN], tmp_path, told.append, time.monotonic() + 5000)
+    assert [one.kind for one in told[-2:]] == ["training", "stopped"]
+    assert told[-2].share == 7 / 8
+    assert len(read_log(log)) == 1
+
+
+def test_out_of_time_nothing_is_begun(tmp_path):
+    told: list[Message] = []
+    do([SAN], tmp_path, told.append, time.monotonic() - 1)
+    assert told == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_measurement_stops_in_time_and_leaves_no_result(tmp_path):
+    (job,) = jobs("san", images=600)  # 200 test questions are more than one batch
+    torch.manual_seed(0)
+    model = from_config(model_config("san", 10, 5))
+    about = weights.describe(model.config, tuple("0123456789"), ("red", "green", "blue", "yellow", "white"))
+    weights.save(
+        folder_of(job, tmp_path), model.state_dict(), {**about, "best": {"validation_accuracy": 0, "epoch": 1}}
+    )
+    with pytest.raises(TimeIsUp):
+        reproduce.measure(job, tmp_path, CPU, time.monotonic(), "pan", lambda message: None)
+    assert not is_done(job, tmp_path)
+    told: list[Message] = []
+    reproduce.measure(job, tmp_path, CPU, math.inf, "pan", told.append)
+    assert [one.share for one in told] == [0, 64 / 200, 128 / 200, 192 / 200, 1, 1]
+    assert is_done(job, tmp_path)
+
+
+def test_rendering_stops_in_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "empty"))
+    shown = []
+
+    class Show:
+        def __init__(self, title):
+            shown.append(title)
+
+        def __enter__(self):
+            return lambda done, total: shown.append((done, total))
+
+        def __exit__(self, *stop):
+            return None
+
+    some = [*jobs("san", "han", images=480), *jobs("san", images=30)]
+    with pytest.raises(TimeIsUp):
+        render(some, time.monotonic(), Show)
+    assert len(shown) == 2  # a title, and the first of several calls
+    shown.clear()
+    render(some, math.inf, Show)
+    assert [one for one in shown if isinstance(one, str)] == 2 * [
+        f"rendering mref, {split}" for split in ("train", "validation", "test")
+    ]
+    shown.clear()
+    render(some, time.monotonic(), Show)
+    assert not [one for one in shown if not isinstance(one, str)]  # from the cache
+
+
+def test_folder_goes_on_elsewhere(finished, tmp_path):
+    def at_step_3(message):
+        if message.share == 3 / 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do([SAN], tmp_path / "here", at_step_3)
+    with FileLock(folder_of(SAN, tmp_path / "here") / ".lock"):  # as if it still ran here
+        shutil.copytree(tmp_path / "here", tmp_path / "there")
+        told: list[Message] = []
+        do([SAN], tmp_path / "there", told.append)
+    assert min(one.share for one in told if one.share) == 4 / 8
+    assert result_of(SAN, tmp_path / "there") == result_of(SAN, finished[0])
+
+
+def test_failure_is_told_and_the_others_finish(tmp_path):
+    (bad,) = jobs("san", learning_rates=(1e30,), variant="far too fast")
+    told: list[Message] = []
+    do([bad, SAN], tmp_path, told.append)
+    (failed,) = [one for one in told if one.kind == "failed"]
+    assert failed.job == bad.name
+    assert "training diverged" in failed.note
+    assert failure_of(bad, tmp_path) == failed.note
+    assert is_done(SAN, tmp_path)
+    told.clear()
+    do([bad, SAN], tmp_path, told.append)  # another worker of the same call does not try again
+    assert told == []
+    forget_failures([bad, SAN], tmp_path)  # the next call does
+    assert failure_of(bad, tmp_path) == ""
+
+
+def test_workers_share_and_do_nothing_twice(tmp_path, monkeypatch):
+    """Threads with made-up trainings: tests/test_campaign.py has whole processes."""
+    begun: list[tuple[str, str]] = []
+
+    def train(job, out, *rest):
+        begun.append((job.name, threading.current_thread().name))
+        time.sleep(0.05)
+
+    monkeypatch.setattr(reproduce, "WAIT", 0.01)
+    monkeypatch.setattr(reproduce, "train", train)
+    monkeypatch.setattr(reproduce, "measure", lambda job, out, *rest: pretend(job, out, validation_accuracy=0.5))
+    some = [*tuned("san", "han", seeds=(0, 1)), *jobs("concat", "film")]
+    workers = [threading.Thread(target=do, args=(some, tmp_path)) for _ in range(4)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    assert sorted(name for name, _ in begun) == sorted(job.name for job in in_order(some))
+    assert len({thread for _, thread in begun}) == 4
+
+
+def test_worker_waits_for_what_others_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "WAIT", 0.01)
+    told: list[Message] = []
+    lock = FileLock(folder_of(SAN, tmp_path) / ".lock")
+    folder_of(SAN, tmp_path).mkdir(parents=True)
+
+    def tell(message):
+        told.append(message)
+        if len(told) == 3:
+            lock.release()  # the other one was killed
+
+    lock.acquire()
+    do([SAN], tmp_path, tell)
+    assert [one.kind for one in told[:4]] == ["waiting", "waiting", "waiting", "training"]
+    assert is_done(SAN, tmp_path)
+
+
+def rates(some):
+    return [one.recipe.learning_rate for one in some]
+
+
+def test_candidates_come_before_what_they_tune():
+    first, second = tuned("san", seeds=(0, 1))
+    assert in_order([first, second]) == [*first.candidates, first, second]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [((0.5, 0.7, 0.6), 0.005), ((0.9, 0.7, 0.6), 0.001), ((0.1, 0.2, 0.3), 0.02), ((0.5, 0.7, 0.7), 0.005)],
+)
+def test_rate_is_the_one_that_validates_best(tmp_path, accuracies, best):
+    (job,) = tuned("san")
+    assert rates(job.candidates) == [0.001, 0.005, 0.02]
+    for one, accuracy in zip(job.candidates, accuracies, strict=True):
+        assert settled(job, tmp_path) is None
+        pretend(one, tmp_path, validation_accuracy=accuracy, accuracy=1 - accuracy)  # the test does not choose
+    chosen = settled(job, tmp_path)
+    assert chosen is not None
+    assert chosen.recipe.learning_rate == best
+    assert chosen.name == job.name
+
+
+def test_equal_candidates_give_the_lowest_rate(tmp_path):
+    (job,) = tuned("san")
+    for one in job.candidates:
+        pretend(one, tmp_path, validation_accuracy=0.4)
+    assert settled(job, tmp_path).recipe.learning_rate == 0.001  # type: ignore[union-attr]
+
+
+def test_tuning_trains_and_goes_on(tmp_path):
+    (job,) = tuned("san", epochs=1)
+
+    def after_first(message):
+        if message.kind == "finished":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do([job], tmp_path, after_first)
+    told: list[Message] = []
+    do([job], tmp_path, told.append)
+    assert [one.job for one in told if one.kind == "finished"] == [
+        job.candidates[1].name,
+        job.candidates[2].name,
+        job.name,
+    ]
+    scores = {one.recipe.learning_rate: result_of(one, tmp_path)["validation_accuracy"] for one in job.candidates}
+    best = max(scores.values())
+    assert result_of(job, tmp_path)["learning_rate"] == min(rate for rate, score in scores.items() if score == best)
+
+
+def test_failed_candidate_fails_what_it_tunes(tmp_path):
+    (job,) = tuned("san")
+    folder_of(job.candidates[0], tmp_path).mkdir(parents=True)
+    (folder_of(job.candidates[0], tmp_path) / FAILURE).write_text("no luck")
+    for one in job.candidates[1:]:
+        pretend(one, tmp_path, validation_accuracy=0.4)
+    do([job], tmp_path)  # returns, does not wait for ever
+    assert failure_of(job, tmp_path) == f"its tuning {job.candidates[0].name} failed: no luck"
+
+
+def test_broken_result_is_told(tmp_path):
+    (job,) = tuned("san")
+    for one in job.candidates:
+        pretend(one, tmp_path, validation_accuracy=0.4)
+    (folder_of(job.candidates[0], tmp_path) / "result.json").write_text("{")
+    told: list[Message] = []
+    do([job], tmp_path, told.append)
+    assert [one.kind for one in told] == ["failed"]
+    assert "result.json is not valid JSON" in told[0].note
