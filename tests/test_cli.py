@@ -15,6 +15,7 @@ from PIL import Image
 from progressive_attention import weights
 from progressive_attention.cli import main
 from progressive_attention.commands import summary_table
+from progressive_attention.config import MODELS
 from progressive_attention.models import from_config, model_config
 
 DIGITS = tuple("0123456789")
@@ -166,11 +167,25 @@ def test_train_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
-    assert known["models"] == ["pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
+    assert known["models"] == list(MODELS)
+    assert known["models"][:6] == ["pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
+    assert known["aliases"] == {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}
     assert set(known["data"]) == {"mref", "mdist", "mbg"}
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in known["weights"])
+    assert all(name in printed for name in (*known["weights"], *known["models"], *known["aliases"]))
+
+
+def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--data", "mref", "--model", "hattnet", "--images", "9", "--epochs", "1", "--device", "cpu"]
+    assert main([*train, "--gate-price", "0.5", "--mask-price", "2", "--out", "priced"]) == 0
+    assert main([*train, "--out", "free"]) == 0
+    priced, free = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("priced", "free"))
+    assert (priced["recipe"]["gate_price"], priced["recipe"]["mask_price"]) == (0.5, 2.0)
+    assert (free["recipe"]["gate_price"], free["recipe"]["mask_price"]) == (0.0, 0.0)
+    assert priced["best"]["loss"] > free["best"]["loss"]  # it is charged for more
+    assert priced["model"] == free["model"]
+    assert (priced["model"]["pooling"], priced["model"]["radius"]) == ("soft", 0)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +195,9 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
         (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got 0"),
         (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
+        (["train", "--data", "mref", "--gate-price", "-1", "--out", "r"], "expected a number >= 0, got '-1'"),
+        (["train", "--data", "mref", "--mask-price", "nan", "--out", "r"], "expected a number >= 0, got 'nan'"),
+        (["train", "--data", "mref", "--gate-price", "high", "--out", "r"], "expected a number, got 'high'"),
         (["train", "--data", "mref", "--images", "9", "--device", "tpu9", "--out", "r"], "device 'tpu9' can't be used"),
         (["train", "--data", "mbg", "--images", "9", "--backgrounds", "none", "--out", "r"], "none"),
         (["evaluate", "--weights", "nobody"], "no trained weights at 'nobody'"),
@@ -205,6 +223,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     places = {"RUN": str(run), "SCENES": str(scenes), "PICTURE": "picture.png"}
     assert message in error_of(capsys, *(places.get(word, word) for word in arguments))
     assert not Path("r").exists()  # nothing half made
+
+
+def test_price_of_maps_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["train", "--data", "mref", "--images", "9", "--model", "stn-m", "--gate-price", "1", "--out", "r"]) == 2
+    )
+    assert "gate_price and mask_price are for networks with attention maps" in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("r").exists()
 
 
 def test_unknown_colour_in_the_data(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:

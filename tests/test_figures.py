@@ -128,7 +128,7 @@ def test_figures_are_180_mm_wide(tmp_path, figure):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_runs_of_two_budgets_are_refused(tmp_path, figure):
     with pytest.raises(ValueError, match=r"runs of one budget, got 2; draw one figure for each"):
-        figure([fake_run(), fake_run(epochs=3)], tmp_path)
+        figure([fake_run(), fake_run(images=300)], tmp_path)
     with pytest.raises(ValueError, match=r"runs of one budget, got 0"):
         figure([], tmp_path)
 

@@ -46,15 +46,15 @@ def test_accuracies_are_those_of_runs_and_papers():
     runs = fake_table()
     table = texts(tables_in(section(blocks(runs), "Accuracy, beside"))[0])
     assert list(table) == ["Uniform", *NAMES.values()]
-    assert table["Uniform"] == ["20.00", "20.00", "–"] * 3
+    assert table["Uniform"] == ["20.00", "20.00", "–", "–"] * 3
     for model, name in NAMES.items():
         for i, style in enumerate(STYLES):
             accuracies = [run["accuracy"] for run in runs if (run["model"], run["dataset"]) == (model, style)
                           and run["images"] == 30_000 and not run["variant"]]  # fmt: skip
-            ours, papers, seeds = table[name][3 * i : 3 * i + 3]
+            ours, papers, epochs, seeds = table[name][4 * i : 4 * i + 4]
             assert float(ours.split()[0]) == pytest.approx(100 * sum(accuracies) / 3, abs=0.0051)
             assert papers == f"{TABLE_1[style][model].accuracy:.2f}"
-            assert seeds == "3"
+            assert (epochs, seeds) == ("12", "3")
 
 
 def test_ratios_are_those_of_runs_and_papers():
@@ -130,8 +130,8 @@ def test_missing_cells_are_dashes():
     accuracy, ratio = (
         texts(tables_in(section(parts, f"{kind}, beside"))[0]) for kind in ("Accuracy", "True-positive ratio")
     )
-    assert accuracy["SAN"][:3] == ["– not run", "82.94", "–"]
-    assert accuracy["HAN"][3:6] == ["– not run", "78.49", "–"]
+    assert accuracy["SAN"][:4] == ["– not run", "82.94", "–", "–"]
+    assert accuracy["HAN"][4:8] == ["– not run", "78.49", "–", "–"]
     assert ratio["SAN"][:4] == ["–", "–", "–", "13.83"]
 
 
@@ -139,10 +139,10 @@ def test_budgets_have_tables_of_their_own_largest_first():
     runs = [*fake_table(), fake_run(recipe="paper"), fake_run(protocol="authors")]
     titles = [part.text for part in blocks(runs) if isinstance(part, Heading) and part.level == 2]
     assert titles == [
-        "30,000 images × 12 epochs, fast recipe, authors protocol, every digit of an image asked",
-        "30,000 images × 12 epochs, fast recipe, paper protocol, every digit of an image asked",
-        "30,000 images × 12 epochs, paper recipe, paper protocol, every digit of an image asked",
-        "15,000 images × 6 epochs, fast recipe, paper protocol, one digit an image asked",
+        "30,000 images, fast recipe, authors protocol, every digit of an image asked",
+        "30,000 images, fast recipe, paper protocol, every digit of an image asked",
+        "30,000 images, paper recipe, paper protocol, every digit of an image asked",
+        "15,000 images, fast recipe, paper protocol, one digit an image asked",
         "Every run",
     ]
 
@@ -168,7 +168,7 @@ def test_other_rows_and_variants_stand_apart():
 def test_variant_without_its_plain_run():
     parts = blocks([fake_run(variant="masks supervised")])
     variants = texts(tables_in(section(parts, "Variants"))[0])
-    assert variants["PAN[H]+CTX"] == ["– not run", "–"] * 3
+    assert variants["PAN[H]+CTX"] == ["– not run", "–", "–"] * 3
     assert variants["PAN[H]+CTX, masks supervised"][1] == "1"
     assert "beside the papers'" not in " ".join(part.text for part in parts if isinstance(part, Heading))
 

@@ -155,8 +155,16 @@ def test_seeds_make_one_cell_in_any_order():
     cell = only(runs)
     assert cell == only(runs[::-1])
     assert [run["seed"] for run in cell.runs] == [0, 1, 2]
-    assert cell.budget == Budget("paper", "fast", "all", 30_000, 12)
+    assert cell.budget == Budget("paper", "fast", "all", 30_000)
+    assert (cell.epochs, cell.variant) == (12, "")
     assert cell.accuracy() == estimate([run["accuracy"] for run in cell.runs])
+
+
+def test_the_longest_training_stands_for_the_model_and_shorter_ones_are_variants():
+    runs = [fake_run(epochs=6), fake_run(epochs=12), fake_run("san", epochs=6), fake_run(epochs=3, variant="x")]
+    found = {(cell.model, cell.variant): cell.epochs for cell in cells(runs)}
+    rows = {("pan-hard-ctx", ""): 12, ("pan-hard-ctx", "6 epochs"): 6, ("san", ""): 6, ("pan-hard-ctx", "x"): 3}
+    assert found == rows
 
 
 def test_same_seed_twice_is_refused():
@@ -168,7 +176,7 @@ def test_same_seed_twice_is_refused():
 
 def test_order_of_cells():
     found = cells(fake_table()[::-1])
-    sizes = [cell.budget.images * cell.budget.epochs for cell in found]
+    sizes = [cell.budget.images for cell in found]
     assert sizes == sorted(sizes, reverse=True)
     first = [cell for cell in found if cell.budget == found[0].budget and not cell.variant]
     assert list(dict.fromkeys(cell.model for cell in first)) == list(ROWS)

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from progressive_attention.config import MODELS, TARGETS, one_of
+from progressive_attention.config import ALIASES, MODELS, TARGETS, one_of
 from progressive_attention.experiments import FOLDER, Experiment, Job, read_experiment
 from progressive_attention.files import read_json, write_json
 from progressive_attention.gallery import draw_scenes
@@ -59,7 +59,8 @@ def plan(target: str, models: Sequence[str] | None, datasets: Sequence[str] | No
     """
     files = [FOLDER / f"{name}.toml" for name in TARGETS[target]] if target in TARGETS else [Path(target)]
     if target == "figure6":
-        models = [one_of("model with attention maps", name, WITH_MAPS) for name in models or FIGURE_6]
+        models = [ALIASES.get(name, name) for name in models or FIGURE_6]
+        models = [one_of("model with attention maps", name, WITH_MAPS) for name in models]
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     return whole.changed(models, datasets, **changes).jobs()
 

@@ -41,18 +41,17 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
 
 
 def alike(jobs: Sequence[Job]) -> list[Job]:
-    """Plain runs of one data set that differ in their network only, in the order of all tables.
+    """Plain runs of one data set that were trained on the same scenes by the same recipe, in the order of all tables.
 
-    Of several such groups the one of the largest training, then of most networks, then of the first seed.
+    Of each network the longest run. Of several such groups the one of most images, of most networks, of the first seed.
     """
-    groups: dict[tuple, list[Job]] = {}
-    for job in jobs:
+    groups: dict[tuple, dict[str, Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.recipe.epochs):
         if not job.variant:
-            recipe = job.recipe
-            size = job.images * recipe.epochs
-            groups.setdefault((size, -job.seed, job.images, job.protocol, recipe.name, recipe.queries), []).append(job)
-    best = max(groups, key=lambda key: (key[0], len(groups[key]), key[1]), default=None)
-    return [] if best is None else sorted(groups[best], key=lambda job: place_of(job.model))
+            made = job.images, -job.seed, job.protocol, job.recipe.name, job.recipe.queries
+            groups.setdefault(made, {})[job.model] = job
+    best = max(groups, key=lambda made: (made[0], len(groups[made]), made[1]), default=None)
+    return [] if best is None else sorted(groups[best].values(), key=lambda job: place_of(job.model))
 
 
 @torch.inference_mode()

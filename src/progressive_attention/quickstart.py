@@ -7,6 +7,7 @@ the same each time.
 
 import platform
 import shlex
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -179,8 +180,8 @@ def seconds_per_image(sample: QuestionSet, seed: int, device: torch.device) -> f
     with TemporaryDirectory() as scratch:
         for name in NETWORKS:
             model, folder = fresh(name, sample, seed), Path(scratch) / name
-            run = training(model, sample, sample, RECIPE, folder, {}, seed=seed, device=device)
-            total += pacing.seconds_per_step(run) / RECIPE.batch
+            with closing(training(model, sample, sample, RECIPE, folder, {}, seed=seed, device=device)) as run:
+                total += pacing.seconds_per_step(run) / RECIPE.batch
     return total
 
 

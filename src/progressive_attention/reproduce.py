@@ -118,6 +118,7 @@ def render(jobs: Sequence[Job], until: float, show: Callable[[str], AbstractCont
     of_set = {(job.dataset, job.protocol, job.seed, job.images): job for job in reversed(jobs)}
     for job in reversed(of_set.values()):
         for split in SPLITS:
+            in_time(until)
             with show(f"rendering {job.dataset}, {split}") as tell, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", r"\d+ tasks .* have been cancelled")  # joblib's, when time is up
 

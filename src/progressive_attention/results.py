@@ -145,7 +145,7 @@ def reading(runs: Sequence[Run]) -> list[Block]:
 def title(budget: Budget) -> str:
     """A budget in words."""
     return (
-        f"{budget.images:,} images × {budget.epochs:,} epochs, {budget.recipe} recipe, {budget.protocol} protocol, "
+        f"{budget.images:,} images, {budget.recipe} recipe, {budget.protocol} protocol, "
         f"{QUERIES[budget.queries_per_image]}"
     )
 
@@ -220,7 +220,7 @@ def runs_section(runs: Sequence[Run]) -> list[Block]:
     ordered = [(cell, run) for cell in cells(runs) for run in cell.runs]
     lines = []
     for cell, run in ordered:
-        size = f"{cell.budget.images:,} × {cell.budget.epochs:,}"
+        size = f"{cell.budget.images:,} × {cell.epochs:,}"
         recipe = f"{cell.budget.recipe}, {cell.budget.queries_per_image}; {cell.budget.protocol} protocol"
         measured = (f"{run['count']:,}", f"{100 * run['accuracy']:.2f}", f"{run['parameters']:,}")
         texts = (cell.dataset.upper(), size, recipe, str(run["seed"]), f"{run['learning_rate']:g}", *measured)

@@ -73,13 +73,16 @@ def papers_of(dataset: str, model: str, variant: str = "") -> tuple[float | None
 
 
 def accuracy_table(rows: Rows, chance: bool = False) -> Table:
-    """Accuracy and number of seeds by data set; with ``chance`` as the papers' Table 1: with their numbers."""
-    head = ["ours", "papers", "seeds"] if chance else ["ours", "seeds"]
+    """Accuracy, epochs and number of seeds by data set; with ``chance`` as the papers' Table 1: with their numbers."""
+    head = ["ours", "papers", "epochs", "seeds"] if chance else ["ours", "epochs", "seeds"]
     lines = []
     if chance:
         theirs = [number(papers_of(dataset, "uniform")[0]) for dataset in STYLES]
         lines.append(
-            [Entry("Uniform"), *(e for one in theirs for e in (Entry(f"{100 * CHANCE:.2f}"), one, Entry(NONE)))]
+            [
+                Entry("Uniform"),
+                *(e for one in theirs for e in (Entry(f"{100 * CHANCE:.2f}"), one, Entry(NONE), Entry(NONE))),
+            ]
         )
     for (model, variant), sets in rows.items():
         line = [label_of(model, variant)]
@@ -87,7 +90,7 @@ def accuracy_table(rows: Rows, chance: bool = False) -> Table:
             cell, theirs = sets.get(dataset), papers_of(dataset, model, variant)[0]
             line.append(beside(cell.accuracy(), theirs) if cell else Entry(f"{NONE} not run"))
             line += [number(theirs)] * chance
-            line.append(Entry(str(len(cell.runs)) if cell else NONE))
+            line += [Entry(str(cell.epochs)), Entry(str(len(cell.runs)))] if cell else [Entry(NONE)] * 2
         lines.append(line)
     return Table([("", 1), *((name.upper(), len(head)) for name in STYLES)], ["model", *head * len(STYLES)], lines)
 

@@ -50,13 +50,12 @@ STUDENT = (
 
 
 class Budget(NamedTuple):
-    """How long a network was trained, on what: only runs of one budget stand in one table."""
+    """What a network was trained on, and how: only runs of one budget stand in one table."""
 
     protocol: str
     recipe: str
     queries_per_image: str
     images: int
-    epochs: int
 
 
 class Estimate(NamedTuple):
@@ -69,12 +68,17 @@ class Estimate(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Runs that differ in their seed only, in the order of their seeds; ``variant`` "" is the plain recipe."""
+    """Runs that differ in their seed only, in the order of their seeds; ``variant`` "" is the plain recipe.
+
+    Networks differ in how many epochs they need: of runs that differ in nothing else, the longest stand for the model,
+    shorter ones are variants, named by their epochs.
+    """
 
     budget: Budget
     variant: str
     model: str
     dataset: str
+    epochs: int
     runs: tuple[Run, ...]
 
     def accuracy(self, scale: str | None = None) -> Estimate | None:
@@ -129,11 +133,18 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
 
     Raises ValueError for a cell that holds one seed twice.
     """
-    groups: dict[tuple[Budget, str, str, str], list[Run]] = {}
+    groups: dict[tuple[Budget, str, str, str, int], list[Run]] = {}
+    longest: dict[tuple[Budget, str, str, str], int] = {}
     for run in runs:
-        key = Budget(*(run[name] for name in Budget._fields)), run["variant"], run["model"], run["dataset"]
-        groups.setdefault(key, []).append(run)
-    found = [Cell(*key, tuple(sorted(group, key=lambda run: run["seed"]))) for key, group in groups.items()]
+        row = Budget(*(run[name] for name in Budget._fields)), run["variant"], run["model"], run["dataset"]
+        longest[row] = max(run["epochs"], longest.get(row, 0))
+        groups.setdefault((*row, run["epochs"]), []).append(run)
+    found = []
+    for (budget, variant, model, dataset, epochs), group in groups.items():
+        if epochs < longest[budget, variant, model, dataset]:
+            variant = ", ".join(filter(None, [variant, f"{epochs} epochs"]))
+        ordered = tuple(sorted(group, key=lambda run: run["seed"]))
+        found.append(Cell(budget, variant, model, dataset, epochs, ordered))
     for cell in found:
         seeds = [run["seed"] for run in cell.runs]
         if len(set(seeds)) < len(seeds):
@@ -144,7 +155,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     return sorted(
         found,
         key=lambda cell: (
-            *(-cell.budget.images * cell.budget.epochs, cell.budget),
+            *(-cell.budget.images, cell.budget),
             *(cell.variant, place_of(cell.model), place_of(cell.dataset)),
         ),
     )
@@ -158,7 +169,7 @@ def place_of(name: str) -> int:
 def title_of(cell: Cell) -> str:
     """A cell in words: "mref pan-hard-ctx, 30,000 images x 12 epochs"."""
     variant = f" ({cell.variant})" if cell.variant else ""
-    return f"{cell.dataset} {cell.model}{variant}, {cell.budget.images:,} images x {cell.budget.epochs} epochs"
+    return f"{cell.dataset} {cell.model}{variant}, {cell.budget.images:,} images x {cell.epochs} epochs"
 
 
 def read_runs(path: Path) -> list[Run]:
