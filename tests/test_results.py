@@ -169,7 +169,7 @@ def test_variant_without_its_plain_run():
     parts = blocks([fake_run(variant="masks supervised")])
     variants = texts(tables_in(section(parts, "Variants"))[0])
     assert variants["PAN[H]+CTX"] == ["– not run", "–", "–"] * 3
-    assert variants["PAN[H]+CTX, masks supervised"][1] == "1"
+    assert variants["PAN[H]+CTX, masks supervised"][1:3] == ["12", "1"]
     assert "beside the papers'" not in " ".join(part.text for part in parts if isinstance(part, Heading))
 
 

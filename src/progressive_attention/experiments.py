@@ -103,7 +103,7 @@ class Grid:
         self._check_sizes("", self.images, self.epochs, *self.seeds)
         self._check_changes("recipe_changes", RECIPES[self.recipe], ("name", "epochs", "learning_rate"))
         self._check_changes("network_changes", ModelConfig(1, 1), ("num_queries", "num_attributes", "image_size"))
-        if (set(self.recipe_changes) - {"queries"} or self.network_changes) and not self.variant:
+        if (set(self.recipe_changes) - {"queries", "optimizer"} or self.network_changes) and not self.variant:
             raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
         if len(self.learning_rates) > 1:
             if set(self.tuning) != set(TUNING):
