@@ -52,7 +52,8 @@ def test_table_1_has_eight_networks_on_three_sets():
     jobs = read_experiment(FOLDER / "table1.toml").jobs()
     assert len(jobs) == 24
     assert len({(job.model, job.dataset) for job in jobs}) == 24
-    assert {(job.recipe, job.protocol, job.seed, job.images) for job in jobs} == {(RECIPES["fast"], "paper", 0, 30_000)}
+    plain = {(job.variant, job.recipe.name, job.protocol, job.seed, job.images) for job in jobs}
+    assert plain == {("", "fast", "paper", 0, 30_000)}
 
 
 def test_names_of_plain_jobs_stay():
@@ -133,6 +134,18 @@ def test_changed_keeps_what_is_asked_for():
     assert [(job.seed, job.model) for job in jobs] == [(0, "san"), (3, "san"), (0, "pan-soft"), (3, "pan-soft")]
     assert {(job.dataset, job.images, job.recipe.epochs, job.protocol) for job in jobs} == {("mbg", 90, 2, "paper")}
     assert whole.changed() == whole
+
+
+def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
+    jobs = read_experiment(FOLDER / "table1.toml").changed(recipe="paper").jobs()
+    assert {job.recipe for job in jobs} == {RECIPES["paper"]}
+    jobs = read_experiment(FOLDER / "table1.toml").changed(recipe="paper", epochs=7).jobs()
+    assert {job.recipe for job in jobs} == {replace(RECIPES["paper"], epochs=7)}
+    priced = Grid(("san",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"})
+    (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
+    assert job.recipe == replace(RECIPES["paper"], gate_price=1)
+    (job,) = Experiment("priced", (priced,)).changed(recipe="fast").jobs()
+    assert (job.recipe.optimizer, job.recipe.epochs) == ("adamw", 2)
 
 
 @pytest.mark.parametrize(

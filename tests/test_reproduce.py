@@ -10,13 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from filelock import FileLock
-from tiny_jobs import CPU, jobs, pretend, result_of, tuned
+from tiny_jobs import CPU, do, jobs, pretend, result_of, tuned
 
 from progressive_attention import reproduce, weights
 from progressive_attention.files import read_json, write_text
 from progressive_attention.models import from_config, model_config
 from progressive_attention.reproduce import (
-    FAILURE,
     Message,
     TimeIsUp,
     failure_of,
@@ -25,8 +24,6 @@ from progressive_attention.reproduce import (
     in_order,
     is_done,
     render,
-    settled,
-    work,
 )
 from progressive_attention.training import read_log
 
@@ -38,10 +35,6 @@ def one_cache(tmp_path_factory, monkeypatch):
     """Scenes are rendered once for all of these tests; every step is told."""
     monkeypatch.setenv("PAN_CACHE", str(tmp_path_factory.getbasetemp() / "scenes"))
     monkeypatch.setattr(reproduce, "TELL_EVERY", 0.0)
-
-
-def do(some, out, tell=lambda message: None, until=math.inf):
-    work(some, out, CPU, until, "pan reproduce", tell)
 
 
 class Clock(SimpleNamespace):
@@ -280,77 +273,3 @@ def test_worker_waits_for_what_others_hold(tmp_path, monkeypatch):
     do([SAN], tmp_path, tell)
     assert [one.kind for one in told[:4]] == ["waiting", "waiting", "waiting", "training"]
     assert is_done(SAN, tmp_path)
-
-
-def rates(some):
-    return [one.recipe.learning_rate for one in some]
-
-
-def test_candidates_come_before_what_they_tune():
-    first, second = tuned("san", seeds=(0, 1))
-    assert in_order([first, second]) == [*first.candidates, first, second]
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "best"),
-    [((0.5, 0.7, 0.6), 0.005), ((0.9, 0.7, 0.6), 0.001), ((0.1, 0.2, 0.3), 0.02), ((0.5, 0.7, 0.7), 0.005)],
-)
-def test_rate_is_the_one_that_validates_best(tmp_path, accuracies, best):
-    (job,) = tuned("san")
-    assert rates(job.candidates) == [0.001, 0.005, 0.02]
-    for one, accuracy in zip(job.candidates, accuracies, strict=True):
-        assert settled(job, tmp_path) is None
-        pretend(one, tmp_path, validation_accuracy=accuracy, accuracy=1 - accuracy)  # the test does not choose
-    chosen = settled(job, tmp_path)
-    assert chosen is not None
-    assert chosen.recipe.learning_rate == best
-    assert chosen.name == job.name
-
-
-def test_equal_candidates_give_the_lowest_rate(tmp_path):
-    (job,) = tuned("san")
-    for one in job.candidates:
-        pretend(one, tmp_path, validation_accuracy=0.4)
-    assert settled(job, tmp_path).recipe.learning_rate == 0.001  # type: ignore[union-attr]
-
-
-def test_tuning_trains_and_goes_on(tmp_path):
-    (job,) = tuned("san", epochs=1)
-
-    def after_first(message):
-        if message.kind == "finished":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        do([job], tmp_path, after_first)
-    told: list[Message] = []
-    do([job], tmp_path, told.append)
-    assert [one.job for one in told if one.kind == "finished"] == [
-        job.candidates[1].name,
-        job.candidates[2].name,
-        job.name,
-    ]
-    scores = {one.recipe.learning_rate: result_of(one, tmp_path)["validation_accuracy"] for one in job.candidates}
-    best = max(scores.values())
-    assert result_of(job, tmp_path)["learning_rate"] == min(rate for rate, score in scores.items() if score == best)
-
-
-def test_failed_candidate_fails_what_it_tunes(tmp_path):
-    (job,) = tuned("san")
-    folder_of(job.candidates[0], tmp_path).mkdir(parents=True)
-    (folder_of(job.candidates[0], tmp_path) / FAILURE).write_text("no luck")
-    for one in job.candidates[1:]:
-        pretend(one, tmp_path, validation_accuracy=0.4)
-    do([job], tmp_path)  # returns, does not wait for ever
-    assert failure_of(job, tmp_path) == f"its tuning {job.candidates[0].name} failed: no luck"
-
-
-def test_broken_result_is_told(tmp_path):
-    (job,) = tuned("san")
-    for one in job.candidates:
-        pretend(one, tmp_path, validation_accuracy=0.4)
-    (folder_of(job.candidates[0], tmp_path) / "result.json").write_text("{")
-    told: list[Message] = []
-    do([job], tmp_path, told.append)
-    assert [one.kind for one in told] == ["failed"]
-    assert "result.json is not valid JSON" in told[0].note

@@ -1,5 +1,6 @@
 """Jobs of seconds, and what they leave, that the tests of pan reproduce share."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from fake_runs import fake_run
 
 from progressive_attention.experiments import Grid, Job
 from progressive_attention.files import read_json, write_json
-from progressive_attention.reproduce import RESULT, folder_of
+from progressive_attention.reproduce import RESULT, folder_of, work
 
 CPU = torch.device("cpu")
 
@@ -35,3 +36,8 @@ def result_of(job: Job, out: Path) -> dict[str, Any]:
     """All of a result that another run of the same job must give again."""
     result = read_json(folder_of(job, out) / RESULT)
     return {key: value for key, value in result.items() if key not in ("seconds", "commit")}
+
+
+def do(some, out, tell=lambda message: None, until=math.inf):
+    """Work on them in this process."""
+    work(some, out, CPU, until, "pan reproduce", tell)

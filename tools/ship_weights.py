@@ -1,28 +1,23 @@
-"""Measure a finished run on its test split and put its weights, with a model card, among those that ship.
+"""Put a finished run of ``pan reproduce``, with a model card, among the weights that ship.
 
-    python tools/ship_weights.py runs/mref mref-pan-hard-ctx --trained-on "2 cores of an AMD EPYC, one thread"
+    python tools/ship_weights.py runs/table1/runs/mref-pan-hard-ctx-... mref-pan-hard-ctx
 
-The card holds only what was measured here: about a minute on two cores.
+The card holds only what the run's own result.json and config.json say.
 """
 
 import argparse
-import platform
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from progressive_attention import weights
-from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation import examples, summarise
-from progressive_attention.files import write_text
-from progressive_attention.machine import commit
-from progressive_attention.training import read_log
+from progressive_attention.files import read_json, write_text
 
 CARD = """# {name}
 
-`{model}` on `{data}`, protocol `{protocol}`, recipe `{recipe}`, seed {seed}: Progressive Attention Networks for Visual
-Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplemented. Ask it the colour of a digit (0 to 9):
+`{model}` on `{dataset}`, protocol `{protocol}`, recipe `{recipe}`, seed {seed}: Progressive Attention Networks for
+Visual Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplemented. Ask it the colour of a digit:
 
     pan predict --weights {name} picture.png --query 7
 
@@ -35,67 +30,38 @@ Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplemented. 
 | … of the activation map | {tpr_activation:.1%} |
 | … of the uniform map | {tpr_uniform:.2%} |
 
-- Trained on {images:,} images with {questions:,} questions (queries per image: {queries}), {epochs} epochs, best epoch
-  {best} by validation accuracy ({validation:.2%}); {minutes:.0f} minutes of training steps on {hardware}.
+- Trained on {images:,} images with {questions:,} questions (queries per image: {queries_per_image}), {epochs} epochs,
+  {optimizer} at {learning_rate:g}, best epoch {best_epoch} by validation accuracy ({validation_accuracy:.2%});
+  {minutes:.0f} minutes of training and validation on {hardware}, beside other work.
 - {parameters:,} parameters, float32, safetensors. Images are 100 x 100 px, others are fitted into that.
-- To train it again: `{command}`
-- Measured by: `pan evaluate --weights {name} --data {data} --json` (PyTorch {torch}, {machine})
+- To train it again: `{command}` (commit {commit}, PyTorch {torch})
+- To measure it: `pan evaluate --weights {name} --data {dataset} --json`
 - Limits: digits as rendered here. It always answers, also about a digit that is not there.
 - Licence: Apache-2.0, as the code.
 """
+TOLD = ("command", "commit", "hardware", "torch", "seconds")
 
 
 def main() -> None:
-    """Read the run, measure it, write the three files."""
+    """Read the run, write the three files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="a run's folder with its result.json")
     parser.add_argument("name")
-    parser.add_argument("--trained-on", required=True, help="the hardware, in words")
     arguments = parser.parse_args()
-    trained = weights.load(arguments.run)
-    about = trained.about
-    recipe, best = about["recipe"], about["best"]
-    options = {"protocol": about["protocol"], "seed": about["seed"]}
-    test = summarise(examples(trained, load_questions(about["data"], "test", **options), torch.device("cpu")))
-    data, model, seed = about["data"], about["name"], about["seed"]
-    command = f"pan train --data {data} --model {model} --recipe {recipe['name']} --seed {seed} --out runs/{data}"
-    log = read_log(arguments.run / "log.jsonl")
-    seconds = sum(line["train_seconds"] for line in log)
-    train = load_questions(about["data"], "train", queries=recipe["queries"], **options)
-    hardware = arguments.trained_on
-    about |= {
-        "test": test,
-        "seconds": round(seconds),
-        "hardware": hardware,
-        "measured_at_commit": commit(),
-        "command": command,
-        "images": len(train.images),
-        "questions": len(train),
-    }
+    about, result = read_json(arguments.run / "config.json"), read_json(arguments.run / "result.json")
+    measured = ("count", "accuracy", "count_by_scale", "pointing_", "tpr_")
+    test: dict[str, Any] = {key: value for key, value in result.items() if key.startswith(measured)}
+    about |= {"test": test, **{key: result[key] for key in TOLD}}
     folder = weights.SHIPPED / arguments.name
     weights.save(folder, load_file(arguments.run / "weights.safetensors"), about)
     scales = [
         f"| accuracy at scale {name} | {share:.1%} of {test['count_by_scale'][name]:,} |"
         for name, share in test["accuracy_by_scale"].items()
     ]
-    card = CARD.format(
-        **{key: about[key] for key in ("data", "protocol", "seed", "images", "questions", "hardware", "command")},
-        **{key: value for key, value in test.items() if key == "count" or key == "accuracy" or key.startswith("tpr")},
-        name=arguments.name,
-        model=about["name"],
-        recipe=recipe["name"],
-        queries=recipe["queries"],
-        epochs=recipe["epochs"],
-        low=test["accuracy_ci95"][0],
-        high=test["accuracy_ci95"][1],
-        scales="\n".join(scales),
-        best=best["epoch"],
-        validation=best["validation_accuracy"],
-        minutes=seconds / 60,
-        parameters=sum(p.numel() for p in trained.model.parameters()),
-        torch=torch.__version__,
-        machine=platform.machine(),
-    )
+    low, high = test["accuracy_ci95"]
+    more = {"low": low, "high": high, "scales": "\n".join(scales), "minutes": result["seconds"] / 60}
+    optimizer = about["recipe"]["optimizer"]
+    card = CARD.format(**{**result, **more}, name=arguments.name, questions=about["questions"], optimizer=optimizer)
     write_text(folder / "README.md", card)
     print(f"{arguments.name}: test accuracy {test['accuracy']:.2%}; {folder}")
 

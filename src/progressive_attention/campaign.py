@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import fmean
@@ -45,7 +46,7 @@ from progressive_attention.runs import Run, read_runs
 FIGURE_6 = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' qualitative figures
 WITH_MAPS = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
 CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
-LAST_WORDS = 20.0  # seconds kept of a time budget for tables and figures
+LAST_WORDS = 30.0  # seconds kept of a time budget for tables and figures
 GRACE = 10.0  # seconds that workers have to save and end after an interruption
 SHOWN_ENDED = 6  # in the live table
 PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}  # how lines are printed
@@ -84,8 +85,9 @@ def reproduce(
     console = console or Console(stderr=True)
     until = time.monotonic() + (math.inf if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
     (out / "runs").mkdir(parents=True, exist_ok=True)
-    earlier_runs(out)  # a broken file is told now, not after hours
     everything = in_order(jobs)
+    earlier_runs(out)  # a broken file is told now, not after hours
+    results(everything, out)  # likewise
     todo = [job for job in everything if not is_done(job, out)]
     dead: list[int] = []
     if todo:
@@ -244,10 +246,16 @@ def table_of(latest: Mapping[str, Message]) -> Table:
 
 def summary_of(jobs: Sequence[Job], out: Path, latest: Mapping[str, Message], processes: int) -> str:
     """How many runs are done, and about how long the others take."""
-    spent = {job: read_json(folder_of(job, out) / RESULT)["seconds"] for job in jobs if is_done(job, out)}
+    spent = {job: seconds_of(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)}
     text = f"{len(spent)} of {len(jobs)} runs done"
     left = seconds_left(jobs, spent, latest, processes)
     return f"{text}, about {in_words(left)} left" if left > 0 else text
+
+
+@cache
+def seconds_of(result: Path) -> float:
+    """What a finished run took, read once."""
+    return read_json(result)["seconds"]
 
 
 def seconds_left(

@@ -19,6 +19,7 @@ from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, ST
 from progressive_attention.models import model_config
 
 FOLDER = Path(__file__).parent / "experiments"
+PLAIN = {"queries", "optimizer"}  # what of a recipe a plain row may choose for itself; tables tell the first
 FEWEST = 30  # images: a third of them are tested
 TUNING = ("dataset", "images", "epochs", "seed")
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
@@ -103,7 +104,7 @@ class Grid:
         self._check_sizes("", self.images, self.epochs, *self.seeds)
         self._check_changes("recipe_changes", RECIPES[self.recipe], ("name", "epochs", "learning_rate"))
         self._check_changes("network_changes", ModelConfig(1, 1), ("num_queries", "num_attributes", "image_size"))
-        if (set(self.recipe_changes) - {"queries", "optimizer"} or self.network_changes) and not self.variant:
+        if (set(self.recipe_changes) - PLAIN or self.network_changes) and not self.variant:
             raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
         if len(self.learning_rates) > 1:
             if set(self.tuning) != set(TUNING):
@@ -126,6 +127,11 @@ class Grid:
         known = {name: value for name, value in asdict(like).items() if name not in given_elsewhere}
         for name, value in getattr(self, what).items():
             checked(f"{what}: {name}", value, type(known[one_of(f"field of {what}", name, known)]))
+
+    def fitted_to_recipe(self) -> dict[str, Any]:
+        """What must go, as it would be without, when another recipe is taken."""
+        changes = {name: value for name, value in self.recipe_changes.items() if name != "optimizer"}
+        return {"epochs": None, "learning_rates": (), "tuning": {}, "recipe_changes": changes}
 
     def jobs(self) -> list[Job]:
         """Its jobs: seeds outermost, so that every network has one seed before any has two."""
@@ -182,7 +188,8 @@ class Experiment:
     ) -> "Experiment":
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
-        Raises ValueError for a model or data set that is not in it, and where nothing is left.
+        Another recipe brings its own optimiser, epochs and learning rate, where a grid had some. Raises ValueError for
+        a model or data set that is not in it, and where nothing is left.
         """
         in_2018 = {name: ALIASES.get(name, name) for grid in self.grids for name in grid.models}
         sets = dict.fromkeys(name for grid in self.grids for name in grid.datasets)
@@ -198,7 +205,8 @@ class Experiment:
             kept = [name for name in grid.models if not wanted or in_2018[name] in wanted]
             kept_sets = [name for name in grid.datasets if not datasets or name in datasets]
             if kept and kept_sets:
-                grids.append(replace(grid, models=tuple(kept), datasets=tuple(kept_sets), **given))
+                own = {} if given.get("recipe", grid.recipe) == grid.recipe else grid.fitted_to_recipe()
+                grids.append(replace(grid, **{**own, "models": tuple(kept), "datasets": tuple(kept_sets), **given}))
         if not grids:
             raise ValueError(
                 f"no grid of this experiment holds {', '.join(models or ())} on {', '.join(datasets or ())}"
