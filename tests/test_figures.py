@@ -32,18 +32,20 @@ FIELDS = st.tuples(st.integers(1, 5), st.integers(-4, 6), st.integers(0, 9)).map
 
 
 def spread_slowly(values, field, image_size):
-    """Pixel by pixel: add up every cell that sees it, divide by how many do."""
+    """Pixel by pixel: the mean of all cells that see it, each weighing less towards the ends of its field."""
     out = np.zeros(image_size)
-    for y in range(image_size[0]):
-        for x in range(image_size[1]):
-            seeing = [
-                values[i, j]
-                for i in range(values.shape[0])
-                for j in range(values.shape[1])
-                if field[0][1] <= y - i * field[0][0] <= field[0][2]
-                and field[1][1] <= x - j * field[1][0] <= field[1][2]
-            ]
-            out[y, x] = sum(seeing) / len(seeing) if seeing else 0
+    for y, x in np.ndindex(*image_size):
+        total = weights = 0.0
+        for i, j in np.ndindex(*values.shape):
+            weight = 1.0
+            for at, cell, (stride, low, high) in zip((y, x), (i, j), field, strict=True):
+                first, last = low + cell * stride, high + cell * stride
+                if first <= at <= last:
+                    weight *= min(at - first + 1, last - at + 1) / ((last - first) / 2 + 1)
+                else:
+                    weight = 0.0
+            total, weights = total + weight * values[i, j], weights + weight
+        out[y, x] = total / weights if weights else 0
     return out
 
 
@@ -54,7 +56,7 @@ def test_spread_equals_its_slow_twin(field, shape, seed):
 
 
 def test_spread_by_hand():
-    """Two cells of 3 pixels, 2 apart: the middle pixel is seen by both, the last by none."""
+    """Two cells of 3 pixels, 2 apart: the middle pixel is seen by both alike, the last by none."""
     rows, columns = (1, 0, 0), (2, 0, 2)
     spread = spread_over_fields(np.array([[4.0, 8.0]]), (rows, columns), (1, 6))
     np.testing.assert_array_equal(spread, [[4, 4, 6, 8, 8, 0]])

@@ -45,7 +45,7 @@ class Looked(NamedTuple):
     """What one network made of one question, on image pixels.
 
     ``before`` and ``after``: L x (H, W) >= 0, magnitude of the features before and behind each gate, spread by
-    ``spread_over_fields``; ``attention`` (H, W) >= 0 is the accumulated map.
+    ``spread_over_fields``; ``attention`` (H, W) >= 0 is the activation map.
     """
 
     answer: str
@@ -70,23 +70,23 @@ def spread_over_fields(
     """Mean over the cells that see each pixel: (..., h, w) -> (..., H, W) float64. PAN, Figure 6.
 
     ``field``: (stride, low, high) of rows and of columns; cell i sees pixels low + i stride to high + i stride, and
-    stride 0 is one cell that sees everything. A cell's value is added over all pixels it sees, then divided by the
-    number of cells that see each pixel: else the border, seen by few, would look dark whatever the values. The paper
-    does not say whether it divides. A pixel that no cell sees is 0.
+    stride 0 is one cell that sees everything. A cell counts most for the pixels in the middle of its field, falling
+    linearly to its ends: effective receptive fields are like that (Luo et al., NeurIPS 2016), and flat ones would
+    draw seams. The paper only says that activations are spread. A pixel that no cell sees is 0.
     """
     rows = seen(field[0], values.shape[-2], image_size[0])
     columns = seen(field[1], values.shape[-1], image_size[1])
     count = np.outer(rows.sum(1), columns.sum(1))
-    return rows @ np.asarray(values, np.float64) @ columns.T / np.maximum(count, 1)
+    return rows @ np.asarray(values, np.float64) @ columns.T / np.where(count, count, 1)
 
 
 def seen(field: tuple[int, int, int], count: int, pixels: int) -> np.ndarray:
-    """Which pixels which cells see along one axis: (pixels, count) of 0 and 1."""
+    """How much each cell sees of each pixel along one axis: (pixels, count) in [0, 1]."""
     stride, low, high = field
     if not stride:
         return np.ones((pixels, count))
-    offset = np.arange(pixels)[:, None] - stride * np.arange(count)
-    return ((low <= offset) & (offset <= high)).astype(np.float64)
+    from_centre = np.arange(pixels)[:, None] - (low + high) / 2 - stride * np.arange(count)
+    return np.clip(1 - np.abs(from_centre) / ((high - low) / 2 + 1), 0, None)
 
 
 def rescaled(values: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
     pixels = as_tensor(test.images[test.image[rows]], device)
     prediction = trained.model(pixels, torch.from_numpy(test.query[rows]).to(device))
     answers = prediction.logit[:, 0].argmax(-1).tolist()
-    accumulated = pixel_maps(prediction, where)["accumulated"][:, 0].cpu().numpy()
+    seen = pixel_maps(prediction, where)["activation"][:, 0].cpu().numpy()
     before, after = [], []
     for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):
         fields = (field[0][:3], field[1][:3])  # stride, low, high
@@ -70,6 +70,6 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
         before.append(spread_over_fields(magnitudes, fields, where.image_size))
         after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
     return [
-        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], accumulated[i])
+        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], seen[i])
         for i in range(len(rows))
     ]
