@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.delenv("GIT_DIR", raising=False)
+    monkeypatch.delenv("PAN_COMMIT", raising=False)
     folder = tmp_path / "checkout" / "src" / "package"
     folder.mkdir(parents=True)
     (folder / "machine.py").write_text("one = 1\n")
@@ -46,6 +47,19 @@ def checkout(package):
     git(top, "add", ".")
     git(top, "commit", "--quiet", "--no-verify", "--no-gpg-sign", "-m", "first")
     return top
+
+
+def test_a_copy_is_told_its_commit(package, monkeypatch):
+    monkeypatch.setenv("PAN_COMMIT", "0123456789ab")
+    assert machine.commit() == "0123456789ab"
+
+
+def test_code_that_is_not_installed_has_no_version(package, monkeypatch):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", missing)
+    assert machine.commit() == "version unknown"
 
 
 def test_commit_of_a_clean_checkout(checkout, package):

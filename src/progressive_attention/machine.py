@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -26,8 +26,21 @@ def hardware(device: torch.device, threads: int | None = None) -> str:
     return f"{torch.cuda.get_device_name(device)}; {text}" if device.type == "cuda" else text
 
 
+def package_version() -> str:
+    """The installed version; "unknown" where the code runs straight from a checkout."""
+    try:
+        return version("progressive-attention")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def commit() -> str:
-    """The checkout's commit, marked where the package differs from it; the version where there is no checkout of it."""
+    """The checkout's commit, marked where the package differs from it; the version where there is no checkout of it.
+
+    A copy of a checkout without its history can be told by the environment variable PAN_COMMIT.
+    """
+    if told := os.environ.get("PAN_COMMIT"):
+        return told
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -41,4 +54,4 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
         return git("rev-parse", "--short=12", "HEAD") + " with changes" * bool(changed)
     except (OSError, subprocess.SubprocessError):
-        return f"version {version('progressive-attention')}"
+        return f"version {package_version()}"

@@ -24,7 +24,7 @@ from progressive_attention.data.synthetic import synthetic
 from progressive_attention.evaluation import examples, summarise
 from progressive_attention.files import read_json, write_json
 from progressive_attention.inference import pick_device
-from progressive_attention.machine import hardware
+from progressive_attention.machine import hardware, package_version
 from progressive_attention.models import build_model
 from progressive_attention.plots import Scene, answer_figure
 from progressive_attention.prediction import QuestionNetwork
@@ -152,7 +152,7 @@ def make_plan(
 ) -> Plan:
     """That of the interrupted quickstart in ``out`` if it is of the same kind, else a new one, on a clean floor."""
     told = out / "quickstart.json"
-    here = {"seed": seed, "minutes": minutes, "device": str(device), "version": version("progressive-attention")}
+    here = {"seed": seed, "minutes": minutes, "device": str(device), "version": package_version()}
     try:
         before = read_json(told)
         plan = Plan(**before["plan"])
@@ -248,14 +248,14 @@ def facts_of(folder: Path, outcome: Outcome, plan: Plan, train: QuestionSet) -> 
 
 def machine(out: Path, plan: Plan, device: torch.device) -> dict[str, str]:
     """Hardware, command and versions, label -> text."""
-    names = ("progressive-attention", "torch", "numpy")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy"))
     command = ["pan", "quickstart", "--out", str(out), "--minutes", f"{plan.minutes:g}"]
     return {
         "command": shlex.join(command),
         "size": f"{plan.size}, fitted to this machine; seed {plan.seed}; given both, a machine repeats its figures",
         "test": f"{TEST:,} scenes that training did not see, of digits it did not see, one question each",
         "hardware": hardware(device),
-        "versions": ", ".join(f"{name} {version(name)}" for name in names) + f", Python {platform.python_version()}",
+        "versions": f"progressive-attention {package_version()}, {versions}, Python {platform.python_version()}",
     }
 
 
