@@ -18,9 +18,6 @@ Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 """(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar."""
 
 
-TARGET_SHARE = 0.02  # of an image's cells: MREF's targets cover 2.4 % of the pixels
-
-
 def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
     """Mean negative log-likelihood of the asked rows: log-probabilities (B, K, A), attribute ids (B, K), -1 = none."""
     log_prob = logit.flatten(0, 1).to(torch.promote_types(logit.dtype, torch.float32))
@@ -33,26 +30,17 @@ def answers_only(prediction: Any, attribute: Tensor, mask: Tensor | None = None)
 
 
 def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Tensor:
-    """What it costs that gates do not close on what is irrelevant; summed over layers, mean over questions. Ours.
+    """What open gates cost: their mean value, summed over layers, for each question as far as its answer is known.
 
-    ``gates`` (B, K, h, w) each. With ``top`` the mean of a map's widest-open fiftieth of cells, about a target's share
-    of an image: mean / top + (1 - top) / 2. The first term asks that all else be closed, measured against ``top`` as a
-    constant, since merely scaling all gates down, which the norm behind them undoes, must not pay; the second, that
-    something be wide open. Nothing else tells a gate to close on what is harmless, as black background is.
-
-    A question weighs ((p - 1/A) / (1 - 1/A)) ** 4, p the probability of its right answer, as a constant: next to
-    nothing is charged until most answers are known, so that learning where to look comes first.
+    ``gates`` (B, K, h, w) each. A question weighs (p - 1/A) / (1 - 1/A), p the probability of the right answer, as a
+    constant: nothing is charged to one who still guesses, so that learning where to look comes first. Nothing else
+    tells a gate to close on what is merely harmless, as black background is. Ours.
     """
     asked = attribute >= 0
     chance = 1 / logit.shape[-1]
     right = logit.detach()[asked].gather(1, attribute[asked][:, None])[:, 0].exp()
-    known = ((right - chance) / (1 - chance)).clamp(min=0) ** 4
-    total = logit.new_zeros(())
-    for gate in gates:
-        cells = gate[asked].flatten(1)
-        top = cells.topk(max(1, round(TARGET_SHARE * cells.shape[1])), 1).values.mean(1)
-        total = total + (known * (cells.mean(1) / top.detach().clamp(min=1e-6) + (1 - top) / 2)).mean()
-    return total
+    known = ((right - chance) / (1 - chance)).clamp(min=0)
+    return sum(((known * gate[asked].mean((-2, -1))).mean() for gate in gates), logit.new_zeros(()))
 
 
 def cells_of_target(mask: Tensor, layer: tuple[Field, Field], cells: tuple[int, int]) -> Tensor:
