@@ -45,13 +45,12 @@ class Looked(NamedTuple):
     """What one network made of one question, on image pixels.
 
     ``before`` and ``after``: L x (H, W) >= 0, magnitude of the features before and behind each gate, spread by
-    ``spread_over_fields``; ``attention`` (H, W) >= 0 is the activation map.
+    ``spread_over_fields``.
     """
 
     answer: str
     before: Sequence[np.ndarray]
     after: Sequence[np.ndarray]
-    attention: np.ndarray
 
 
 class Example(NamedTuple):
@@ -95,9 +94,9 @@ def rescaled(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / span if span > 0 else np.zeros(values.shape)
 
 
-def attended_image(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """The image times the attention over its maximum: (H, W, 3) uint8, (H, W) >= 0 -> (H, W, 3) in [0, 1]."""
-    return image / 255 * (attention / (attention.max() or 1))[..., None]
+def attended_image(image: np.ndarray, attended: np.ndarray) -> np.ndarray:
+    """The image times what is attended over its maximum: (H, W, 3) uint8, (H, W) >= 0 -> (H, W, 3) in [0, 1]."""
+    return image / 255 * (attended / (attended.max() or 1))[..., None]
 
 
 def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "accuracy-by-scale") -> None:
@@ -279,7 +278,7 @@ def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last:
                     axes = place(starts[network] + i * (1 + gap), top + row * (1 + gap))
                     axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
             axes = place(starts[network] + shown[network] * (1 + gap), top + 1 + gap)
-            axes.imshow(attended_image(scene.image, look.attention))
+            axes.imshow(attended_image(scene.image, look.after[-1]))
     save(figure, folder, name)
 
 

@@ -15,7 +15,7 @@ from progressive_attention.data.questions import QuestionSet
 from progressive_attention.experiments import Job
 from progressive_attention.figures import Example, Looked, qualitative_figure, spread_over_fields
 from progressive_attention.inference import as_tensor
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.reproduce import folder_of, questions
 from progressive_attention.runs import ROWS, place_of
 from progressive_attention.weights import Trained
@@ -62,7 +62,6 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
     pixels = as_tensor(test.images[test.image[rows]], device)
     prediction = trained.model(pixels, torch.from_numpy(test.query[rows]).to(device))
     answers = prediction.logit[:, 0].argmax(-1).tolist()
-    seen = pixel_maps(prediction, where)["activation"][:, 0].cpu().numpy()
     before, after = [], []
     for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):
         fields = (field[0][:3], field[1][:3])  # stride, low, high
@@ -70,6 +69,6 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
         before.append(spread_over_fields(magnitudes, fields, where.image_size))
         after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
     return [
-        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], seen[i])
+        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after])
         for i in range(len(rows))
     ]

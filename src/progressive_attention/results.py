@@ -105,7 +105,7 @@ OVERLAP = (
 )
 SCENES = (
     "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
-    "that its cells see and rescaled to 0 to 1; attended: the image times the activation map."
+    "that its cells see and rescaled to 0 to 1; attended: the image times (b) of the last layer."
 )
 
 
