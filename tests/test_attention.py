@@ -10,7 +10,6 @@ from torch.testing import assert_close
 
 from progressive_attention.attention import (
     SCORERS,
-    AskEachQuestion,
     AttentionScorer,
     ChannelPoolScorer,
     DotProductScorer,
@@ -183,36 +182,6 @@ def test_sparsemax_ignores_what_is_added_to_all_and_lets_nan_through(draw):
 def test_gradient_of_sparsemax(draw):
     for size in (0.05, 1, 5):  # all locations, some, one
         assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))
-
-
-# --- one image, many questions ----------------------------------------------------------------------------------------
-
-COUNTS = {
-    "some": [2, 1, 3],
-    "none first": [0, 2, 1],
-    "none between": [1, 0, 0, 2],
-    "none last": [2, 1, 0],
-    "no": [0, 0],
-}
-
-
-@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS.keys())
-def test_ask_each_question_is_indexing(draw, counts):
-    image = torch.repeat_interleave(torch.tensor(counts))
-    shared = draw(len(counts), C, H, W).requires_grad_()
-    asked, expected = AskEachQuestion.apply(shared, image), shared[image]
-    assert_close(asked, expected, rtol=0, atol=0)
-    upstream = draw(*expected.shape)
-    (gradient,) = torch.autograd.grad(asked, shared, upstream)
-    (gradient_expected,) = torch.autograd.grad(expected, shared, upstream)
-    assert_close(gradient, gradient_expected)
-    assert gradcheck(lambda features: AskEachQuestion.apply(features, image), (shared,))
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_ask_each_question_takes_either_memory_layout(draw, layout):
-    shared, image = draw(3, C, H, W).contiguous(memory_format=layout), torch.tensor([0, 0, 2])
-    assert_close(AskEachQuestion.apply(shared, image), shared[image], rtol=0, atol=0)
 
 
 # --- g_att ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ LAYERS = (
     ("config",),
     ("files", "progress"),
     ("data",),
+    ("sharing",),
     ("attention", "backbones", "prediction"),
     ("spatial_transformer",),
     ("baselines",),
@@ -52,7 +53,8 @@ LAYERS = (
     ("reproduce",),
     ("gallery",),
     ("campaign",),
-    ("commands", "data_commands"),
+    ("show_commands",),
+    ("commands", "predict_command", "data_commands"),
     ("cli", "data_cli"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

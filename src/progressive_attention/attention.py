@@ -5,11 +5,12 @@ Equation numbers are those of the 2018 paper (PAN); shapes are channels-first.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+
+from progressive_attention.sharing import AskEachQuestion
 
 
 def gate(score: Tensor) -> Tensor:
@@ -75,27 +76,6 @@ def as_logit(output: Tensor, likelihood: str) -> Tensor:
     """A classifier's output (M, A, ...): of softmax the log-probabilities of eq. (5); of bernoulli log-odds."""
     output = at_least_float32(output)
     return output.log_softmax(1) if likelihood == "softmax" else output
-
-
-class AskEachQuestion(torch.autograd.Function):
-    """``shared[image]`` for sorted ``image``: hand an image's features to each of its questions.
-
-    Indexing does the same, but its backward copies through another layout; this one keeps channels last both ways.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, shared: Tensor, image: Tensor) -> Tensor:
-        ctx.images = len(shared)
-        ctx.save_for_backward(image)
-        # index_select alone would return, and the next convolution convert, another layout.
-        return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grad_outputs
-        rows = grad.permute(0, 2, 3, 1)
-        total = rows.new_zeros((ctx.images, *rows.shape[1:]))
-        return total.index_add_(0, ctx.saved_tensors[0], rows).permute(0, 3, 1, 2), None
 
 
 class AttentionScorer(nn.Module):

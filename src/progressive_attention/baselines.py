@@ -7,10 +7,11 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
-from progressive_attention.attention import AskEachQuestion, QueryPrior, as_logit
+from progressive_attention.attention import QueryPrior, as_logit
 from progressive_attention.backbones import Backbone, build_backbone
 from progressive_attention.config import ModelConfig
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
+from progressive_attention.sharing import AskEachQuestion
 from progressive_attention.spatial_transformer import Localiser, transformed
 
 

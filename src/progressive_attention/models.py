@@ -4,6 +4,7 @@ Legend: N images, M questions (one row each), C channels, H x W cells (H_l x W_l
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from progressive_attention.backbones import Backbone, build_backbone, is_vgg, us
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
+from progressive_attention.sharing import AskEachQuestion, gated_stage, shares_convolution
 
 
 class ProgressiveAttentionNetwork(QuestionNetwork):
@@ -54,22 +56,32 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         features = self.run_trunk(image, skip, self.skippable)  # (N, C, H, W), soon (M, C, H, W)
         score = image.new_empty(0)
         for i in range(self.attended[0], self.last + 1):
-            shared = i == self.attended[0]  # by all questions about an image
-            if not shared:
-                features = staged(self.stages[i], features, image)
+            shared = i == self.attended[0] and len(of_image) > len(features)  # by several questions about an image
             if i in self.attended:
                 norms = att.at_least_float32(torch.linalg.vector_norm(features, dim=1))
                 magnitude.append(norms[of_image] if shared else norms)
                 read = self.head_norms[str(i)](features)
                 score = self.scorers[str(i)](read, question, of_image if shared else None)
-                if shared:
-                    features = att.AskEachQuestion.apply(features, of_image)
                 attention.append(self.choose(score) if i == self.last else att.gate(score))
-                if i < self.last:
-                    features = att.attend(features, attention[-1])
             if i < self.last:
-                features = self.norms[i](features)
+                gates = attention[-1] if i in self.attended else None
+                features = self._next_stage(i, features, gates, of_image if shared else None, image)
+            elif shared:
+                features = AskEachQuestion.apply(features, of_image)
         return Prediction(self._classified(features, attention[-1], score, question), attention, magnitude)
+
+    def _next_stage(
+        self, i: int, features: Tensor, gates: Tensor | None, of_image: Tensor | None, given: Tensor
+    ) -> Tensor:
+        """Gate and norm behind stage i, and stage i + 1; with ``of_image`` the features are those of N images."""
+        stage, norm = self.stages[i + 1], self.norms[i]
+        if gates is not None and of_image is not None:
+            if shares_convolution(stage, norm, features, len(of_image)):
+                return staged(partial(gated_stage, stage, norm, attention=gates, image=of_image), features, given)
+            features = AskEachQuestion.apply(features, of_image)
+        if gates is not None:
+            features = att.attend(features, gates)
+        return staged(stage, norm(features), given)
 
     def _classified(self, features: Tensor, attention: Tensor, score: Tensor, question: Tensor) -> Tensor:
         """Features before the last gate (M, C, H, W), map and score (M, H, W), query ids (M,) -> logit (M, A)."""

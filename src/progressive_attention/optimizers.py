@@ -14,14 +14,19 @@ OUTPUTS = 16  # kernels with fewer outputs, such as a score's, have too few dire
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrix: (n, m) -> (n, m), singular values of about 0.7 to 1.2."""
+    """Roughly the nearest semi-orthogonal matrices: (..., n, m) -> (..., n, m), singular values of about 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-7)
+    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+    wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=1e-7)
     for _ in range(STEPS):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide if matrix.shape[-2] <= matrix.shape[-1] else wide.mT
+
+
+def is_kernel(parameter: Tensor) -> bool:
+    """Whether Muon takes a parameter: convolution kernels with enough outputs."""
+    return parameter.ndim == 4 and len(parameter) >= OUTPUTS
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,27 +50,37 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step; parameters without a gradient stay."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    kernel = parameter.ndim == 4 and len(parameter) >= OUTPUTS
-                    update = self.muon if kernel else self.adam
-                    change = update(parameter, parameter.grad, group)
-                    rate = group["lr"] * (group["ratio"] if kernel else 1.0)
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(change, alpha=-rate)
+            changing = [parameter for parameter in group["params"] if parameter.grad is not None]
+            kernels = [parameter for parameter in changing if is_kernel(parameter)]
+            others = [parameter for parameter in changing if not is_kernel(parameter)]
+            changes = self.muon(kernels, group), [self.adam(parameter, group) for parameter in others]
+            rates = group["lr"] * group["ratio"], group["lr"]
+            for parameters, change, rate in zip((kernels, others), changes, rates, strict=True):
+                for parameter, each in zip(parameters, change, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(each, alpha=-rate)
 
-    def muon(self, parameter: Tensor, gradient: Tensor, group: dict) -> Tensor:
-        """Nesterov momentum with all its singular values made one."""
-        state = self.state[parameter]
-        if not state:
-            state["first"] = torch.zeros_like(parameter)
-        state["first"].mul_(group["momentum"]).add_(gradient)
-        ahead = (gradient + group["momentum"] * state["first"]).flatten(1)
-        longer = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
-        return longer * orthogonalised(ahead).view_as(parameter)
+    def muon(self, kernels: list[Tensor], group: dict) -> list[Tensor]:
+        """Nesterov momentum with all its singular values made one; kernels of one shape at once, being small."""
+        ahead = []
+        for kernel in kernels:
+            state = self.state[kernel]
+            if not state:
+                state["first"] = torch.zeros_like(kernel)
+            state["first"].mul_(group["momentum"]).add_(kernel.grad)
+            ahead.append((kernel.grad + group["momentum"] * state["first"]).flatten(1))
+        shapes = {matrix.shape for matrix in ahead}
+        alike = [[i for i, matrix in enumerate(ahead) if matrix.shape == shape] for shape in shapes]
+        balanced = {}
+        for indices in alike:
+            together = orthogonalised(torch.stack([ahead[i] for i in indices]))
+            longer = max(1.0, together.shape[1] / together.shape[2]) ** 0.5
+            balanced |= dict(zip(indices, longer * together, strict=True))
+        return [balanced[i].view_as(kernel) for i, kernel in enumerate(kernels)]
 
-    def adam(self, parameter: Tensor, gradient: Tensor, group: dict, beta: float = 0.99, eps: float = 1e-8) -> Tensor:
+    def adam(self, parameter: Tensor, group: dict, beta: float = 0.99, eps: float = 1e-8) -> Tensor:
         """Adam's update, both means corrected for their start at zero."""
-        state, decay = self.state[parameter], group["momentum"]
+        gradient, state, decay = parameter.grad, self.state[parameter], group["momentum"]
+        assert gradient is not None
         if not state:
             state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["step"] = torch.zeros((), dtype=torch.float64)  # float32 would make 1 - 0.99 wrong in the sixth digit

@@ -4,6 +4,7 @@ Legend: B images, K queries per image, M questions in the batch (those of the B 
 N images with a question, H x W cells (H_l x W_l at layer l), A attributes, T transformers.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -121,7 +122,7 @@ class QuestionNetwork(nn.Module):
         )
 
 
-def staged(stage: nn.Module, features: Tensor, given: Tensor) -> Tensor:
+def staged(stage: Callable[[Tensor], Tensor], features: Tensor, given: Tensor) -> Tensor:
     """One stage's output; raises ValueError where the images ``given``, or their features, are too small for it."""
     try:
         return stage(features)
@@ -151,8 +152,7 @@ def checked_query(query: Tensor, images: int, known: int) -> Tensor:
 
 def spread(rows: Tensor, asked: Tensor) -> Tensor:
     """(M, ...) rows back to their places (B, K, ...), zeros where nothing was asked."""
-    if len(rows) == asked.numel():
-        return rows.unflatten(0, asked.shape)
-    return rows.new_zeros((*asked.shape, *rows.shape[1:])).masked_scatter(
-        asked.view(*asked.shape, *[1] * (rows.ndim - 1)), rows
-    )
+    if len(rows) < asked.numel():
+        place = asked.flatten().nonzero()[:, 0]
+        rows = rows.new_zeros(asked.numel(), *rows.shape[1:]).index_copy(0, place, rows)
+    return rows.unflatten(0, asked.shape)
