@@ -174,6 +174,16 @@ def build_parser() -> Parser:
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
 
+    export = add(
+        "export",
+        "write a trained network as one file for onnxruntime or torch, checked against the network",
+        "  pan export --weights mref-pan-hard-ctx --out mref.onnx\n"
+        "  pan export --weights runs/mine --format torch --out mine.pt2",
+    )
+    export.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="torch: torch.export's .pt2")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.pt2 to write")
+
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
 
@@ -252,6 +262,10 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.data_commands import data
 
         return data
+    if name == "export":
+        from progressive_attention.export_command import export_network
+
+        return export_network
     from progressive_attention.commands import COMMANDS
 
     return COMMANDS[name]

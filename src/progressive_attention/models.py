@@ -56,7 +56,8 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         features = self.run_trunk(image, skip, self.skippable)  # (N, C, H, W), soon (M, C, H, W)
         score = image.new_empty(0)
         for i in range(self.attended[0], self.last + 1):
-            shared = i == self.attended[0] and len(of_image) > len(features)  # by several questions about an image
+            # By several questions about an image; an export knows no len.
+            shared = i == self.attended[0] and of_image.shape[0] > features.shape[0]
             if i in self.attended:
                 norms = att.at_least_float32(torch.linalg.vector_norm(features, dim=1))
                 magnitude.append(norms[of_image] if shared else norms)

@@ -301,7 +301,7 @@ def covered(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
     pixels are its differences. Clockwise as one sees it, y pointing down.
     """
     x, y = (torch.arange(pixels + 1, device=corners.device) - 0.5 for pixels in reversed(image_size))
-    area = corners.new_zeros(len(corners), len(y), len(x))
+    area = corners.new_zeros(corners.shape[0], len(y), len(x))
     for start, end in zip(corners.unbind(1), corners.roll(-1, 1).unbind(1), strict=True):
         (x0, y0), (x1, y1) = start[..., None, None].unbind(1), end[..., None, None].unbind(1)
         above0, above1 = torch.minimum(y0, y[:, None]), torch.minimum(y1, y[:, None])  # the edge's part above y
@@ -321,7 +321,8 @@ def region_map(prediction: Prediction, geometry: Geometry) -> Tensor:
     lies in the pixel of its centre. Zero where nothing was asked, which is where a transform is all zeros.
     """
     corners = quadrilateral(prediction, geometry).flatten(0, 1)
-    pixels = torch.cat([covered(few, geometry.image_size) for few in corners.split(16)])  # few fit the cache
+    parts = [corners] if torch.compiler.is_exporting() else corners.split(16)  # few fit the cache
+    pixels = torch.cat([covered(few, geometry.image_size) for few in parts])
     across, down = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
     area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0])[:, None, None]
     column, row = (corners.mean(1) + 0.5).floor()[..., None, None].unbind(1)

@@ -22,7 +22,7 @@ class AskEachQuestion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shared: Tensor, image: Tensor) -> Tensor:
-        ctx.images = len(shared)
+        ctx.images = shared.shape[0]
         ctx.save_for_backward(image)
         # index_select alone would return, and the next convolution convert, another layout.
         return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)

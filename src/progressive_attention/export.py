@@ -1,0 +1,198 @@
+"""Take a trained network along: one file for onnxruntime or torch.export, checked against the network it was made of.
+
+Legend: B images with one question each, K questions an image, H x W pixels, H_l x W_l cells at layer l, A attributes.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from progressive_attention.config import one_of
+from progressive_attention.files import replacing
+from progressive_attention.prediction import Prediction, QuestionNetwork
+from progressive_attention.receptive_field import Geometry, accumulated_map, geometry, pixel_maps, region_map
+from progressive_attention.weights import Trained
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+CHECKED = range(1, 6)  # sizes of the batches on which a file must answer as its network does
+TOLERANCE = 1e-4  # float32 sums in another order elsewhere; seen: 1e-5
+Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> what ``outputs`` tells
+
+
+class OneQuestion(nn.Module):
+    """A network that is asked one question an image, as nothing but tensor operations: ids are not checked.
+
+    A copy, float32 on the CPU, in evaluation mode. Raises ValueError where the network's geometry is unknown.
+    """
+
+    def __init__(self, network: QuestionNetwork) -> None:
+        super().__init__()
+        self.network = deepcopy(network).to("cpu", torch.float32)
+        self.geometry = geometry(self.network)
+        self.eval().requires_grad_(False)
+
+    def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
+        """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
+        rows = self.network.answer(image, query, torch.arange(image.shape[0]), 0)
+        attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
+        alone = Prediction(rows.logit[:, None], attention, [], transform, self.network.config.likelihood)
+        return outputs(alone, accumulated(alone, self.geometry))
+
+
+def accumulated(prediction: Prediction, geometry: Geometry) -> Tensor | None:
+    """``pixel_maps``' accumulated map alone, (B, K, H, W): of the others, some can't be drawn in a graph."""
+    if prediction.transform:
+        return region_map(prediction, geometry)
+    return accumulated_map(prediction, geometry) if prediction.attention else None
+
+
+def outputs(prediction: Prediction, accumulated: Tensor | None) -> dict[str, Tensor]:
+    """What a file gives, by name, float32; of a prediction with K = 1.
+
+    ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums to
+    one; ``attention_accumulated`` (B, H, W) as ``pixel_maps`` draws it. Spatial transformers have no layers' maps,
+    networks without attention only the first.
+    """
+    found = {"log_prob": prediction.log_prob}
+    found |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
+    found |= {} if accumulated is None else {"attention_accumulated": accumulated}
+    return {name: tensor[:, 0].float() for name, tensor in found.items()}
+
+
+def export(trained: Trained, path: Path, format: str = "onnx") -> float:
+    """Write a network as ``.onnx`` or, by torch.export, ``.pt2``; returns ``largest_difference`` from it.
+
+    Inputs ``image`` (B, 3, H, W) float32 in [0, 1] and ``query`` (B,) int64, any B; outputs as ``outputs`` tells.
+    H = W is the network's image size. ``notes`` go along. The file is there only once it has answered as the network
+    does. Raises ValueError for another format or ending, missing packages, unknown geometry, and a file that differs.
+    """
+    ending = FORMATS[one_of("format", format, FORMATS)]
+    if path.suffix != ending:
+        raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
+    asked = OneQuestion(trained.model)
+    write, opened = (write_onnx, run_onnx) if format == "onnx" else (write_torch, run_torch)
+    with replacing(path) as temporary:
+        write(asked, temporary, notes(trained))
+        difference = largest_difference(asked, opened(temporary))
+        if not difference <= TOLERANCE:  # nor NaN
+            raise ValueError(
+                f"what {format} makes of this network differs from it by {difference:.1e} of an output's largest "
+                f"value, expected at most {TOLERANCE:.0e}; nothing was written; try another --format"
+            )
+    return difference
+
+
+def notes(trained: Trained) -> dict[str, str]:
+    """What a file says of itself, each value as JSON."""
+    config = trained.model.config
+    told = {
+        "query_names": trained.query_names,
+        "attribute_names": trained.attribute_names,
+        "image_size": config.image_size,
+        "likelihood": config.likelihood,
+        "version": version("progressive-attention"),
+    }
+    return {name: json.dumps(value) for name, value in told.items()}
+
+
+def random_questions(network: QuestionNetwork, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Images of noise (count, 3, H, W) in [0, 1) and query ids (count,)."""
+    generator, side = torch.Generator().manual_seed(seed), network.config.image_size
+    image = torch.rand(count, 3, side, side, generator=generator)
+    return image, torch.randint(network.config.num_queries, (count,), generator=generator)
+
+
+@torch.no_grad()
+def graph(asked: OneQuestion) -> torch.export.ExportedProgram:
+    """The network as a graph of operations, for any number of images."""
+    batch = torch.export.Dim("batch")
+    dynamic = {"image": {0: batch}, "query": {0: batch}}
+    return torch.export.export(asked, random_questions(asked.network, 2), dynamic_shapes=dynamic)
+
+
+def write_onnx(asked: OneQuestion, path: Path, notes: dict[str, str]) -> None:
+    """Write one .onnx file, weights inside; raises ValueError where the packages for it are missing."""
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401 (it opens the file, but now is the time to say that it is missing)
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed; pip install 'progressive-attention[export]'") from error
+    names = list(asked(*random_questions(asked.network, 1)))
+    program = torch.onnx.export(
+        graph(asked), input_names=["image", "query"], output_names=names, dynamo=True, verbose=False
+    )
+    assert program is not None
+    model = program.model_proto
+    without_traces(model)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(model, notes)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def without_traces(model: "ModelProto") -> None:
+    """Take out what the exporter notes of every operation: half of a small file, and the paths of this machine."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+
+
+def run_onnx(path: Path) -> Run:
+    """An .onnx file in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(image: Tensor, query: Tensor) -> dict[str, Tensor]:
+        found = session.run(names, {"image": image.numpy(), "query": query.numpy()})
+        return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+
+    return run
+
+
+def write_torch(asked: OneQuestion, path: Path, notes: dict[str, str]) -> None:
+    """Write one .pt2 file of torch.export, the notes among its extra files."""
+    program = graph(asked)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    program.example_inputs = None  # noise
+    file = io.BytesIO()  # given a path, torch would write its name inside
+    torch.export.save(program, file, extra_files=dict(notes))
+    path.write_bytes(file.getvalue())
+
+
+def run_torch(path: Path) -> Run:
+    """A .pt2 file in torch."""
+    return torch.export.load(path).module()
+
+
+@torch.no_grad()
+def largest_difference(asked: OneQuestion, run: Run) -> float:
+    """How far a file's answers are from the network's own, over random questions in batches of ``CHECKED``.
+
+    Each output's largest difference as a share of its largest value; the largest of these. NaN or infinite where the
+    file's are.
+    """
+    shares = [0.0]
+    for count in CHECKED:
+        image, query = random_questions(asked.network, count, seed=count)
+        prediction = asked.network(image, query)
+        expected = outputs(prediction, pixel_maps(prediction, asked.geometry).get("accumulated"))
+        given = run(image, query)
+        for name, tensor in expected.items():
+            scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere
+            shares.append(float((given[name] - tensor).abs().max() / scale))
+    return max(shares, key=lambda share: (share != share, share))
