@@ -88,10 +88,14 @@ def test_gradient_of_the_gated_convolution(draw, stride):
 
 STAGES = {
     "conv, pool, ReLU": (stage(3, 1, 0, nn.MaxPool2d(2), nn.ReLU()), norm()),
-    "as VGG": (stage(3, 1, 1, nn.ReLU(), nn.Conv2d(OUT, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), nn.Identity()),
+    "as VGG": (
+        stage(3, 1, 1, nn.ReLU(inplace=True), nn.Conv2d(OUT, 2, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        nn.Identity(),
+    ),
     "padding and norm": (stage(3, 1, 1, nn.ReLU()), norm()),
     "stride, norm inside": (stage(2, 2, 1, nn.BatchNorm2d(OUT), nn.ReLU()), norm()),
     "convolution alone": (stage(1), norm()),
+    "in place behind": (stage(3, 1, 0, nn.Hardtanh(inplace=True)), norm()),
 }
 
 
