@@ -187,7 +187,8 @@ def fake_suite(*records, then=None):
 def fakes(monkeypatch):
     """Each suite gives one record of its own name."""
     for name in SUITES:
-        record = Record(name, f"all of {name}", "s", 1.0, 1.0, 1.0, 1, "-", 2)
+        details = {"axis": "images", "series": "a step", "quantity": "time", "at": 10}
+        record = Record(name, f"all of {name}", "s", 1.0, 1.0, 1.0, 1, "-", 2, details=details)
         monkeypatch.setitem(RECORDS, name, (fake_suite(record),))
 
 
@@ -205,6 +206,7 @@ def test_one_suite(fakes, tmp_path, name):
     path = tmp_path / "one.json"
     assert main(["bench", "--suite", name, "--device", "cpu", "--json", str(path)]) == 0
     assert suites_in(path) == [name]
+    assert path.with_suffix(".png").exists() == (name == "growth")
 
 
 def test_all_suites_tell_where_they_are(fakes, tmp_path, capsys):
