@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-SHARED_FROM = 2  # questions an image from which on sharing a convolution pays
+SHARED_FROM = 5  # questions an image from which on sharing a convolution pays (benchmarks/NOTES.md)
 CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.ReLU, nn.Identity)  # each channel by itself, and all of them alike
 
 
@@ -139,7 +139,7 @@ def scale_and_shift(norm: nn.BatchNorm2d, features: Tensor, gates: Tensor, quest
 
 
 def shares_convolution(stage: nn.Module, norm: nn.Module, features: Tensor, questions: int) -> TypeGuard[nn.Sequential]:
-    """Whether ``gated_stage`` can do this stage, and is worth it: not for few questions, nor (unmeasured) on a GPU."""
+    """Whether ``gated_stage`` can do this stage, and pays: not for few questions, nor (nobody measured it) on a GPU."""
     first = next(iter(stage.children()), None)
     return (
         isinstance(stage, nn.Sequential)
