@@ -19,7 +19,7 @@ quickstart: $(VENV)/.runtime  ## train a small network, ask it questions, leave 
 	$(BIN)/python -m progressive_attention quickstart --out runs/quickstart
 
 test: lint  ## style, types and the fast tests: what guards main
-	$(PYTEST) -m "not slow and not gpu" --timeout 300
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8  # one thread a core
 
 slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measured
 	$(PYTEST) -m slow

@@ -256,11 +256,11 @@ def test_help_shows_examples_and_needs_no_torch() -> None:
 
 
 def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from progressive_attention import commands
+    from progressive_attention import show_commands
 
     def stop(arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(commands.COMMANDS, "list", stop)
+    monkeypatch.setitem(show_commands.COMMANDS, "list", stop)
     assert main(["list"]) == 130
     assert "stopped" in capsys.readouterr().err

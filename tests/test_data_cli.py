@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from test_cli import error_of
 
 from progressive_attention.cli import build_parser, main
 from progressive_attention.data_commands import SOURCES, line, printable, words
@@ -44,18 +45,6 @@ def write_csv(rows: list[dict[str, str]], path: str = "pets/pets.csv") -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong command prints, which must end with exit code 2."""
-    try:
-        code = main(arguments)
-    except SystemExit as stop:  # argparse's way
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2, error
-    assert "\n" not in error
-    return error
 
 
 def test_import_csv_and_check(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,16 @@ def test_features_of_frozen_stages_are_computed_once():
     assert images.asked == [[3, 0], [1], [1, 2, 0]]
 
 
+def test_features_of_pixels_on_the_device_are_computed_once():
+    model = Trunk()
+    entrance = Entrance(SET.images, CPU, model, skip=2)
+    entrance.resident = torch.from_numpy(SET.images)  # as on a GPU
+    for numbers, computed in ([3, 0], 2), ([0, 3, 3], 2), ([1, 0], 4), ([0, 1, 3], 4):
+        found = entered(entrance, of_images(numbers))
+        assert_close(found, behind(numbers).half().float(), rtol=0, atol=0)
+        assert model.computed == computed
+
+
 def test_features_stay_what_they_were_first(monkeypatch):
     """A network's arithmetic may depend on who else is in the batch; a run that goes on may not."""
     model = Trunk()

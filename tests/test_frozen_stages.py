@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_photographs import FROZEN, RECIPE, SIDE, SMALL, about, finish, network, photographs, run, write_photographs
+from tiny_photographs import FROZEN, RECIPE, SIDE, SMALL, about, finish, network, run
 from tiny_runs import results
 from torch import nn
 from torch.testing import assert_close
@@ -15,20 +15,6 @@ from progressive_attention.backbones import Backbone
 from progressive_attention.config import ModelConfig
 from progressive_attention.models import ProgressiveAttentionNetwork
 from progressive_attention.training import fit, frozen_modules, frozen_stages, parameter_groups, training
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("photographs") / "set"
-    write_photographs(out)
-    return out
-
-
-@pytest.fixture
-def sets(folder):
-    """Opened anew for each test, as by each process."""
-    return photographs(folder)
-
 
 # --- frozen stages ----------------------------------------------------------------------------------------------------
 
@@ -52,8 +38,8 @@ NORMED_INSIDE = {**SMALL, "backbone": "conv-stack-norm-first"}
         (NORMED_INSIDE, ["stages"], 1),
     ],
 )
-def test_stages_that_never_change(sets, changes, frozen, stages):
-    model = network(sets[0], **changes)
+def test_stages_that_never_change(photograph_sets, changes, frozen, stages):
+    model = network(photograph_sets[0], **changes)
     parameter_groups(replace(RECIPE, module_rates=tuple((name, 0.0) for name in frozen)), model)
     assert frozen_stages(model) == stages
 
@@ -64,28 +50,28 @@ def test_another_network_has_no_stages_to_freeze():
 
 @pytest.mark.parametrize("name", ["pan-hard-ctx", "pan-soft-ctx", "san", "stn-m"])
 @pytest.mark.parametrize("augment", ["none", "crop"])
-def test_stages_that_are_not_computed_again(folder, name, augment, tmp_path, monkeypatch):
+def test_stages_that_are_not_computed_again(photograph_folder, name, augment, tmp_path, monkeypatch):
     """Features computed anew at every step, without gradient, give what the whole network gives, to the last bit."""
     recipe = replace(RECIPE, module_rates=(("stages", 0.0), ("norms", 0.0)), augment=augment)
     changes = {"backbone": "conv-stack-padded", "image_size": 16, "attend_at": (1, 2)}
     monkeypatch.setattr(inference, "KEEP_FEATURES", 0)
-    finish(folder, recipe, tmp_path / "skipped", name=name, **changes)
+    finish(photograph_folder, recipe, tmp_path / "skipped", name=name, **changes)
     monkeypatch.setattr(module, "frozen_stages", lambda model: 0)
-    finish(folder, recipe, tmp_path / "whole", name=name, **changes)
+    finish(photograph_folder, recipe, tmp_path / "whole", name=name, **changes)
     assert results(tmp_path / "skipped") == results(tmp_path / "whole")
 
 
-def test_kept_features_are_those_to_half_precision(folder, tmp_path, monkeypatch):
+def test_kept_features_are_those_to_half_precision(photograph_folder, tmp_path, monkeypatch):
     losses = []
     for name, room in {"kept": 2**20, "anew": 0}.items():
         monkeypatch.setattr(inference, "KEEP_FEATURES", room)
-        losses.append([progress.loss for progress in run(folder, FROZEN, tmp_path / name)])
+        losses.append([progress.loss for progress in run(photograph_folder, FROZEN, tmp_path / name)])
     assert losses[0] != losses[1]  # so they were kept
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
-def test_kept_features_spare_the_trunk(sets, monkeypatch, tmp_path):
-    train, validation = sets
+def test_kept_features_spare_the_trunk(photograph_sets, monkeypatch, tmp_path):
+    train, validation = photograph_sets
     model, seen = network(train), []
     trunk = model.trunk
     monkeypatch.setattr(model, "trunk", lambda image, stages: seen.append(len(image)) or trunk(image, stages))
@@ -102,10 +88,10 @@ def after(model, train, validation, recipe, out):
 
 @pytest.mark.parametrize("augment", ["none", "flip"])
 @pytest.mark.parametrize("changes", [SMALL, NORMED_INSIDE], ids=["norms behind", "norms inside"])
-def test_frozen_modules_stay_as_they_are(sets, tmp_path, changes, augment):
+def test_frozen_modules_stay_as_they_are(photograph_sets, tmp_path, changes, augment):
     frozen = (("stages.0", 0.0), ("norms.0", 0.0), ("scorers.0.query", 0.0))
-    model = network(sets[0], **changes)
-    changed = after(model, *sets, replace(RECIPE, module_rates=frozen, augment=augment), tmp_path)
+    model = network(photograph_sets[0], **changes)
+    changed = after(model, *photograph_sets, replace(RECIPE, module_rates=frozen, augment=augment), tmp_path)
     expected = {name for name in model.state_dict() if not name.startswith(tuple(f"{name}." for name, _ in frozen))}
     assert changed == expected
     assert any("running_mean" in name for name in expected)
@@ -131,9 +117,9 @@ class Noisy(nn.Module):
         return self.layers(image)
 
 
-def test_dropout_in_frozen_stages_is_off(sets, tmp_path, monkeypatch):
+def test_dropout_in_frozen_stages_is_off(photograph_sets, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "KEEP_FEATURES", 0)
-    train, validation = sets
+    train, validation = photograph_sets
     config = ModelConfig(2, 5, (0, 1), hidden=4, image_size=SIDE, likelihood="bernoulli", dropout=0.0)
     seen = []
     for whole in (False, True):
@@ -149,13 +135,13 @@ def test_dropout_in_frozen_stages_is_off(sets, tmp_path, monkeypatch):
 # --- rates of modules -------------------------------------------------------------------------------------------------
 
 
-def test_rates_of_modules_reach_the_optimizer(sets, tmp_path, monkeypatch):
+def test_rates_of_modules_reach_the_optimizer(photograph_sets, tmp_path, monkeypatch):
     recipe = replace(RECIPE, module_rates=(("stages", 0.1), ("stages.1", 0.0), ("classifier", 3.0)))
     made, rates = [], []
     make = module.make_optimizer
     monkeypatch.setattr(module, "make_optimizer", lambda *args: made.append(make(*args)) or made[0])
-    model = network(sets[0])
-    for _ in training(model, *sets, recipe, tmp_path, {}):
+    model = network(photograph_sets[0])
+    for _ in training(model, *photograph_sets, recipe, tmp_path, {}):
         rates.append([group["lr"] for group in made[0].param_groups])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [{names[id(p)] for p in group["params"]} for group in made[0].param_groups]
@@ -173,9 +159,24 @@ def test_rates_of_modules_reach_the_optimizer(sets, tmp_path, monkeypatch):
     }
 
 
-def test_what_was_frozen_may_learn_again(sets):
-    model = network(sets[0])
+def test_what_was_frozen_may_learn_again(photograph_sets):
+    model = network(photograph_sets[0])
     parameter_groups(FROZEN, model)
     assert not all(parameter.requires_grad for parameter in model.parameters())
     parameter_groups(RECIPE, model)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["stage", "stages.2", "stages.0.weights", "classifier.", "Classifier"])
+def test_rates_of_modules_that_there_are_not(photograph_sets, name):
+    model = network(photograph_sets[0])
+    known = "stages, stages.0, stages.1, norms, norms.0, .*, classifier"
+    with pytest.raises(ValueError, match=rf"^module_rates names '{name}', which Progr\w+ has not; it has {known}$"):
+        parameter_groups(replace(RECIPE, module_rates=(("stages.0", 0.5), (name, 0.1))), model)
+
+
+@pytest.mark.parametrize("name", ["pan-hard-ctx", "stn-m"])
+def test_rates_of_transformers_go_with_any_network(photograph_sets, name):
+    model = network(photograph_sets[0], name, backbone="conv-stack-padded", image_size=16, attend_at=(1, 2))
+    groups = parameter_groups(replace(RECIPE, module_rates=(("localisation", 0.5),)), model)
+    assert {group["factor"] for group in groups} == ({1.0, 0.5} if name == "stn-m" else {1.0})

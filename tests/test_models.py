@@ -231,9 +231,7 @@ def test_the_trunk_is_run_once_an_image(name, shared):
             module.register_forward_hook(lambda module, inputs, output, key=key: rows.update({key: len(output)}))
     model(pictures(2), torch.tensor([[0, 1, 2], [3, 4, -1]]))
     for layer in range(4):
-        # Behind the first gate the convolution is no module's: gated_stage reads its weights.
-        expected = 2 if layer < shared else None if layer == shared else 5
-        assert rows.get(f"stages.{layer}.0") == expected
+        assert rows[f"stages.{layer}.0"] == (2 if layer < shared else 5)
     first = "0" if shared == 1 else "3"
     assert (rows[f"scorers.{first}.context"], rows[f"scorers.{first}.score"]) == (2, 5)
 

@@ -1,4 +1,7 @@
-"""What training minimises, each term against its loop, and two short trainings that feel the prices."""
+"""What training minimises, each term against its loop, and two short trainings that feel the prices.
+
+Open gates have a file of their own, test_open_gates.py.
+"""
 
 import math
 from dataclasses import replace
@@ -18,7 +21,6 @@ from progressive_attention.objectives import (
     answer_loss,
     answers_only,
     cells_of_target,
-    knowledge,
     mask_loss,
     objective,
     open_gates,
@@ -100,82 +102,6 @@ def test_where_nothing_is_known_nothing_is_lost(shape):
     assert loss.item() == 0
     loss.backward()
     assert not logit.grad.any()
-
-
-# --- open gates -------------------------------------------------------------------------------------------------------
-
-
-def knowledge_by_hand(logit, attribute) -> float:
-    """Of one question with labels: the mean probability of those that hold."""
-    held = [1 / (1 + math.exp(-value)) for value in logit[attribute == 1].tolist()]
-    return sum(held) / len(held) if held else 0.0
-
-
-def test_knowledge_of_labels_is_the_loop():
-    logit, label = 8 * random(4, 2, 5, seed=3) - 4, torch.cat([some_labels(7), some_labels(8)[:1]])
-    label[0, 0] = -1  # not asked, or nothing known
-    label[1, 1] = 0  # asked, and none holds
-    asked, known = knowledge(logit, label)
-    assert_close(asked, torch.tensor([[bool((row >= 0).any()) for row in image] for image in label]))
-    assert not asked[0, 0]
-    expected = [knowledge_by_hand(logit[b, k], label[b, k]) for b, k in asked.nonzero().tolist()]
-    assert 0 in expected
-    assert_close(known, torch.tensor(expected, **DOUBLE))
-
-
-def test_open_gates_of_labels_are_the_loop():
-    logit, label = 8 * random(3, 2, 5, seed=4) - 4, some_labels(9)
-    label[2, 1] = -1
-    gates = [random(3, 2, 5, 4, seed=1), random(3, 2, 2, 3, seed=2)]
-    questions = [place for place in np.ndindex(3, 2) if (label[place] >= 0).any()]
-    assert len(questions) == 5
-    total = 0.0
-    for place in questions:
-        known = knowledge_by_hand(logit[place], label[place])
-        total += sum(known * gate[place].mean().item() for gate in gates)
-    assert_close(open_gates(gates, logit, label), torch.tensor(total / 5, **DOUBLE))
-    logit.requires_grad_()
-    gates[0].requires_grad_()
-    open_gates(gates, logit, label).backward()
-    assert logit.grad is None
-    assert not gates[0].grad[2, 1].any()
-
-
-def test_open_gates_by_hand():
-    """Two answers, so chance is a half: probability 0.75 is half of the way to 1, 0.5 and less is guessing."""
-    logit = torch.tensor([[0.75, 0.25], [0.0, 1.0], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], **DOUBLE).log()[:, None]
-    attribute = torch.tensor([[0], [1], [1], [1], [-1]])  # half known, known, guessed, wrong, not asked
-    first = torch.tensor([0.5, 0.25, 1.0, 1.0, 1.0], **DOUBLE)[:, None, None, None].expand(5, 1, 2, 2)
-    second = torch.tensor([[0.0, 1.0]], **DOUBLE).expand(5, 1, 1, 2)  # of mean 1/2
-    assert open_gates([first], logit, attribute).item() == pytest.approx((0.5 * 0.5 + 0.25) / 4)
-    assert open_gates([first, second], logit, attribute).item() == pytest.approx((0.5 + (0.5 + 1) / 2) / 4)
-    assert open_gates([], logit, attribute).item() == 0
-
-
-def test_open_gates_are_the_loop():
-    logit, attribute = log_probabilities(3, 2, 4), torch.tensor([[0, 3], [-1, 2], [1, -1]])
-    gates = [random(3, 2, 5, 4, seed=1), random(3, 2, 2, 3, seed=2)]
-    total, asked = 0.0, 0
-    for b, k in np.ndindex(3, 2):
-        if attribute[b, k] < 0:
-            continue
-        asked += 1
-        known = max((math.exp(logit[b, k, attribute[b, k]]) - 1 / 4) / (1 - 1 / 4), 0)
-        for gate in gates:
-            values = [gate[b, k, y, x].item() for y, x in np.ndindex(*gate.shape[2:])]
-            total += known * sum(values) / len(values)
-    assert_close(open_gates(gates, logit, attribute), torch.tensor(total / asked, **DOUBLE))
-
-
-def test_open_gates_teach_gates_but_not_answers():
-    logit, attribute = log_probabilities(2, 2, 3).requires_grad_(), torch.tensor([[0, 1], [2, -1]])
-    gates = tuple(random(2, 2, 3, 3, seed=seed).requires_grad_() for seed in (1, 2))
-    assert gradcheck(lambda *gates: open_gates(gates, logit, attribute), gates)
-    open_gates(gates, logit, attribute).backward()
-    assert logit.grad is None
-    known = math.exp(logit[0, 1, 1].item()) * 1.5 - 0.5
-    assert gates[0].grad[0, 1, 0, 0].item() == pytest.approx(max(known, 0) / 9 / 3)
-    assert not gates[0].grad[1, 1].any()
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------

@@ -79,10 +79,18 @@ def test_batch_by_hand():
     assert_array_equal(batch.image, [2, 0])
 
 
+def test_groups_end():
+    groups = question_set([2, 0, 2]).groups(together=True)
+    assert [group.tolist() for group in groups] == [[1], [0, 2]]
+    for outside in (2, -1):
+        with pytest.raises(IndexError, match=f"group {outside} of 2"):
+            groups[outside]
+
+
 def test_no_questions():
     empty = question_set([])
     assert len(empty) == 0
-    assert empty.groups(True) == empty.groups(False) == []
+    assert len(empty.groups(True)) == len(empty.groups(False)) == 0
     assert list(batches(empty, [], np.arange(0), 3)) == []
 
 

@@ -88,10 +88,14 @@ def test_gradient_of_the_gated_convolution(draw, stride):
 
 STAGES = {
     "conv, pool, ReLU": (stage(3, 1, 0, nn.MaxPool2d(2), nn.ReLU()), norm()),
-    "as VGG": (stage(3, 1, 1, nn.ReLU(), nn.Conv2d(OUT, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), nn.Identity()),
+    "as VGG": (
+        stage(3, 1, 1, nn.ReLU(inplace=True), nn.Conv2d(OUT, 2, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        nn.Identity(),
+    ),
     "padding and norm": (stage(3, 1, 1, nn.ReLU()), norm()),
     "stride, norm inside": (stage(2, 2, 1, nn.BatchNorm2d(OUT), nn.ReLU()), norm()),
     "convolution alone": (stage(1), norm()),
+    "in place behind": (stage(3, 1, 0, nn.Hardtanh(inplace=True)), norm()),
 }
 
 
@@ -199,17 +203,20 @@ def test_ask_each_question_takes_either_memory_layout(draw, layout):
 # --- when -------------------------------------------------------------------------------------------------------------
 
 
-def test_when_a_convolution_is_shared(draw):
-    features, pool = draw(4, C, H, W), nn.MaxPool2d(2)
-    assert shares_convolution(stage(3, 1, 0, pool), norm(), features, 8)
-    assert not shares_convolution(stage(3, 1, 0, pool), norm(), features, 7)  # too few questions
-    assert not shares_convolution(nn.Sequential(pool, nn.Conv2d(C, OUT, 3)), norm(), features, 8)
-    assert not shares_convolution(nn.Sequential(nn.Conv2d(C, C, 3, groups=C)), norm(), features, 8)
-    assert not shares_convolution(nn.Sequential(nn.Conv2d(C, OUT, 3, dilation=2)), norm(), features, 8)
-    assert not shares_convolution(nn.Sequential(nn.Conv2d(C, OUT, 3, padding_mode="reflect")), norm(), features, 8)
-    assert not shares_convolution(nn.Sequential(nn.Conv2d(C, OUT, 3, padding="same")), norm(), features, 8)
-    assert not shares_convolution(stage(), nn.GroupNorm(1, C), features, 8)
-    assert not shares_convolution(nn.Conv2d(C, OUT, 3), norm(), features, 8)
+def test_when_a_convolution_is_shared():
+    features, pool = torch.randn(4, 32, H, W), nn.MaxPool2d(2)
+
+    def chain(*behind: nn.Module, **options) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(32, 32, 3, **options), *behind)
+
+    assert shares_convolution(chain(pool), nn.BatchNorm2d(32), features, 20)
+    assert shares_convolution(chain(pool), nn.Identity(), features, 20)
+    assert not shares_convolution(chain(pool), nn.Identity(), features, 19)  # too few questions
+    assert not shares_convolution(chain(pool), nn.GroupNorm(1, 32), features, 20)
+    assert not shares_convolution(nn.Sequential(pool, *chain()), nn.Identity(), features, 20)
+    assert not shares_convolution(nn.Conv2d(32, 32, 3), nn.Identity(), features, 20)
+    for options in ({"groups": 2}, {"dilation": 2}, {"padding_mode": "reflect", "padding": 1}, {"padding": "same"}):
+        assert not shares_convolution(chain(pool, **options), nn.Identity(), features, 20)
 
 
 @pytest.mark.parametrize("options", [{}, {"attend_at": (1, 3)}, {"attend_at": (0, 2, 3)}], ids=str)

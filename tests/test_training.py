@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import ALL, MUON, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, start
+from tiny_runs import ALL, MUON, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, questions_in_epoch, start
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,7 +19,7 @@ from progressive_attention.data.questions import make_batch
 from progressive_attention.inference import accuracy
 from progressive_attention.objectives import answers_only
 from progressive_attention.optimizers import Muon
-from progressive_attention.training import fit, learning_rate, masks_of, questions_in_epoch, read_log, training
+from progressive_attention.training import fit, learning_rate, masks_of, read_log, training
 
 # --- schedules --------------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ def test_the_logged_loss_is_the_mean_over_the_epoch(tmp_path):
 
 
 def test_masks_of_a_batch_are_the_loop():
-    groups = TRAIN.groups(together=True)[3:7]
+    groups = list(TRAIN.groups(together=True))[3:7]
     batch = make_batch(TRAIN, groups)
     masks = masks_of(TRAIN, batch, torch.device("cpu"))
     assert masks.shape == (4, 2, 14, 14)

@@ -10,7 +10,7 @@ import torch
 from tiny_models import every_model
 from tiny_photographs import FROZEN, RECIPE, SIDE, about, finish, network, photographs, run, write_photographs
 from tiny_runs import TRAIN as IN_MEMORY
-from tiny_runs import results
+from tiny_runs import questions_in_epoch, results
 from torch.testing import assert_close
 
 from progressive_attention import inference, weights
@@ -24,7 +24,6 @@ from progressive_attention.training import (
     fit,
     masks_of,
     moved,
-    questions_in_epoch,
     training,
 )
 
@@ -37,19 +36,6 @@ RECIPES = {
     "frozen, flip": replace(FROZEN, augment="flip"),
     "frozen, each row": replace(FROZEN, queries="rows"),
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("photographs") / "set"
-    write_photographs(out)
-    return out
-
-
-@pytest.fixture
-def sets(folder):
-    """Opened anew for each test, as by each process."""
-    return photographs(folder)
 
 
 # --- that it learns ---------------------------------------------------------------------------------------------------
@@ -81,10 +67,10 @@ def test_colours_are_learnt(tmp_path, many):
 
 
 @pytest.fixture(scope="module", params=RECIPES.values(), ids=RECIPES)
-def whole(request, folder, tmp_path_factory):
+def whole(request, photograph_folder, tmp_path_factory):
     """A recipe and what an uninterrupted run of it leaves."""
     out = tmp_path_factory.mktemp("whole")
-    finish(folder, request.param, out)
+    finish(photograph_folder, request.param, out)
     return request.param, results(out)
 
 
@@ -96,27 +82,29 @@ def kill(run):
 
 @pytest.mark.parametrize("stops", [[4], [2, 1, 3], [1] * 9], ids=str)
 @pytest.mark.parametrize("every, end", [(60.0, Generator.close), (-1.0, kill)], ids=["closed", "killed"])
-def test_an_interrupted_run_goes_on_exactly(whole, folder, stops, every, end, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_exactly(whole, photograph_folder, stops, every, end, tmp_path, monkeypatch):
     recipe, expected = whole
     monkeypatch.setattr(module, "SAVE_EVERY", every)  # -1: at every step
     reached = 0
     for i, steps in enumerate(stops):
-        part = run(folder, recipe, tmp_path, seed=i)  # other initial weights: all must come from the checkpoint
+        part = run(
+            photograph_folder, recipe, tmp_path, seed=i
+        )  # other initial weights: all must come from the checkpoint
         for _, progress in zip(range(steps), part, strict=False):
             assert progress.step == reached + 1
             reached = progress.step
         end(part)
-    finish(folder, recipe, tmp_path, seed=99)
+    finish(photograph_folder, recipe, tmp_path, seed=99)
     assert results(tmp_path) == expected
 
 
-def test_who_reads_the_images_changes_nothing(whole, folder, tmp_path, monkeypatch):
+def test_who_reads_the_images_changes_nothing(whole, photograph_folder, tmp_path, monkeypatch):
     """Neither how many threads decode, nor whether pixels are kept, nor reading ahead."""
     recipe, expected = whole
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("progressive_attention.data.image_files.KEEP_BYTES", 0)
     monkeypatch.setattr(inference, "ahead", iter)
-    finish(folder, recipe, tmp_path)
+    finish(photograph_folder, recipe, tmp_path)
     assert results(tmp_path) == expected
 
 
@@ -131,8 +119,8 @@ def test_images_in_memory_are_not_moved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_each_epoch_sees_the_images_elsewhere(sets):
-    train, _ = sets
+def test_each_epoch_sees_the_images_elsewhere(photograph_sets):
+    train, _ = photograph_sets
     groups = questions_in_epoch(train, CROPPED, 0, 0)[0]
     assert moved(train, groups, RECIPE, 0, 0).place is None
     seen = set()
@@ -144,15 +132,15 @@ def test_each_epoch_sees_the_images_elsewhere(sets):
     assert len(seen) == 4
 
 
-def test_validation_images_are_never_moved(sets, tmp_path, monkeypatch):
-    train, validation = sets
+def test_validation_images_are_never_moved(photograph_sets, tmp_path, monkeypatch):
+    train, validation = photograph_sets
     monkeypatch.setattr(validation.images, "places", lambda *_: pytest.fail("they were moved"))
     fit(network(train), train, validation, replace(CROPPED, epochs=1), tmp_path, {})
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "crop"])
-def test_masks_lie_where_their_images_do(sets, augment):
-    train, _ = sets
+def test_masks_lie_where_their_images_do(photograph_sets, augment):
+    train, _ = photograph_sets
     batch = moved(train, train.groups(together=True), replace(RECIPE, augment=augment), 0, 3)
     masks = masks_of(train, batch, CPU)
     pixels = train.images.read(batch.image, batch.place or [train.images.fits[i] for i in batch.image])
@@ -266,8 +254,8 @@ def test_the_classifier_starts_at_the_attributes_shares(name):
     assert_close(model.classifier.bias.detach(), torch.tensor([2.5 / 1.5, 1.5 / 0.5, 1.0]).log())
 
 
-def test_prepared_trainings_start_there(sets, tmp_path):
-    train, validation = sets
+def test_prepared_trainings_start_there(photograph_sets, tmp_path):
+    train, validation = photograph_sets
     recipe = replace(RECIPE, learning_rate=1e-9, epochs=1)
     given = {"data": "set", "protocol": "paper", "seed": 0, "device": CPU}
     run_of_it = partial(prepared, "pan-hard-ctx", train, validation, recipe, changes={"hidden": 4, "attend_at": (0, 1)})

@@ -13,7 +13,7 @@ from progressive_attention.config import Recipe
 from progressive_attention.data.questions import OwnerMasks, QuestionSet
 from progressive_attention.files import read_json
 from progressive_attention.models import build_model
-from progressive_attention.training import read_log, training
+from progressive_attention.training import order_in_epoch, read_log, training
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=np.uint8)
 ROWS = Recipe("rows", "rmsprop", 0.003, "step", 4, 3, "rows", decay=0.5, decay_start=1, decay_every=2)
@@ -80,3 +80,9 @@ class ByHalves(nn.Module):
         halves = torch.stack([image[..., :7].mean((2, 3)), image[..., 7:].mean((2, 3))], 1)  # (B, 2, 3)
         chosen = halves[torch.arange(len(image))[:, None], query.clamp(min=0)]
         return SimpleNamespace(logit=self.answer(chosen).log_softmax(-1))
+
+
+def questions_in_epoch(questions: QuestionSet, recipe: Recipe, seed: int, epoch: int) -> list[list[np.ndarray]]:
+    """The groups of rows that each step asks."""
+    groups = questions.groups(together=recipe.queries == "all")
+    return [[groups[i] for i in step] for step in order_in_epoch(len(groups), recipe, seed, epoch)]

@@ -5,7 +5,6 @@ Public names are imported on first use, so that ``import progressive_attention``
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562) and keep it."""
     if name == "__version__":
+        from importlib.metadata import version  # only now: it takes as long as all else that an import needs
+
         value = version("progressive-attention")
     elif name in HOMES:
         value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

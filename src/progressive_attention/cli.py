@@ -1,14 +1,17 @@
-"""The command ``pan``: what can be asked for, and how errors are told. The work is in commands.py."""
+"""The command ``pan``: what can be asked for, and how errors are told. The work is in the modules of ``command_of``."""
 
 import argparse
+import gc
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from progressive_attention.bench import SUITES
 from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
 from progressive_attention.data_cli import add_data_command, documented
 
@@ -229,6 +232,17 @@ def build_parser() -> Parser:
     reproduce.add_argument("--processes", type=positive, help="trainings at a time (default: one a core; 4 on a GPU)")
     reproduce.add_argument("--plan", action="store_true", help="only list the runs, done or to do")
     reproduce.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+
+    bench = add(
+        "bench",
+        "measure how fast training, answers, rendering and loading are here, beside what else there is",
+        "  pan bench --quick --json bench.json\n  pan bench --suite step --json step.json\n\n"
+        + "\n".join(["suites:", *(f"  {name:18s}{told}" for name, told in SUITES.items())]),
+    )
+    bench.add_argument("--suite", choices=[*SUITES, "all"], default="all", metavar="SUITE", help="default: all")
+    bench.add_argument("--quick", action="store_true", help="under a minute: few figures of each, some suites left out")
+    bench.add_argument("--json", type=Path, required=True, metavar="FILE", help="the report, written after each figure")
+    bench.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     return parser
 
 
@@ -257,11 +271,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
-    """What does the work; imported only now, since --help and mistakes need no torch, and data sets don't either."""
+    """What does the work; each imports only what it needs, and only now: --help and mistakes need next to nothing."""
     if name == "data":
         from progressive_attention.data_commands import data
 
         return data
+    if name == "bench":
+        from progressive_attention.bench.command import bench
+
+        return bench
+    if name in ("list", "render"):
+        from progressive_attention import show_commands
+
+        return show_commands.COMMANDS[name]
+    import_torch()
+    if name == "predict":
+        from progressive_attention.predict_command import predict
+
+        return predict
     if name == "export":
         from progressive_attention.export_command import export_network
 
@@ -269,6 +296,15 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
     from progressive_attention.commands import COMMANDS
 
     return COMMANDS[name]
+
+
+def import_torch() -> None:
+    """Import torch, never to be searched for garbage: all of it stays, and the end would take half a second longer."""
+    if "torch" not in sys.modules:
+        gc.disable()
+        import_module("torch")
+        gc.freeze()
+        gc.enable()
 
 
 def one_line(error: Exception) -> str:

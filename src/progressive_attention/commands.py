@@ -1,8 +1,7 @@
-"""What each command of ``pan`` does: options in, files and a few printed lines out."""
+"""What the commands of ``pan`` do that train and measure: options in, files and a few printed lines out."""
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,55 +12,26 @@ from rich.console import Console
 
 from progressive_attention import weights
 from progressive_attention.backbones import BACKBONES, build_backbone
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES
-from progressive_attention.data.image_root import SUFFIXES
-from progressive_attention.data.pictures import open_picture
+from progressive_attention.config import RECIPES, STYLES
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.sources import load_questions
-from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.evaluation import examples, summarise, with_curves
 from progressive_attention.files import read_json, replacing, write_json
 from progressive_attention.inference import pick_device
 from progressive_attention.label_evaluation import evaluate_labels
 from progressive_attention.metrics.attention import OverlapCurves
-from progressive_attention.predictor import Predictor
 from progressive_attention.prepare import prepared
 from progressive_attention.progress import bars, counting
 from progressive_attention.reproduce import failure_of, in_order, is_done
-from progressive_attention.summaries import labels_table, percent, score_of, summary_table
+from progressive_attention.show_commands import scene_arguments
+from progressive_attention.summaries import labels_table, score_of, summary_table
 from progressive_attention.training import Progress as Step
-
-SHOWN = 8  # attributes that predict prints, the likeliest; --json gives all
 
 
 def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
     """``load_questions`` with a bar while scenes are rendered."""
     with counting(console, f"rendering {data}", "scenes") as progress:
         return load_questions(data, split, progress=progress, **options)
-
-
-def scene_arguments(arguments: argparse.Namespace, protocol: str | None = None) -> dict[str, Any]:
-    """The options that all commands share about scenes."""
-    given = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds, "seed": arguments.seed}
-    return {**given, "protocol": arguments.protocol or protocol or PROTOCOLS[0]}
-
-
-def render(arguments: argparse.Namespace) -> None:
-    """A contact sheet of the first scenes of a split."""
-    from progressive_attention.plots import contact_sheet
-
-    options = scene_arguments(arguments)
-    source = SceneSource(arguments.style, arguments.split, **options)
-    images, captions = [], []
-    for index in range(arguments.count):
-        scene = source.scene(index)
-        images.append(source.render(scene)[0])
-        asked = scene.digits[scene.asked]
-        captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
-    title = f"{arguments.style} · {arguments.split} split · protocol {options['protocol']} · seed {arguments.seed}"
-    contact_sheet(images, captions, arguments.out, title)
-    print(f"{arguments.count} scenes with question and answer: {arguments.out}")
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -187,90 +157,6 @@ def rows_path(given: str, name: str) -> Path:
     return home / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
 
 
-def pictures_of(paths: list[str]) -> list[Path]:
-    """The files named, and the images of the folders named, sorted; raises ValueError for a folder without any."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise ValueError(f"no images in {path}; expected files ending in {', '.join(SUFFIXES)}")
-            found += inside
-        else:
-            found.append(path)
-    return found
-
-
-def predict(arguments: argparse.Namespace) -> None:
-    """Answer each query about each picture, one figure each."""
-    from progressive_attention.plots import answer_figure
-
-    predictor = Predictor(arguments.weights, arguments.device)
-    results = []
-    for path in pictures_of(arguments.images):
-        picture = open_picture(path)
-        side = predictor.side
-        if picture.size != (side, side):
-            size = f"{picture.width} x {picture.height}"
-            print(f"note: {path} is {size} px; fitted into {side} x {side}, its shape kept", file=sys.stderr)
-        for answer in predictor.ask_all(picture, arguments.query):
-            figure = arguments.out / f"{path.stem}-{answer.query.replace('/', '_')}.png"
-            answer_figure(answer, figure)
-            probabilities = {name: round(p, 6) for name, p in answer.probabilities.items()}
-            results.append(
-                {
-                    "image": str(path),
-                    "query": answer.query,
-                    "answer": answer.attribute,
-                    "probability": answer.probability,
-                    "probabilities": probabilities,
-                    "figure": str(figure),
-                }
-            )
-            if not arguments.json:
-                others = ", ".join(f"{name} {p:.1%}" for name, p in answer.ranked[:SHOWN])
-                print(f"{path}  {answer.query} -> {answer.attribute}  ({others})  {figure}")
-    if arguments.json:
-        print(json.dumps(results))
-
-
-def listing() -> dict[str, Any]:
-    """What this installation knows."""
-    shipped = {}
-    for name in weights.shipped():
-        about = read_json(weights.SHIPPED / name / "config.json")
-        shipped[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
-    return {
-        "models": list(MODELS),
-        "aliases": ALIASES,
-        "weights": shipped,
-        "data": {
-            "mref": "coloured digits on black",
-            "mdist": "coloured digits over distractors",
-            "mbg": "coloured digits over photographs",
-        },
-        "protocols": list(PROTOCOLS),
-        "recipes": list(RECIPES),
-    }
-
-
-def show_list(arguments: argparse.Namespace) -> None:
-    """Models, weights and data sets."""
-    known = listing()
-    if arguments.json:
-        print(json.dumps(known))
-        return
-    print("models:   " + ", ".join(known["models"]))
-    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in known["aliases"].items()))
-    print("data:     " + ", ".join(f"{name} ({what})" for name, what in known["data"].items()))
-    print("          or a folder with a manifest, or an .npz file")
-    print("recipes:  " + ", ".join(known["recipes"]) + "; protocols: " + ", ".join(known["protocols"]))
-    print("weights:")
-    for name, card in known["weights"].items():
-        accuracy = (card["test"] or {}).get("accuracy")
-        print(f"  {name:22s} {card['model']} on {card['data']}, test accuracy {percent(accuracy)}")
-
-
 def quickstart(arguments: argparse.Namespace) -> None:
     """The first five minutes."""
     from progressive_attention.quickstart import quickstart as run
@@ -298,11 +184,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "render": render,
     "train": train,
     "evaluate": evaluate,
-    "predict": predict,
-    "list": show_list,
     "quickstart": quickstart,
     "reproduce": reproduce,
 }

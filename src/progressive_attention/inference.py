@@ -61,7 +61,7 @@ def keep_freed_memory() -> None:
         except (OSError, AttributeError):
             return
         mallopt(-4, 0)  # M_MMAP_MAX
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give any back
 
 
 def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -99,20 +99,23 @@ class Entrance:
         """A batch's pixels (B, H, W, 3) uint8, None where they need not be read; in any thread."""
         if batch.place is not None:
             return self.images.read(batch.image, batch.place)  # type: ignore[attr-defined] (only files are moved)
-        if self.resident is not None or (self.features is not None and self.known[batch.image].all()):
-            return None
-        return self.images[batch.image]
+        return None if self.resident is not None or self.knows(batch) else self.images[batch.image]
+
+    def knows(self, batch: Batch) -> bool:
+        """Whether the features of all the batch's images are kept."""
+        return batch.place is None and self.features is not None and bool(self.known[batch.image].all())
 
     def __call__(self, batch: Batch, pixels: np.ndarray | None) -> Tensor:
         """What ``read`` gave -> (B, 3, H, W) float32 in [0, 1], or features; channels last in memory."""
         at = torch.from_numpy(batch.image).to(self.device)
-        if pixels is not None:
-            entering = as_tensor(pixels, self.device)
-        elif self.resident is not None:
-            entering = as_floats(self.resident[at])
-        else:
+        if self.knows(batch):
             assert self.features is not None
             return self.features[at].float()
+        if pixels is not None:
+            entering = as_tensor(pixels, self.device)
+        else:
+            assert self.resident is not None
+            entering = as_floats(self.resident[at])
         if not self.skip or not isinstance(self.model, QuestionNetwork):
             return entering
         with torch.no_grad():
@@ -172,6 +175,7 @@ def predictions(
     """
     was_training = model.training
     model.eval()
+    keep_freed_memory()
     entrance = entrance or Entrance(questions.images, device)
     try:
         groups = questions.groups(together=True)

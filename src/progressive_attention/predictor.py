@@ -77,7 +77,7 @@ class Predictor:
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
             value = as_values(attention[0], field, pixels.shape[:2])
-            known = as_values(torch.ones_like(attention[0]), field, pixels.shape[:2])
+            known = as_values(torch.ones_like(attention[0, 0]), field, pixels.shape[:2])
             layers.append((value / known).cpu().numpy())  # 0 / 0 outside all cells is the promised NaN
         answers = []
         for k, query in enumerate(queries):

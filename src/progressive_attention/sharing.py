@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-SHARED_FROM = 2  # questions an image from which on sharing a convolution pays
+SHARED_FROM = 5  # questions an image from which on sharing a convolution pays (benchmarks/NOTES.md)
 CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.ReLU, nn.Identity)  # each channel by itself, and all of them alike
 
 
@@ -63,7 +63,10 @@ class GatedConvolution(torch.autograd.Function):
         near[..., -1, :] = offset.permute(0, 2, 3, 1)
         ctx.save_for_backward(pixels, kernels, near, gates)
         ctx.shape, ctx.kernel, ctx.taps = (images, height, width), kernel, taps
-        return torch.bmm(gates.flatten(0, 2), near.flatten(0, 2)).view(images, rows, columns, -1).permute(0, 3, 1, 2)
+        output = channels_last(features, (images, attention.shape[1] * outputs, rows, columns))
+        where = output.permute(0, 2, 3, 1).view(-1, attention.shape[1], outputs)
+        torch.bmm(gates.flatten(0, 2), near.flatten(0, 2), out=where)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
@@ -82,6 +85,13 @@ class GatedConvolution(torch.autograd.Function):
         of_kernels = (pixels.T @ of_products).view(-1, *ctx.kernel, outputs).permute(3, 0, 1, 2)
         of_offset = of_near[..., -1, :].sum(0, keepdim=True).permute(0, 3, 1, 2)
         return of_pixels, of_maps.permute(0, 3, 1, 2), of_kernels, of_offset, None
+
+
+def channels_last(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Room for a function's output. Were that a view of something, layers that work in place (VGG's ReLU) could not
+    follow.
+    """
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def met_by_taps(kernel: list[int], stride: tuple[int, int], rows: int, columns: int) -> list[tuple[slice, ...]]:
@@ -129,7 +139,7 @@ def scale_and_shift(norm: nn.BatchNorm2d, features: Tensor, gates: Tensor, quest
 
 
 def shares_convolution(stage: nn.Module, norm: nn.Module, features: Tensor, questions: int) -> TypeGuard[nn.Sequential]:
-    """Whether ``gated_stage`` can do this stage, and is worth it: not for few questions, nor (unmeasured) on a GPU."""
+    """Whether ``gated_stage`` can do this stage, and pays: not for few questions, nor (nobody measured it) on a GPU."""
     first = next(iter(stage.children()), None)
     return (
         isinstance(stage, nn.Sequential)
@@ -196,7 +206,9 @@ class Apart(torch.autograd.Function):
         ctx.save_for_backward(place)
         ctx.shape = (len(together), questions)
         rows = together.permute(0, 2, 3, 1).unflatten(-1, (questions, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)
-        return (rows if len(rows) == len(place) else rows.index_select(0, place)).permute(0, 3, 1, 2)
+        output = channels_last(together, (len(place), rows.shape[3], *rows.shape[1:3]))
+        torch.index_select(rows, 0, place, out=output.permute(0, 2, 3, 1))
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:

@@ -67,7 +67,16 @@ def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -
 
 
 def parameter_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
-    """The parameters that learn, those with one factor on their learning rate together; the others are frozen."""
+    """The parameters that learn, those with one factor on their learning rate together; the others are frozen.
+
+    Raises ValueError for a rate of what the network has not, but for "localisation", which spatial transformers alone
+    have: a recipe is for any network.
+    """
+    modules = dict(model.named_modules())
+    for name, _ in recipe.module_rates:
+        if name not in {*modules, *dict(model.named_parameters()), "localisation"}:
+            known = ", ".join(one for one in modules if one and one.count(".") < 2)
+            raise ValueError(f"module_rates names {name!r}, which {type(model).__name__} has not; it has {known}")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if factor := recipe.rate_factor(name):
@@ -103,14 +112,13 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Opt
     return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
-def questions_in_epoch(questions: QuestionSet, recipe: Recipe, seed: int, epoch: int) -> list[list[np.ndarray]]:
-    """The epoch's batches as groups of rows, shuffled by (seed, epoch); sizes differ by one at most.
+def order_in_epoch(groups: int, recipe: Recipe, seed: int, epoch: int) -> list[np.ndarray]:
+    """Which of so many groups of rows are asked in each step of an epoch, shuffled by (seed, epoch).
 
-    A last batch of one lone question would break batch norm, so the remainder is spread instead.
+    Sizes differ by one at most: a last batch of one lone question would break batch norm, so the remainder is spread.
     """
-    groups = questions.groups(together=recipe.queries == "all")
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(groups))
-    return [[groups[i] for i in part] for part in np.array_split(order, math.ceil(len(groups) / recipe.batch))]
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(groups)
+    return np.array_split(order, math.ceil(groups / recipe.batch))
 
 
 def training(
@@ -140,7 +148,8 @@ def training(
     model.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, parameter_groups(recipe, model))
     frozen, skip = frozen_modules(model), frozen_stages(model)
-    per_epoch = math.ceil(len(train.groups(together=recipe.queries == "all")) / recipe.batch)
+    groups = train.groups(together=recipe.queries == "all")
+    per_epoch = math.ceil(len(groups) / recipe.batch)
     steps = per_epoch * recipe.epochs
     sizes = {"questions": len(train), "validation questions": len(validation)}
     identity = {**asdict(recipe), "seed": seed, "data": train.name, **sizes, **about.get("model", {})}
@@ -150,9 +159,10 @@ def training(
     saved, asked = time.monotonic(), 0
     while state.step < steps and not state.stopped:
         epoch, first = divmod(state.step, per_epoch)
-        plan = questions_in_epoch(train, recipe, seed, epoch)
+        order = order_in_epoch(len(groups), recipe, seed, epoch)[first:]
+        asked_now = ([groups[i] for i in step] for step in order)
         started = time.monotonic()
-        for batch, pixels in loaded(entrance, (moved(train, groups, recipe, seed, epoch) for groups in plan[first:])):
+        for batch, pixels in loaded(entrance, (moved(train, rows, recipe, seed, epoch) for rows in asked_now)):
             model.train()
             for module in frozen:
                 module.eval()

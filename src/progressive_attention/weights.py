@@ -5,16 +5,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING, Any
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.files import read_json, write_json, write_tensors
-from progressive_attention.models import from_config
-from progressive_attention.prediction import QuestionNetwork
+
+if TYPE_CHECKING:
+    import torch
+
+    from progressive_attention.prediction import QuestionNetwork
 
 SHIPPED = Path(__file__).parent / "assets" / "weights"
 FORMAT = 1
@@ -24,7 +23,7 @@ FORMAT = 1
 class Trained:
     """A network with the words it knows; ``about`` is the whole config.json."""
 
-    model: QuestionNetwork
+    model: "QuestionNetwork"
     query_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     about: dict[str, Any]
@@ -38,7 +37,7 @@ def describe(
     return {"format": FORMAT, **about, **names, "model": asdict(config)}
 
 
-def save(folder: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+def save(folder: Path, tensors: "dict[str, torch.Tensor]", about: dict[str, Any]) -> None:
     """Write weights, then config: a folder with a config is complete."""
     write_tensors(folder / "weights.safetensors", tensors)
     write_json(folder / "config.json", about)
@@ -62,8 +61,14 @@ def find(name_or_folder: str | Path) -> Path:
     return folder
 
 
-def load(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Trained:
+def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Trained:
     """The trained network in evaluation mode; raises ValueError for a folder that is incomplete or broken."""
+    # Only now, so that names and cards of networks cost no torch.
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from progressive_attention.models import from_config
+
     folder = find(name_or_folder)
     about = read_json(folder / "config.json")
     try:

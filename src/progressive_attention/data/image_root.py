@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -107,12 +107,8 @@ class ImageRoot:
             found.setdefault(path.rpartition("/")[2], []).append(path)
         return found
 
-    def missing(self, paths: Iterable[str]) -> set[str]:
-        """Those of some paths that are no files below the root (or lie outside of it)."""
-        return {path for path in dict.fromkeys(paths) if not self.has(path)}
-
     def has(self, path: str) -> bool:
-        """Whether a path is a file below the root."""
+        """Whether a path is a file below the root; false for one that leads outside of it."""
         archive, member = self.split(path)
         if archive is not None:
             return member in self.archives[archive].NameToInfo

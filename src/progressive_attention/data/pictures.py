@@ -76,11 +76,6 @@ def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
     return opened(path, str(path), to_rgb, near)[0]
 
 
-def open_mask(path: Path | str) -> Image.Image:
-    """An image file as upright ``target`` pixels. Raises ValueError for anything else."""
-    return opened(path, str(path), target)[0]
-
-
 def opened(
     file: Path | str | BinaryIO, name: str, convert: Callable[[Image.Image], Image.Image], near: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:

@@ -3,7 +3,7 @@
 Legend: N images, R rows (one question each), A attributes, H x W pixels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -181,12 +181,29 @@ class QuestionSet:
             void=None if self.void is None else RowsOfMasks(self.void, rows),
         )
 
-    def groups(self, together: bool) -> list[np.ndarray]:
+    def groups(self, together: bool) -> "RowGroups":
         """Rows to ask in one go: all questions of an image together, or each row alone."""
         if not together:
-            return list(np.arange(len(self))[:, None])
+            return RowGroups(np.arange(len(self)), np.arange(len(self) + 1))
         order = np.argsort(self.image, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(self.image[order])) + 1) if len(order) else []
+        ends = np.flatnonzero(np.diff(self.image[order], append=-1)) + 1
+        return RowGroups(order, np.concatenate([[0], ends]))
+
+
+@dataclass(frozen=True)
+class RowGroups(Sequence[np.ndarray]):
+    """Rows in groups, group i being ``order[start[i]:start[i + 1]]``: of millions of images, no object each."""
+
+    order: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override] (no slices)
+        if not 0 <= i < len(self):
+            raise IndexError(f"group {i} of {len(self)}")
+        return self.order[self.start[i] : self.start[i + 1]]
 
 
 @dataclass(frozen=True)
@@ -222,7 +239,7 @@ class Batch:
         return replace(self, **gone)
 
 
-def make_batch(questions: QuestionSet, groups: list[np.ndarray]) -> Batch:
+def make_batch(questions: QuestionSet, groups: Sequence[np.ndarray]) -> Batch:
     """Put groups of rows (each of one image) side by side, padded with -1."""
     row = np.full((len(groups), max(map(len, groups))), -1)
     for i, group in enumerate(groups):
@@ -237,7 +254,7 @@ def make_batch(questions: QuestionSet, groups: list[np.ndarray]) -> Batch:
     return Batch(image, np.where(asked, questions.query[row], -1), attribute, row)
 
 
-def batches(questions: QuestionSet, groups: list[np.ndarray], order: np.ndarray, size: int) -> Iterator[Batch]:
+def batches(questions: QuestionSet, groups: Sequence[np.ndarray], order: np.ndarray, size: int) -> Iterator[Batch]:
     """Batches of ``size`` groups in the given order; the last one may be smaller."""
     for start in range(0, len(order), size):
         yield make_batch(questions, [groups[i] for i in order[start : start + size]])

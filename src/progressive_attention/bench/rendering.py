@@ -1,0 +1,152 @@
+"""What stands before the network: scenes rendered, images loaded; and a whole evaluation, maps and metrics included.
+
+What a network takes of all this is told by the suites "step" and "inference".
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from PIL import Image
+
+from progressive_attention.bench.measure import Record, compared, interleaved
+from progressive_attention.config import STYLES
+from progressive_attention.data.image_files import FileImages
+from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.npz import from_npz
+from progressive_attention.data.photographs import Photographs
+from progressive_attention.data.pictures import Fit, open_picture
+from progressive_attention.data.synthetic import synthetic
+from progressive_attention.evaluation import evaluate
+from progressive_attention.weights import load
+
+NETWORK = "mref-pan-hard-ctx"
+SIDE = 224  # pixels to which photographs are fitted
+PHOTOGRAPHS = (480, 360), (1920, 1440)  # as in Visual Genome; as a camera makes them
+BATCH = 32
+
+
+def render_records(
+    quick: bool, device: torch.device, watch: Callable[[str], None], *, scenes: int | None = None
+) -> Iterator[Record]:
+    """Scenes per second of each style, as the package renders them into an empty cache on disk.
+
+    By one process, and by as many as there are processors; these have started before. ``scenes`` in a call: 3,000,
+    quick 500. ``device`` is not used.
+    """
+    count, rounds = scenes or (500 if quick else 3_000), 1 if quick else 5
+    processes = joblib.cpu_count()
+    joblib.Parallel(processes)(joblib.delayed(rendered)("mref", 1, 1) for _ in range(processes))
+    for style in STYLES:
+        watch(f"rendering {count:,} scenes of {style}")
+        jobs = {"one": partial(rendered, style, count, 1), "all": partial(rendered, style, count, processes)}
+        seconds = interleaved(jobs, rounds, warmup=0)
+        shared = {"scale": count, "dtype": "-", "scenes": count}
+        yield compared(
+            *("render", f"rendering {style}, one process", "scenes/s", seconds["one"], None, None), threads=1, **shared
+        )
+        yield compared(
+            *("render", f"rendering {style}, {processes} processes", "scenes/s", seconds["all"]),
+            *(seconds["one"], "one process"),
+            **{"threads": processes, **shared},
+        )
+
+
+def rendered(style: str, count: int, workers: int) -> None:
+    """Scenes of a style in a cache that was empty and is deleted again."""
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic(style, "train", images=count, cache_dir=Path(folder), workers=workers)
+
+
+def load_records(
+    quick: bool, device: torch.device, watch: Callable[[str], None], *, scenes: int | None = None
+) -> Iterator[Record]:
+    """Images per second from each kind of source, then the seconds of an evaluation with all maps.
+
+    ``scenes`` are those of the evaluation: 10,000, quick 300; as many lie in the rendered cache and in the .npz.
+    """
+    count, rounds = scenes or (300 if quick else 10_000), 2 if quick else 5
+    for size in PHOTOGRAPHS[: 1 if quick else None]:
+        watch(f"decoding photographs of {size[0]} x {size[1]} px")
+        yield from photograph_records(size, 64 if quick else 256, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        watch(f"rendering {count:,} scenes to be loaded")
+        questions = synthetic("mref", "test", images=3 * count, cache_dir=Path(folder))
+        watch(f"loading {count:,} scenes")
+        np.savez(
+            Path(folder) / "scenes.npz",
+            images=np.asarray(questions.images),
+            query=questions.query,
+            attribute=np.asarray(questions.attribute),
+            attribute_names=np.array(questions.attribute_names),
+        )
+        order = np.random.Generator(np.random.PCG64(0)).permutation(count)
+        batches = np.split(order, range(BATCH, count, BATCH))
+        jobs = {
+            f"from the rendered cache, batches of {BATCH} in any order": lambda: [questions.images[b] for b in batches],
+            "from an .npz, all of it": lambda: from_npz(Path(folder) / "scenes.npz"),
+        }
+        seconds = interleaved(jobs, rounds, warmup=1)
+        for name, ours in seconds.items():
+            what = f"scenes of 100 px {name}"
+            yield compared("load", what, "images/s", ours, None, None, scale=count, dtype="uint8", threads=1)
+        watch(f"evaluating {NETWORK} on {count:,} scenes")
+        trained = load(NETWORK, device)
+        evaluate(trained, questions.rows(np.arange(min(64, count))), device)  # to warm up
+        ours = interleaved({"evaluate": lambda: evaluate(trained, questions, device)}, 1 if quick else 3, warmup=0)
+        yield compared(
+            *("load", f"evaluation of {NETWORK} on {count:,} scenes with all maps", "s", ours["evaluate"], None, None),
+            **{"scale": 1, "dtype": "float32", "threads": torch.get_num_threads()},
+            scenes=count,
+        )
+
+
+def photograph_records(size: tuple[int, int], count: int, rounds: int) -> Iterator[Record]:
+    """Images per second of ``count`` JPEGs of a size (width, height), in threads: headers, pixels, and from memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_jpegs(Path(folder), size, count)
+        root, unknown, everything = ImageRoot(folder), np.zeros((count, 2), int), np.arange(count)
+        files = FileImages(root, paths, SIDE, unknown)
+        moved = files.places(everything, "crop", 0, 0)
+        jobs = {
+            "headers": lambda: FileImages(root, paths, SIDE, unknown),
+            "decoded": lambda: files.read(everything, files.fits),
+            "decoded and augmented": lambda: files.read(everything, moved),
+            "decoded in full": lambda: decoded_in_full(Path(folder), paths),
+            "from memory": lambda: files[everything],
+        }
+        seconds = interleaved(jobs, rounds, warmup=1)
+    in_full = seconds.pop("decoded in full")
+    for name, ours in seconds.items():
+        other, against = (in_full, "decoding every pixel, then scaling") if name == "decoded" else (None, None)
+        yield compared(
+            *("load", f"JPEGs of {size[0]} x {size[1]} px fitted into {SIDE} px, {name}", "images/s"),
+            *(ours, other, against),
+            **{"scale": count, "dtype": "uint8", "threads": os.cpu_count() or 1, "images": count},
+        )
+
+
+def write_jpegs(folder: Path, size: tuple[int, int], count: int) -> list[str]:
+    """Write the shipped photographs in turn, scaled to a size (width, height), as JPEGs of quality 90; their names."""
+    shipped = Photographs("train", protocol="authors")
+    names = [f"{i}.jpg" for i in range(count)]
+    for i, name in enumerate(names):
+        Image.fromarray(shipped.load(i % len(shipped))).resize(size).save(folder / name, quality=90)
+    return names
+
+
+def decoded_in_full(folder: Path, paths: list[str]) -> list[np.ndarray]:
+    """What `FileImages.read` gives, without asking the decoder for fewer pixels: (SIDE, SIDE, 3) uint8 each."""
+
+    def decode(path: str) -> np.ndarray:
+        picture = open_picture(folder / path)
+        return Fit.into(SIDE, *picture.size).image(picture)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(decode, paths))

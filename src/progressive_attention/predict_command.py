@@ -1,0 +1,58 @@
+"""What ``pan predict`` does; alone in its file, so that an answer need not wait for what only training needs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from progressive_attention.data.image_root import SUFFIXES
+from progressive_attention.data.pictures import open_picture
+from progressive_attention.plots import answer_figure
+from progressive_attention.predictor import Predictor
+
+SHOWN = 8  # attributes that are printed, the likeliest; --json gives all
+
+
+def pictures_of(paths: list[str]) -> list[Path]:
+    """The files named, and the images of the folders named, sorted; raises ValueError for a folder without any."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise ValueError(f"no images in {path}; expected files ending in {', '.join(SUFFIXES)}")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Answer each query about each picture, one figure each."""
+    predictor = Predictor(arguments.weights, arguments.device)
+    results = []
+    for path in pictures_of(arguments.images):
+        picture = open_picture(path)
+        side = predictor.side
+        if picture.size != (side, side):
+            size = f"{picture.width} x {picture.height}"
+            print(f"note: {path} is {size} px; fitted into {side} x {side}, its shape kept", file=sys.stderr)
+        for answer in predictor.ask_all(picture, arguments.query):
+            figure = arguments.out / f"{path.stem}-{answer.query.replace('/', '_')}.png"
+            answer_figure(answer, figure)
+            probabilities = {name: round(p, 6) for name, p in answer.probabilities.items()}
+            results.append(
+                {
+                    "image": str(path),
+                    "query": answer.query,
+                    "answer": answer.attribute,
+                    "probability": answer.probability,
+                    "probabilities": probabilities,
+                    "figure": str(figure),
+                }
+            )
+            if not arguments.json:
+                others = ", ".join(f"{name} {p:.1%}" for name, p in answer.ranked[:SHOWN])
+                print(f"{path}  {answer.query} -> {answer.attribute}  ({others})  {figure}")
+    if arguments.json:
+        print(json.dumps(results))

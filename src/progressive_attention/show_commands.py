@@ -1,0 +1,74 @@
+"""What the commands do that show what there is, ``pan render`` and ``pan list``; they need no torch."""
+
+import argparse
+import json
+from typing import Any
+
+from progressive_attention import weights
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES
+from progressive_attention.data.scenes import COLOURS
+from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.files import read_json
+from progressive_attention.plots import contact_sheet
+
+
+def scene_arguments(arguments: argparse.Namespace, protocol: str | None = None) -> dict[str, Any]:
+    """The options that all commands share about scenes."""
+    given = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds, "seed": arguments.seed}
+    return {**given, "protocol": arguments.protocol or protocol or PROTOCOLS[0]}
+
+
+def render(arguments: argparse.Namespace) -> None:
+    """A contact sheet of the first scenes of a split."""
+    options = scene_arguments(arguments)
+    source = SceneSource(arguments.style, arguments.split, **options)
+    images, captions = [], []
+    for index in range(arguments.count):
+        scene = source.scene(index)
+        images.append(source.render(scene)[0])
+        asked = scene.digits[scene.asked]
+        captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
+    title = f"{arguments.style} · {arguments.split} split · protocol {options['protocol']} · seed {arguments.seed}"
+    contact_sheet(images, captions, arguments.out, title)
+    print(f"{arguments.count} scenes with question and answer: {arguments.out}")
+
+
+def listing() -> dict[str, Any]:
+    """What this installation knows."""
+    shipped = {}
+    for name in weights.shipped():
+        about = read_json(weights.SHIPPED / name / "config.json")
+        shipped[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
+    return {
+        "models": list(MODELS),
+        "aliases": ALIASES,
+        "weights": shipped,
+        "data": {
+            "mref": "coloured digits on black",
+            "mdist": "coloured digits over distractors",
+            "mbg": "coloured digits over photographs",
+        },
+        "protocols": list(PROTOCOLS),
+        "recipes": list(RECIPES),
+    }
+
+
+def show_list(arguments: argparse.Namespace) -> None:
+    """Models, weights and data sets."""
+    known = listing()
+    if arguments.json:
+        print(json.dumps(known))
+        return
+    print("models:   " + ", ".join(known["models"]))
+    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in known["aliases"].items()))
+    print("data:     " + ", ".join(f"{name} ({what})" for name, what in known["data"].items()))
+    print("          or a folder with a manifest, or an .npz file")
+    print("recipes:  " + ", ".join(known["recipes"]) + "; protocols: " + ", ".join(known["protocols"]))
+    print("weights:")
+    for name, card in known["weights"].items():
+        accuracy = (card["test"] or {}).get("accuracy")
+        measured = "not measured" if accuracy is None else f"test accuracy {accuracy:.2%}"
+        print(f"  {name:22s} {card['model']} on {card['data']}, {measured}")
+
+
+COMMANDS = {"render": render, "list": show_list}

@@ -1,0 +1,31 @@
+"""What several files of tests share: fixtures, and no deadline for property tests, which machines may run slowly."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from progressive_attention.data.questions import QuestionSet
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def photograph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``write_photographs`` makes; only to be read."""
+    from tiny_photographs import write_photographs  # only now, since it imports torch, which some files never need
+
+    out = tmp_path_factory.mktemp("photographs") / "set"
+    write_photographs(out)
+    return out
+
+
+@pytest.fixture
+def photograph_sets(photograph_folder: Path) -> "tuple[QuestionSet, QuestionSet]":
+    """Its training and validation set, opened anew for each test, as by each process."""
+    from tiny_photographs import photographs
+
+    return photographs(photograph_folder)
