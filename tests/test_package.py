@@ -27,10 +27,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Data flows one way: a module imports only from lines above its own, or from its own line. Place a new module here.
 LAYERS = (
     ("config",),
-    ("files", "progress"),
+    ("files", "progress", "model_card"),
+    ("network_folder",),
     ("data",),
     ("sharing",),
     ("attention", "backbones", "prediction"),
+    ("hub",),
     ("spatial_transformer",),
     ("baselines",),
     ("models",),

@@ -15,16 +15,19 @@ from progressive_attention import attention as att
 from progressive_attention.backbones import Backbone, build_backbone, is_vgg, usual_stages
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
+from progressive_attention.hub import HubMixin
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
 from progressive_attention.sharing import AskEachQuestion, gated_stage, shares_convolution
 
 
-class ProgressiveAttentionNetwork(QuestionNetwork):
+class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
     """A CNN with query-conditioned attention on several of its layers (PAN, 2018, section 3).
 
     SAN and HAN are this network attending at its last layer only. All that comes before the first gate, and the
     part of the first scorer that reads the image, is computed once per image, whatever the number of questions.
     """
+
+    network = "pan"
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone, last=backbone.positions(config.attend_at)[-1])

@@ -305,7 +305,7 @@ def covered(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
     for start, end in zip(corners.unbind(1), corners.roll(-1, 1).unbind(1), strict=True):
         (x0, y0), (x1, y1) = start[..., None, None].unbind(1), end[..., None, None].unbind(1)
         above0, above1 = torch.minimum(y0, y[:, None]), torch.minimum(y1, y[:, None])  # the edge's part above y
-        slope = (x1 - x0) / torch.where(y0 == y1, 1, y1 - y0)  # of a level edge no part has a height
+        slope = (x1 - x0) / torch.where((y1 - y0).abs() < 1e-99, 1, y1 - y0)  # no part of a level edge has a height
         ends = x0 + (above0 - y0) * slope, x0 + (above1 - y0) * slope
         low, high = torch.minimum(*ends), torch.maximum(*ends)
         reached = x.clamp(low, high)

@@ -1,22 +1,17 @@
-"""Trained networks on disk: weights.safetensors with config.json beside it, never a pickle.
+"""Trained networks by name or folder; ``network_folder`` tells what is in one."""
 
-``config.json`` holds the model's configuration, the names of queries and attributes, and how it was trained.
-"""
-
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from progressive_attention.config import ModelConfig
-from progressive_attention.files import read_json, write_json, write_tensors
+from progressive_attention.network_folder import FORMAT, SHIPPED, describe, fill, read_config, save
 
 if TYPE_CHECKING:
     import torch
 
     from progressive_attention.prediction import QuestionNetwork
 
-SHIPPED = Path(__file__).parent / "assets" / "weights"
-FORMAT = 1
+__all__ = ["FORMAT", "SHIPPED", "Trained", "describe", "find", "load", "save", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -27,20 +22,6 @@ class Trained:
     query_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     about: dict[str, Any]
-
-
-def describe(
-    config: ModelConfig, query_names: tuple[str, ...], attribute_names: tuple[str, ...], **about: Any
-) -> dict[str, Any]:
-    """The content of config.json; further keywords (model name, data, recipe, scores) are kept as given."""
-    names = {"query_names": list(query_names), "attribute_names": list(attribute_names)}
-    return {"format": FORMAT, **about, **names, "model": asdict(config)}
-
-
-def save(folder: Path, tensors: "dict[str, torch.Tensor]", about: dict[str, Any]) -> None:
-    """Write weights, then config: a folder with a config is complete."""
-    write_tensors(folder / "weights.safetensors", tensors)
-    write_json(folder / "config.json", about)
 
 
 def shipped() -> list[str]:
@@ -63,28 +44,10 @@ def find(name_or_folder: str | Path) -> Path:
 
 def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Trained:
     """The trained network in evaluation mode; raises ValueError for a folder that is incomplete or broken."""
-    # Only now, so that names and cards of networks cost no torch.
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from progressive_attention.models import from_config
+    from progressive_attention.models import from_config  # only now: names and cards of networks cost no torch
 
     folder = find(name_or_folder)
-    about = read_json(folder / "config.json")
-    try:
-        config = ModelConfig(**about["model"])
-        queries, attributes = tuple(about["query_names"]), tuple(about["attribute_names"])
-        if (len(queries), len(attributes)) != (config.num_queries, config.num_attributes):
-            raise ValueError("its names and the model's sizes differ")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'} does not describe a model: {error}") from error
+    config, about = read_config(folder)
     model = from_config(config)
-    path = folder / "weights.safetensors"
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not hold this model's weights ({reason}); it may be truncated") from error
-    return Trained(model.to(device).eval(), queries, attributes, about)
+    fill(model, folder)
+    return Trained(model.to(device).eval(), tuple(about["query_names"]), tuple(about["attribute_names"]), about)

@@ -1,0 +1,173 @@
+"""Networks from and to folders and the Hugging Face Hub, by the Hub's usual three verbs.
+
+A folder holds what ``pan train`` writes, and a model card: ``pan evaluate --weights FOLDER`` takes what is saved or
+downloaded here, and what was trained there goes to the Hub from here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from progressive_attention.backbones import build_backbone
+from progressive_attention.config import ModelConfig
+from progressive_attention.files import write_text
+from progressive_attention.model_card import model_card
+from progressive_attention.network_folder import SHIPPED, describe, fill, read_config, save
+
+FILES = ["config.json", "weights.safetensors"]
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+class HubMixin(nn.Module):
+    """``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, for networks of the kind ``network``.
+
+    ``about`` is the content of config.json with which a network came or went, None until then. These do what
+    huggingface_hub's PyTorchModelHubMixin does, with the files of a run's folder instead of a second format, and need
+    that package only for the Hub itself.
+    """
+
+    network: ClassVar[str]  # ModelConfig.network
+    config: ModelConfig
+    about: dict[str, Any] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """A trained network in evaluation mode: by a shipped name, a folder, or a repository ``owner/name`` of the Hub.
+
+        The keywords are those of ``huggingface_hub.snapshot_download``. Raises ValueError where there is no network, it
+        is broken, or of another kind.
+        """
+        download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = found(name_or_folder, **download)
+        config, about = read_config(folder)
+        if config.network != cls.network:
+            raise ValueError(
+                f"{str(name_or_folder)!r} holds a network of kind {config.network!r}, and {cls.__name__} is of kind "
+                f"{cls.network!r}; progressive_attention.weights.load takes the folder of any kind"
+            )
+        model = cls(config, build_backbone(config.backbone))
+        fill(model, folder)
+        model.about = about
+        return model.eval()
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        query_names: Sequence[str] | None = None,
+        attribute_names: Sequence[str] | None = None,
+        results: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Write README.md (``model_card``), weights.safetensors and config.json.
+
+        The names are needed once, of a network built anew. ``results`` is what ``evaluate`` gives, for the card; after
+        further training give new ones, or ``{}`` if there are none: else those that it came with are told again.
+        ``name`` is the card's title (default: the folder's). Raises ValueError for names that are missing or don't fit.
+        """
+        about = self.described(query_names, attribute_names, results)
+        folder = Path(folder)
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        write_text(folder / "README.md", model_card(about, name or folder.resolve().name, parameters))
+        save(folder, self.state_dict(), about)
+        _, self.about = read_config(folder)  # JSON has lists where a config has tuples
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a network of progressive_attention",
+        **saved: Any,
+    ) -> str:
+        """Upload what ``save_pretrained`` writes (``saved`` are its keywords) to ``owner/name``; the address of that.
+
+        The repository is made if it is not there, ``private`` if so asked. Raises ValueError where that can't be done.
+        """
+        hub = hugging_face()
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **{"name": repository, **saved})
+            try:
+                api = hub.HfApi(token=token)
+                address = api.create_repo(repository, private=private, exist_ok=True)
+                api.upload_folder(
+                    repo_id=repository, folder_path=folder, revision=revision, commit_message=commit_message
+                )
+            except Exception as error:  # whatever goes wrong between here and there
+                raise ValueError(
+                    f"{repository!r} can't be uploaded ({first_line(error)}); log in (`hf auth login`) or give a token "
+                    "that may write there"
+                ) from error
+        return str(address)
+
+    def described(
+        self,
+        query_names: Sequence[str] | None,
+        attribute_names: Sequence[str] | None,
+        results: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """The content of config.json, as ``save_pretrained`` tells."""
+        known = self.about or {}
+        names = [
+            tuple(known.get(f"{kind}_names", ()) if given is None else given)
+            for kind, given in (("query", query_names), ("attribute", attribute_names))
+        ]
+        sizes = self.config.num_queries, self.config.num_attributes
+        if tuple(map(len, names)) != sizes:
+            raise ValueError(
+                f"this network has {sizes[0]} queries and {sizes[1]} attributes, got {len(names[0])} and "
+                f"{len(names[1])} names; give query_names and attribute_names, in the order of their ids"
+            )
+        about = {**known, **describe(self.config, names[0], names[1])}
+        if results is not None:
+            about["test"] = {key: value for key, value in results.items() if key != "precision_recall"}  # long curves
+        return about
+
+
+def found(name_or_folder: str | Path, **download: Any) -> Path:
+    """The folder of a network, downloaded if need be; raises ValueError where there is none."""
+    name, folder = str(name_or_folder), Path(name_or_folder)
+    for known in (SHIPPED / name, folder):
+        if (known / "config.json").is_file():
+            return known
+    if folder.exists() or not REPOSITORY.fullmatch(name):
+        raise ValueError(
+            f"no network at {name!r}: expected a folder with {' and '.join(FILES)}, a shipped name (see `pan list`), "
+            "or a repository owner/name of the Hub"
+        )
+    hub = hugging_face()
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
+    except Exception as error:  # whatever goes wrong between here and there
+        raise ValueError(
+            f"{name!r} is no folder here, and can't be downloaded from the Hub ({first_line(error)}); "
+            "check its name, or give the path of a folder"
+        ) from error
+
+
+def hugging_face() -> Any:
+    """The package huggingface_hub; raises ValueError where it is missing."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError("huggingface_hub is not installed; pip install 'progressive-attention[hub]'") from error
+    return huggingface_hub
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

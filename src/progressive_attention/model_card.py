@@ -1,0 +1,108 @@
+"""A model card in Markdown, with the Hub's front matter, from what a network's config.json says and nothing else."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+PAPER = (
+    "Progressive Attention Networks for\nVisual Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), "
+    "reimplemented."
+)
+MEASURED = {  # a key of "test" -> how the card calls it
+    "tpr_last": "true-positive ratio of the last map",
+    "tpr_accumulated": "… of the accumulated map",
+    "tpr_activation": "… of the activation map",
+    "tpr_uniform": "… of the uniform map",
+    "weighted_mean_ap": "mean AP, weighted by the attributes' frequencies",
+    "mean_ap": "mean AP",
+}
+SHOWN = 20  # names of queries and attributes that a card lists
+
+
+def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
+    """The card of a network called ``name``: what it is, what was measured, how it was trained, what it knows.
+
+    ``about`` is config.json's content; what it does not tell is left out. ``about["test"]`` is an evaluation's summary.
+    """
+    side = about["model"]["image_size"]
+    size = f"- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.\n"
+    parts = [what_it_is(about), asking(about, name), measured(about.get("test")), facts(about) + size]
+    return "\n".join([front_matter(about, name), f"# {name}\n", *parts])
+
+
+def front_matter(about: Mapping[str, Any], name: str) -> str:
+    """What the Hub reads; JSON's strings are YAML's too."""
+    lines = ["library_name: progressive-attention", "pipeline_tag: visual-question-answering"]
+    lines += ["tags:", "- progressive-attention", "- attention", "- visual-attribute-prediction"]
+    found = [(key, (about.get("test") or {}).get(key)) for key in ("accuracy", "weighted_mean_ap")]
+    if metrics := [(key, value) for key, value in found if value is not None]:
+        data = json.dumps(about.get("data") or "unnamed")
+        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+        lines += ["  - task:", "      type: visual-question-answering"]
+        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "    metrics:"]
+        for key, value in metrics:
+            lines += [f"    - type: {key}", f"      value: {value}"]
+    return "\n".join(["---", *lines, "---\n"])
+
+
+def what_it_is(about: Mapping[str, Any]) -> str:
+    """Network, data and how to ask it."""
+    told = [f"{key} `{about[key]}`" for key in ("protocol",) if key in about]
+    told += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
+    told += [f"seed {about['seed']}"] if "seed" in about else []
+    data = f" on `{about['data']}`" if about.get("data") else ""
+    network = about.get("name") or about["model"]["network"]
+    return ", ".join([f"`{network}`{data}", *told]) + f": {PAPER}\n"
+
+
+def asking(about: Mapping[str, Any], name: str) -> str:
+    """How to ask it, in code and by command."""
+    return (
+        "```python\nfrom progressive_attention import ProgressiveAttentionNetwork\n\n"
+        f"model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})\n```\n\n"
+        "or, FOLDER being where these files are, "
+        f"`pan predict --weights FOLDER picture.png --query {shlex.quote(about['query_names'][0])}`\n"
+    )
+
+
+def measured(test: Mapping[str, Any] | None) -> str:
+    """A table of an evaluation's figures; of none, a line that says so."""
+    if not test:
+        return "Not measured on test data yet.\n"
+    rows = [f"| measured on {test['count']:,} test questions | |" if "count" in test else "| measured | |", "|---|---|"]
+    if test.get("accuracy") is not None:
+        low, high = test["accuracy_ci95"]
+        rows.append(f"| accuracy | {test['accuracy']:.2%} (95 %: {low:.2%} to {high:.2%}) |")
+    for scale, share in (test.get("accuracy_by_scale") or {}).items():
+        if share is not None:
+            rows.append(f"| accuracy at scale {scale} | {share:.1%} of {test['count_by_scale'][scale]:,} |")
+    rows += [f"| {called} | {test[key]:.2%} |" for key, called in MEASURED.items() if test.get(key) is not None]
+    return "\n".join(rows) + "\n"
+
+
+def facts(about: Mapping[str, Any]) -> str:
+    """Training, words and provenance, a line each."""
+    lines = []
+    if "images" in about and "questions" in about:
+        lines.append(f"Trained on {about['images']:,} images with {about['questions']:,} questions.")
+    if recipe := about.get("recipe"):
+        lines.append(
+            f"{recipe['epochs']} epochs of {recipe['optimizer']} at {recipe['learning_rate']:g}, questions per image: "
+            f"{recipe['queries']}."
+        )
+    if best := about.get("best"):
+        scores = [f"{key.replace('_', ' ')} {value:.2%}" for key, value in best.items() if key in VALIDATION]
+        lines.append(f"Best epoch {best['epoch']}: {', '.join(scores)}.")
+    if "command" in about:
+        made = ", ".join(f"{key} {about[key]}" for key in ("commit", "torch", "hardware") if key in about)
+        lines.append(f"To train it again: `{about['command']}` ({made})")
+    for key in ("query", "attribute"):
+        names = about[f"{key}_names"]
+        more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
+        lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
+    lines.append("It always answers, also about what is not there.")
+    return "".join(f"- {line}\n" for line in lines)
+
+
+VALIDATION = ("validation_accuracy", "validation_weighted_mean_ap")
