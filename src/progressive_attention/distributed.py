@@ -5,6 +5,7 @@ pickled: they are one job's, and trust each other.
 """
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -76,8 +77,16 @@ def joined() -> Iterator[None]:
     signal.signal(signal.SIGTERM, stopped)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with exchange():
-        distributed.init_process_group(backend, timeout=patience)
-    yield
+        store, number, processes = next(distributed.rendezvous("env://", timeout=patience))
+        # On one machine torchrun keeps its store when it starts all again: what the last ones left must not be read.
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        distributed.init_process_group(backend, None, patience, processes, number, store)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one error is enough
+        raise
     distributed.destroy_process_group()  # after an error the others may not be there to agree
 
 
@@ -92,7 +101,8 @@ def exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^\[\S+:\d+\] ", "", line).partition(". ")[0]  # without the place in gloo's source
         raise ConnectionError(
             f"another process of the job was lost, killed or stopped by an error of its own ({reason}); {AGAIN}"
         ) from error
