@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from progressive_attention import training
 from progressive_attention.config import MODELS, Recipe
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.distributed import is_first, joined, rank, world
+from progressive_attention.inference import pick_device
 from progressive_attention.objectives import objective
 
 STEP = Recipe("step", "adamw", 0.01, "one-cycle", 1, 5, "all", clip=1e9)  # nothing is clipped
@@ -78,22 +80,24 @@ CASES: dict[str, tuple[str, dict, Recipe, tuple[int, int]]] = {
 }
 
 
-def gradients(name: str, folder: Path) -> dict[str, Tensor]:
-    """A training's gradient in its first step, and what its batch norms have learnt."""
+def gradients(name: str, folder: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """A training's gradient in its first step, and what its batch norms have learnt; on the CPU."""
     model, changes, recipe, asked = CASES[name]
     network = tiny_models.build(model, **{"dropout": 0.0, **changes})
     data = questions(network.config.likelihood, recipe, asked)
     doubled = Doubled(network)
-    run = training.training(doubled, data, data, recipe, folder / name, {}, loss=objective(recipe, network))
+    run = training.training(
+        doubled, data, data, recipe, folder / name, {}, device=device, loss=objective(recipe, network)
+    )
     next(run)
     gradient = {f"gradient of {key}": parameter.grad for key, parameter in doubled.named_parameters()}
-    return {**gradient, **dict(doubled.named_buffers())}
+    return {key: value.cpu() for key, value in (gradient | dict(doubled.named_buffers())).items()}
 
 
-def all_gradients(folder: Path) -> None:
+def all_gradients(folder: Path, device: str | None = "cpu") -> None:
     """Those of every case, one file each."""
     for name in CASES:
-        found = gradients(name, folder / "runs")
+        found = gradients(name, folder / "runs", str(pick_device(device)))
         if is_first():
             save_file({key: value.contiguous() for key, value in found.items()}, folder / f"{name}.safetensors")
 
@@ -145,6 +149,7 @@ def at_step(number: int, what: int) -> Callable[[int], None]:
 
 JOBS: dict[str, Callable[[Path], None]] = {
     "gradients": all_gradients,
+    "gradients on GPUs": partial(all_gradients, device="cuda"),
     "whole": whole,
     "undisturbed": saving(lambda step: None),
     "killed": saving(at_step(5, signal.SIGKILL)),

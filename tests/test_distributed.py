@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_label_evaluation import trained_on
+from tiny_photographs import SIDE, write_photographs
 from tiny_photographs import about as photographs_about
-from tiny_photographs import photographs, write_photographs
 from tiny_runs import TRAIN, results
 
 from progressive_attention import distributed, network_folder, one_batch
 from progressive_attention.cli import main
+from progressive_attention.data.manifest import from_folder
 from progressive_attention.training import read_log
 
 HERE = Path(__file__).parent
@@ -220,11 +221,13 @@ def test_two_processes_evaluate_to_the_last_digit(tmp_path):
 def test_two_processes_rank_labels_to_the_last_digit(tmp_path):
     write_photographs(tmp_path / "photographs", images=240, broken=(7, 100, 239))
     manifest = tmp_path / "photographs" / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace('"validation"', '"test"'))
-    train, _ = (photographs(tmp_path / "photographs")[0], None)
+    rows = [json.loads(line.replace('"validation"', '"test"')) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        del row["width"], row["height"]  # each process reads the headers of its share
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = from_folder(tmp_path / "photographs", "train", SIDE)
     network = trained_on(train).model
-    described = photographs_about(network, train)
-    network_folder.save(tmp_path / "network", network.state_dict(), described)
+    network_folder.save(tmp_path / "network", network.state_dict(), photographs_about(network, train))
     summary = evaluated_alike(tmp_path / "network", tmp_path / "photographs", tmp_path)
     assert summary["unread"] > 0
     assert summary["weighted_mean_ap"] > 0
@@ -342,10 +345,10 @@ def test_what_can_not_be_shared(command, settings, expected, monkeypatch, capsys
 
 
 def test_a_lost_process_is_told_with_its_remedy():
-    with pytest.raises(
-        ConnectionError, match=r"was lost, killed .* \(Connection closed by peer\); start the job again"
+    with (
+        pytest.raises(ConnectionError, match=r"was lost, killed .* \(Connection closed by peer\); start the job again"),
+        distributed.exchange(),
     ):
-        with distributed.exchange():
-            raise RuntimeError("[/gloo/tcp/pair.cc:545] Connection closed by peer. Look there.\nAnd more")
+        raise RuntimeError("[/gloo/tcp/pair.cc:545] Connection closed by peer. Look there.\nAnd more")
     with pytest.raises(ConnectionError, match=r"stopped by SIGTERM.*--max-restarts 3"):
         distributed.stopped(signal.SIGTERM, None)
