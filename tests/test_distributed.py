@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import in_processes
@@ -329,7 +331,7 @@ def test_alone_nothing_is_exchanged():
         (
             ["evaluate", "--weights", "x"],
             {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "PAN_TIMEOUT": "soon"},
-            "PAN_TIMEOUT must be a number of seconds, got 'soon'",
+            "PAN_TIMEOUT must be a number of seconds above zero, got 'soon'",
         ),
     ],
 )
@@ -352,3 +354,40 @@ def test_a_lost_process_is_told_with_its_remedy():
         raise RuntimeError("[/gloo/tcp/pair.cc:545] Connection closed by peer. Look there.\nAnd more")
     with pytest.raises(ConnectionError, match=r"stopped by SIGTERM.*--max-restarts 3"):
         distributed.stopped(signal.SIGTERM, None)
+
+
+class Shelf(dict):
+    """A store of the processes, as torch's: what is not there yet is waited for, by trying again."""
+
+    def set(self, key: str, value: str | bytes) -> None:
+        self[key] = value if isinstance(value, bytes) else value.encode()
+
+    def get(self, key: str) -> bytes:  # type: ignore[override]
+        until = time.monotonic() + 60
+        while key not in self:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        return self[key]
+
+
+def test_each_start_agrees_on_a_name_of_its_own():
+    store, names = Shelf(), []
+    with ThreadPoolExecutor(4) as threads:
+        for processes in (3, 3, 4, 2):  # the store keeps what was there before
+
+            def start(number: int, processes: int = processes) -> str:
+                time.sleep(0.03 * (number == 0))  # while others read what the last ones have left
+                return distributed.agreed(store, number, processes, timedelta(seconds=60))
+
+            found = list(threads.map(start, range(processes)))
+            assert len(set(found)) == 1
+            names += found[:1]
+    assert len(set(names)) == 4
+
+
+def test_who_starts_alone_is_told():
+    store = Shelf()
+    store.set("start/1", "of another start")
+    store.set("seen/1", "of another start")
+    with pytest.raises(RuntimeError, match="not all of 2 processes started within 0:00:00.2"):
+        distributed.agreed(store, 0, 2, timedelta(seconds=0.2))

@@ -265,19 +265,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
-    number = int(os.environ.get("RANK") or 0)
+    several = (os.environ.get("WORLD_SIZE") or "1") != "1"
+    number = os.environ.get("RANK", "0") if several else "0"
     try:
-        if os.environ.get("WORLD_SIZE", "1") != "1":
+        if several:
             return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
     except (ValueError, OSError) as error:
-        if number and not isinstance(error, ConnectionError):
+        if number != "0" and not isinstance(error, ConnectionError):
             time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
-        who = f"process {number}: " * (number > 0)
+        who = f"process {number}: " * (number != "0")
         print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if number == 0:
+        if number == "0":
             print(f"pan {arguments.command}: stopped", file=sys.stderr)
         return 130
 

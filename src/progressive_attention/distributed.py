@@ -9,16 +9,18 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from uuid import uuid4
 
 import numpy as np
 
 T = TypeVar("T")
-Several = TypeVar("Several", bound=Sequence)
 PATIENCE = 600.0  # seconds in which a process that says nothing is not yet taken for lost
 AGAIN = "start the job again, and a training goes on from its last checkpoint; torchrun --max-restarts 3 does it itself"
 
@@ -63,6 +65,7 @@ def joined() -> Iterator[None]:
         return
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise ValueError(
@@ -72,15 +75,14 @@ def joined() -> Iterator[None]:
     told = os.environ.get("PAN_TIMEOUT", str(PATIENCE))
     try:
         patience = timedelta(seconds=float(told))
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"PAN_TIMEOUT must be a number of seconds, got {told!r}") from error
+        assert patience > timedelta()
+    except (ValueError, OverflowError, AssertionError) as error:
+        raise ValueError(f"PAN_TIMEOUT must be a number of seconds above zero, got {told!r}") from error
     signal.signal(signal.SIGTERM, stopped)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with exchange():
-        store, number, processes = next(distributed.rendezvous("env://", timeout=patience))
-        # On one machine torchrun keeps its store when it starts all again: what the last ones left must not be read.
-        if os.environ.get("GROUP_WORLD_SIZE") == "1":
-            store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        store, number, processes = next(rendezvous("env://", timeout=patience))
+        store = distributed.PrefixStore(agreed(store, number, processes, patience), store)  # type: ignore
         distributed.init_process_group(backend, None, patience, processes, number, store)
     try:
         yield
@@ -88,6 +90,23 @@ def joined() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one error is enough
         raise
     distributed.destroy_process_group()  # after an error the others may not be there to agree
+
+
+def agreed(store: Any, number: int, processes: int, patience: timedelta) -> str:
+    """A name that the processes of this very start have agreed on, once each knows that each other knows all of them.
+
+    torchrun keeps its store when it starts all again, and there processes would find, and wait for, those that are
+    gone. Nor do its counts of restarts help: each machine has its own.
+    """
+    store.set(f"start/{number}", uuid4().hex)
+    until = time.monotonic() + patience.total_seconds()
+    while time.monotonic() < until:
+        everyone = b" ".join(store.get(f"start/{i}") for i in range(processes))
+        store.set(f"seen/{number}", everyone)
+        if all(store.get(f"seen/{i}") == everyone for i in range(processes)):
+            return sha256(everyone).hexdigest()
+        time.sleep(0.05)
+    raise RuntimeError(f"not all of {processes} processes started within {patience}")
 
 
 def stopped(*_: object) -> NoReturn:
@@ -113,9 +132,9 @@ def local_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several() else "cuda"
 
 
-def share(items: Several) -> Several:
+def share(items: T) -> T:
     """Every world-th item, from the rank-th on: shares differ by one at most."""
-    return items[rank() :: world()]  # type: ignore[return-value]
+    return items[rank() :: world()]  # type: ignore[index]
 
 
 def own_part(count: int, size: int) -> range:
