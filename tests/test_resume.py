@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
+from progressive_attention import checkpoints
 from progressive_attention import training as module
 from progressive_attention.models import build_model
 from progressive_attention.training import fit, read_log, training
@@ -186,11 +187,11 @@ def test_another_versions_checkpoint_is_refused(tmp_path, monkeypatch):
     """Versions before this one counted ``best_accuracy``."""
 
     @dataclass
-    class Before(module.State):
+    class Before(checkpoints.State):
         best_accuracy: float = -1.0
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "State", Before)
+        patch.setattr(checkpoints, "State", Before)
         run = start(tmp_path, ROWS)
         next(run)
         run.close()

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import shlex
 import sys
 import time
@@ -17,6 +18,7 @@ from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SP
 from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+DISTRIBUTED = ("train", "evaluate")  # what several processes do together
 WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
 
 
@@ -183,19 +185,41 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: its own exit code or 0, 2 with one line on what was wrong, 130 when interrupted."""
+    """Run a command: its own exit code or 0, 2 with one line on what was wrong, 130 when interrupted.
+
+    Of several processes the first one speaks; another only of what ends itself alone.
+    """
     started = time.monotonic()
     arguments = build_parser().parse_args(argv)
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
+    several = (os.environ.get("WORLD_SIZE") or "1") != "1"
+    number = os.environ.get("RANK", "0") if several else "0"
     try:
+        if several:
+            return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
     except (ValueError, OSError) as error:
-        print(f"pan {arguments.command}: error: {one_line(error)}", file=sys.stderr)
+        if number != "0" and not isinstance(error, ConnectionError):
+            time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
+        who = f"process {number}: " * (number != "0")
+        print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"pan {arguments.command}: stopped", file=sys.stderr)
+        if number == "0":
+            print(f"pan {arguments.command}: stopped", file=sys.stderr)
         return 130
+
+
+def among_processes(arguments: argparse.Namespace) -> int:
+    """Run a command as one of the processes that torchrun has started; raises ValueError for what can't be shared."""
+    if arguments.command not in DISTRIBUTED:
+        raise ValueError(f"only {' and '.join(DISTRIBUTED)} can be shared by several processes; start it by pan alone")
+    from progressive_attention.distributed import joined
+
+    import_torch()
+    with joined():
+        return command_of(arguments.command)(arguments) or 0
 
 
 def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
