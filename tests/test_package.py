@@ -42,6 +42,7 @@ LAYERS = (
     ("pacing",),
     ("evaluation",),
     ("label_evaluation", "summaries"),
+    ("measured",),
     ("plots", "published"),
     ("runs",),
     ("report", "figures"),
