@@ -47,8 +47,9 @@ def examples(
 
     Columns: row, image, query, attribute (the truth), answer, correct, probability (of the answer),
     probability_of_truth, scale (null if unknown), those of ``attention_scores``, null without a mask, or where the
-    network has no such map, and entropy, a list of ``layer_entropies``. ``overlap``, if given, takes in the maps' precision, recall and IoU. Raises ValueError for
-    words that the network does not know, or images of another size than it was trained on.
+    network has no such map, and entropy, a list of ``layer_entropies``. ``overlap``, if given, takes in the maps'
+    precision, recall and IoU. Raises ValueError for words that the network does not know, or images of another size
+    than it was trained on.
     """
     questions = in_words_of(questions, trained.query_names, trained.attribute_names)
     size, side = questions.images.shape[1:3], trained.model.config.image_size
@@ -106,7 +107,7 @@ def examples(
 
 
 def layer_entropies(prediction: Prediction, real: np.ndarray) -> np.ndarray:
-    """``attention_entropy`` of each layer's map on its own cells, for the questions that are ``real`` (B, K): (R, L)."""
+    """``attention_entropy`` of each layer's map on its own cells: (R, L) for the R questions ``real`` (B, K)."""
     found = [attention_entropy(maps.double().cpu().numpy()[real]) for maps in prediction.attention]
     return np.stack(found, 1) if found else np.zeros((int(real.sum()), 0))
 
@@ -157,8 +158,8 @@ def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
 def summarise(table: pa.Table) -> dict[str, Any]:
     """Count, accuracy with its 95 % Wilson interval, accuracy by scale bin, means of attention's scores; in [0, 1].
 
-    ``entropy`` is a list, the mean of each layer. None stands where there is nothing to average: no rows, no scales, no masks, no such map. Bins are half open, the
-    last closed.
+    ``entropy`` is a list, the mean of each layer. None stands where there is nothing to average: no rows, no scales,
+    no masks, no such map. Bins are half open, the last closed.
     """
     correct = table["correct"].to_numpy()
     right = int(correct.sum())

@@ -149,7 +149,9 @@ def write_measured(
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What ``write_measured`` noted of rows: "weights", "questions", "source"; empty for no file, or any other."""
+    """What ``write_measured`` noted of rows: "weights", "questions", "source"; empty unless both files are there."""
+    if not path.with_suffix(".json").exists():
+        return {}
     try:
         notes = json.loads((parquet.read_schema(path).metadata or {})[ABOUT])
         paths = {name: Path(notes["source"][name]) for name in PATHS if notes["source"].get(name)}

@@ -231,9 +231,9 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
         x = places[-1][-1] + side
     width, height = x + gap, top + side + gap
     figure = new_figure(width, height, 100)
-    asked = f"{scene.query}? {', '.join(truths_of(scene))}"
     title = "the image" if scene.mask is None or not scene.mask.any() else "target outlined"
-    looks = [("", shortened(asked), "black", [(title, scene.image)])]
+    truth = shortened(", ".join(truths_of(scene)), CAPTION - 2)
+    looks = [(shortened(f"{scene.query}?", CAPTION - 2), truth, "black", [(title, scene.image)])]
     for name, panels in shown.items():
         answer = scene.answers[name]
         right = answer.attribute in truths_of(scene)
@@ -316,6 +316,8 @@ def scale_curve(
         ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
         errors = np.abs(np.array(y)[:, None] - ends).T
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
+        for k, value, low in zip(x, y, ends[:, 0], strict=True) if len(series) == 1 else ():
+            axes.text(k, low - 3, f"{value:.1f}", ha="center", va="top", fontsize=9, color=colour)
         here.append(axes.errorbar(x, y, errors, label=f"{one.name}, here", **style))
         if isinstance(one.published, Mapping):
             at = [k for k, name in enumerate(bins) if name in one.published]
