@@ -191,16 +191,15 @@ def entropy_section(found: RunResults) -> str:
     """How evenly each layer attends, right and wrong answers apart."""
     if found.table is None:
         return ""
-    table = found.table.filter(found.table["read"]) if "read" in found.table.column_names else found.table
-    entropy, (right, _) = entropies(table), judged(table)
+    entropy, (right, _) = entropies(found.table), judged(found.table)
     if not entropy.shape[1]:
         return ""
-    said = ("right", "wrong") if "correct" in table.column_names else ("likeliest holds", "doesn’t")
+    said = ("right", "wrong") if "correct" in found.table.column_names else ("likeliest holds", "doesn’t")
     groups = {said[0]: entropy[right], said[1]: entropy[~right]}
     kinds = [*["gate"] * (entropy.shape[1] - 1), found.about["model"].get("choice", "softmax")]
     medians = "; ".join(f"{name}: {medians_of(rows)}" for name, rows in groups.items() if len(rows))
     caption = (
-        ("" if "correct" in table.column_names else "Questions whose likeliest attribute holds, and the others. ")
+        ("" if "correct" in found.table.column_names else "Questions whose likeliest attribute holds, and the others. ")
         + "Entropy of a layer’s map over its cells: 0 where all attention is on one cell, 100 % where it is the same "
         "everywhere. A gate’s values are divided by their sum first, so that it tells how evenly the gate is open, not "
         "how far. Point: median of the questions; thick line: the middle half; thin line: 90 % of them."

@@ -52,7 +52,7 @@ class Missing(NamedTuple):
 
 @dataclass
 class RunResults:
-    """All that is known of a run. ``figures`` are an evaluation's summary, ``table`` its rows, None where unknown."""
+    """All that is known of a run; ``figures`` are an evaluation's summary, ``table`` its readable rows, if known."""
 
     given: str
     about: dict[str, Any]
@@ -71,7 +71,7 @@ class RunResults:
         return self.about.get("name") or self.about["model"]["network"]
 
 
-def gather(given: str, data: str | None, split: str | None, device: str | None, console: Console) -> RunResults:
+def gather(given: str, data: str | None, split: str | None, device: str, console: Console) -> RunResults:
     """All of a run's folder, or of shipped weights, with an evaluation read or made.
 
     ``data`` and ``split`` as in ``load_questions``; by default what the run tells. Raises ValueError for what is no
@@ -105,9 +105,9 @@ def add_log(found: RunResults, path: Path) -> None:
         found.missing.append(Missing("training curves", why))
 
 
-def add_measured(found: RunResults, data: str | None, split: str | None, device: str | None, console: Console) -> None:
+def add_measured(found: RunResults, data: str | None, split: str | None, device: str, console: Console) -> None:
     """Add an evaluation's rows and figures, and examples; or what is missing for them."""
-    ask_for_data = f"pan report {found.given} --data {'DATA' if data is None else data}"
+    ask_for_data = f"pan report {found.given} --data DATA"
     source = {**source_of(found.about), **({"data": data} if data else {}), **({"split": split} if split else {})}
     if "data" not in source:
         why = "config.json doesn't say what the network was trained on"
@@ -116,65 +116,58 @@ def add_measured(found: RunResults, data: str | None, split: str | None, device:
     path = rows_path(found.given, name_of(source["data"], source["split"]))
     notes = read_notes(path)
     source = {**notes.get("source", source), **({"data": data} if data else {})}
-    predictor = questions = measured = None
+    measured = read_measured(path) if is_of(notes, found.given) else None
+    predictor = None
     try:
         predictor = Predictor(found.given, device)
         questions = load_with_bar(console, **source)
-        if not is_of(notes, found.given, questions):
+        if measured is None or notes["questions"] != fingerprint_of(questions):
+            measured = None  # rows of other questions are no rows of these
             measured = measure(predictor.trained, questions, source, predictor.device, console)
+            write_measured(path, measured, found.given, questions, source)
+        add_examples(found, readable(measured.table), questions, predictor)
     except (ValueError, OSError) as error:
         if data:
             raise
-        what = "examples" if is_of(notes, found.given) else "an evaluation, and examples"
+        what = "examples" if measured else "an evaluation, and examples"
         found.missing.append(Missing(what, str(error), ask_for_data if predictor else ""))
-        questions = None
-    if measured is not None and questions is not None:
-        write_measured(path, measured, found.given, questions, source)
-    elif is_of(notes, found.given, questions):
-        measured = read_measured(path)
     if measured is not None:
-        found.table, found.figures = measured
+        found.table, found.figures = readable(measured.table), measured.figures
         found.facts["measured on"] = f"{name_of(source['data'], source['split'])}; one row per question: {path}"
-        if predictor and questions:
-            add_examples(found, measured.table, questions, predictor)
 
 
-def is_of(notes: Mapping[str, Any], given: str, questions: QuestionSet | None = None) -> bool:
-    """Whether noted rows are those of this network, if its weights are there, and of these questions, if given."""
-    if not notes:
-        return False
+def is_of(notes: Mapping[str, Any], given: str) -> bool:
+    """Whether noted rows are those of this network, if its weights are there to tell."""
     here = (weights.find(given) / "weights.safetensors").exists()
-    return (not here or notes["weights"] == fingerprint_of_weights(given)) and (
-        questions is None or notes["questions"] == fingerprint_of(questions)
-    )
+    return bool(notes) and (not here or notes["weights"] == fingerprint_of_weights(given))
+
+
+def readable(table: pa.Table) -> pa.Table:
+    """The rows whose image could be read."""
+    return table.filter(table["read"]) if "read" in table.column_names else table
 
 
 def judged(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row whether the answer is right, and how sure it is: (R,) bool, (R,) float64.
+    """Of each readable row whether the answer is right, and how sure it is: (R,) bool, (R,) float64.
 
-    Where several attributes may hold, the answer is the likeliest of them. Rows that were not read are not right, and
-    as unsure as can be.
+    Where several attributes may hold, the answer is the likeliest of them, and its log-odds tell how sure it is.
     """
     if "correct" in table.column_names:
         return table["correct"].to_numpy(), table["probability"].to_numpy()
-    rows = zip(*(table[name].to_pylist() for name in ("attributes", "top", "log_odds")), strict=True)
-    found = [(top[0] in holds, odds[0]) if top else (False, -np.inf) for holds, top, odds in rows]
-    right, sure = zip(*found, strict=True) if found else ((), ())
-    return np.array(right, bool), np.array(sure, float)
+    right = [top[0] in holds for holds, top in zip(*(table[c].to_pylist() for c in ("attributes", "top")), strict=True)]
+    return np.array(right, bool), np.array([odds[0] for odds in table["log_odds"].to_pylist()], float)
 
 
 def examples_of(right: np.ndarray, sure: np.ndarray) -> tuple[list[int], list[int]]:
     """Rows to show: the first FIRST, and of the other wrong ones the SUREST surest, the surest first."""
     first = list(range(min(FIRST, len(right))))
-    later = np.flatnonzero(~right[len(first) :] & (sure[len(first) :] > -np.inf)) + len(first)
+    later = np.flatnonzero(~right[len(first) :]) + len(first)
     return first, later[np.argsort(-sure[later], kind="stable")][:SUREST].tolist()
 
 
 def add_examples(found: RunResults, table: pa.Table, questions: QuestionSet, predictor: Predictor) -> None:
-    """Add some of the questions with the network's answers and attention."""
+    """Add some of the questions, of which the rows are readable, with the network's answers and attention."""
     asked = askable(questions, predictor.trained)[0] if questions.likelihood == "bernoulli" else questions
-    if "read" in table.column_names:
-        table = table.filter(table["read"])
     right, sure = judged(table)
     first, wrong = examples_of(right, sure)
     for row in table["row"].to_numpy()[[*first, *wrong]].tolist():
@@ -182,21 +175,16 @@ def add_examples(found: RunResults, table: pa.Table, questions: QuestionSet, pre
         image = np.array(asked.images[asked.image[row]])
         answer = predictor.ask(image, query)
         found.scenes.append(Scene(image, target_of(asked, row), query, truth, {found.name: answer}))
-    what = "answers" if "correct" in table.column_names else "answers (the likeliest attribute does not hold)"
-    found.chosen = f"The first {len(first)} questions" + (
-        f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {what}." if wrong else "; none of the others is wrong."
-    )
+    kind = "answers" if "correct" in table.column_names else "answers (the likeliest attribute does not hold)"
+    of_wrong = f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {kind}" if wrong else ""
+    found.chosen = f"The first {len(first)} questions{of_wrong}. On a narrow screen the rows scroll sideways."
 
 
 def target_of(questions: QuestionSet, row: int) -> np.ndarray | None:
     """The asked object's mask (H, W) bool, or that of its box; None where neither is known."""
-    for masks in (
-        questions.masks,
-        questions.box if questions.box is None else BoxMasks(questions.box, questions.images.shape[1]),
-    ):
-        if masks is not None:
-            return masks[np.array([row])][0]
-    return None
+    boxes = None if questions.box is None else BoxMasks(questions.box, questions.images.shape[1])
+    masks = boxes if questions.masks is None else questions.masks
+    return None if masks is None else masks[np.array([row])][0]
 
 
 def recipe_of(about: Mapping[str, Any]) -> Recipe | None:
