@@ -214,13 +214,13 @@ def results_section(report: Report) -> str:
         f"Published values: {escape(published.SOURCE)}.</p>\n"
     )
     theirs = "The papers don’t say how the map they measured is made; here it is three:"
-    return (
-        f"<h2>{'Ours beside the papers’' if beside else 'Measured'}: {escape(table_title(report))}</h2>\n"
-        + numbers_table(head, lines, "results")
-        + budget * beside
-        + "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
-        + f"{theirs if beside else 'It is measured on three maps:'}</p>\n<dl class='soft'>{kinds}</dl>"
+    maps = (
+        "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
+        f"{theirs if beside else 'It is measured on three maps:'}</p>\n<dl class='soft'>{kinds}</dl>"
     )
+    title = f"{'Ours beside the papers’' if beside else 'Measured'}: {table_title(report)}"
+    table = numbers_table(head, lines, "results")
+    return f"<h2>{escape(title)}</h2>\n{table}{budget * beside}{maps * any('TPR' in label for label, _ in lines)}"
 
 
 def numbers_table(head: str, lines: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
@@ -269,9 +269,10 @@ def scenes_section(report: Report) -> str:
         question = f"{i}. {question_of(report.data, scene)}"
         caption = f"<b>{escape(question)}</b> {said}"
         figures.append(picture(attention_row(scene), f"Attention for: {question}", caption, "scene"))
+    outlined = "The target is outlined. " * any(scene.mask is not None for scene in report.scenes)
     return (
         f"<h2>Where the network{'s look' if len(report.networks) > 1 else ' looks'}</h2>\n"
-        "<p class='soft'>The target is outlined. Gates are drawn from 0 to 1, the last layer’s softmax and the "
+        f"<p class='soft'>{outlined}Gates are drawn from 0 to 1, the last layer’s softmax and the "
         f"accumulated map from 0 to their largest value; hatched: no cell of that layer. {escape(report.chosen)}</p>\n"
         + "\n".join(figures)
     )

@@ -105,7 +105,7 @@ def learning_section(found: RunResults) -> str:
     called = VALIDATION_SCORES[key]
     loss, score, seconds = training_lines(found.log, key, called)
     shown = [
-        (loss, "Should fall, and level off at the end."),
+        (loss, "Mean over each epoch’s steps; it should fall, and level off at the end."),
         (score, f"Measured after each epoch; the weights of the best one are kept. {MEANING[key]}"),
     ]
     if recipe:
@@ -179,7 +179,7 @@ def confusion_section(found: RunResults) -> str:
     wrong = counted.rows * (1 - np.eye(len(counted.names), dtype=np.int64))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     names = counted.names
-    told = ", ".join(f"{names[y]} taken for {names[x]} {wrong[y, x]:,} times" for y, x in worst if wrong[y, x])
+    told = ", ".join(f"{names[y]} taken for {names[x]} ({wrong[y, x]:,})" for y, x in worst if wrong[y, x])
     caption = "Rows of questions by their truth, across what the network said; colour is the share of a line. "
     caption += f"Most often: {escape(told)}." if told else "Nothing is confused."
     if "others" in names:
