@@ -115,6 +115,19 @@ def build_parser() -> Parser:
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
 
+    report = add(
+        "report",
+        "write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be",
+        "  pan report runs/mref\n"
+        "  pan report runs/mine --data my-folder --out mine.html\n"
+        "  pan report mref-pan-hard-ctx",
+    )
+    report.add_argument("run", metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run")
+    report.add_argument("--data", help=DATA_HELP + " (default: what the run or its evaluation tells)")
+    report.add_argument("--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz")
+    report.add_argument("--device")
+
     export = add(
         "export",
         "write a trained network as one file for onnxruntime or torch, checked against the network",
@@ -241,6 +254,10 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.predict_command import predict
 
         return predict
+    if name == "report":
+        from progressive_attention.report_command import report
+
+        return report
     if name == "export":
         from progressive_attention.export_command import export_network
 
