@@ -48,7 +48,7 @@ LAYERS = (
     ("results_tables",),
     ("results", "results_page", "label_results"),
     ("predictor",),
-    ("label_figures",),
+    ("label_figures", "web_page"),
     ("prepare", "bench", "export", "serve", "quickstart"),
     ("experiments",),
     ("reproduce",),
