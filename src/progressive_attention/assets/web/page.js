@@ -161,7 +161,7 @@ function bar(name, probability) {
 // The chosen map over the picture, and all of them small.
 function showMaps() {
   const { maps } = state.answer;
-  element("attention").hidden = !maps.length;
+  element("attention").hidden = element("explained").hidden = !maps.length;
   if (!maps.length) return;
   state.shown ??= maps.at(-1).name;
   const buttons = maps.map((map) => {
