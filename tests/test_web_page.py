@@ -94,7 +94,7 @@ def test_a_page_is_one_file_with_all_inside(small_runtime: Path) -> None:
     assert web_page.unpack(page, "model") == model
     assert web_page.unpack(page, "runtime-module") == b"content of ort.wasm.bundle.min.mjs"
     assert web_page.unpack(page, "runtime-wasm") == b"content of ort-wasm-simd-threaded.wasm"
-    assert web_page.unpack(page, "notices") == b"text of LICENSE\n\n\ntext of ThirdPartyNotices.txt\n"
+    assert web_page.unpack(page, "licence-texts") == b"text of LICENSE\n\n\ntext of ThirdPartyNotices.txt\n"
     for path in web_page.SOURCES.iterdir():
         text = path.read_text(encoding="utf-8")
         assert path.suffix == ".html" or text in page

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from progressive_attention.config import PROTOCOLS, STYLES
@@ -45,9 +46,11 @@ def render(about: Mapping[str, Any], model: bytes) -> str:
         "model": model,
         "runtime-module": module,
         "runtime-wasm": wasm,
-        "notices": "\n\n".join(notices).encode(),
+        "licence-texts": "\n\n".join(notices).encode(),
     }
-    packed = "\n".join(f'<script type="text/plain" id="{name}">{pack(content)}</script>' for name, content in data.items())
+    packed = "\n".join(
+        f'<script type="text/plain" id="{name}">{pack(content)}</script>' for name, content in data.items()
+    )
     page = INCLUDED.sub(included, (SOURCES / "page.html").read_text(encoding="utf-8"))
     return page.replace("<!-- data -->", packed)
 
@@ -84,7 +87,7 @@ def told(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[st
         {"rows": coverage(rows, h, height).tolist(), "columns": coverage(columns, w, width).tolist()}
         for (rows, columns), (h, w) in zip(geometry.fields, cells, strict=True)
     ]
-    colours = colormaps[COLOUR_MAP](range(256), bytes=True)[:, :3].tolist()
+    colours = np.asarray(colormaps[COLOUR_MAP](range(256), bytes=True))[:, :3].tolist()
     runtime = json.loads((RUNTIME / "onnxruntime-web.json").read_text(encoding="utf-8"))
     return {
         "layers": layers,

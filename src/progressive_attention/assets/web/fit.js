@@ -83,6 +83,7 @@ async function decoded(file, mostPixels) {
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
   const pixels = new Uint8ClampedArray(width * height * 3);
-  for (let i = 0; i < width * height; i++) pixels.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
+  for (let i = 0; i < width * height; i++)
+    for (let channel = 0; channel < 3; channel++) pixels[3 * i + channel] = data[4 * i + channel];
   return { pixels, width, height };
 }

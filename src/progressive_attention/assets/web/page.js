@@ -70,7 +70,7 @@ function say(text) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 function showPicture(pixels, digits, credit) {
@@ -83,9 +83,8 @@ function showPicture(pixels, digits, credit) {
   element("picture").style.cursor = digits.length ? "pointer" : "";
   element("credit").textContent = credit;
   element("credit").hidden = !credit;
-  element("hint").textContent = digits.length
-    ? "Click a digit to ask about it. A picture of your own may also be dropped onto this one; it stays on this device."
-    : "Ask with the buttons. Another picture may be dropped onto this one; it stays on this device.";
+  const how = digits.length ? "Click a digit to ask about it." : "Ask with the buttons.";
+  element("hint").textContent = `${how} A picture of your own may be dropped onto this one; it stays on this device.`;
 }
 
 async function showScene(index) {
@@ -218,13 +217,13 @@ function connect() {
     hovering(false)(event);
     showOwn(event.dataTransfer.files[0]);
   };
-  element("licences").ontoggle = async () => (element("notices").textContent ||= await unpackedText("notices"));
+  element("licences").ontoggle = async () => (element("notices").textContent ||= await unpackedText("licence-texts"));
 }
 
 // What stands still: names, query buttons, the scale of colours.
 function describe() {
   const trained = about.data ? ` trained on ${about.data}` : "";
-  const measured = about.accuracy ? `, ${(100 * about.accuracy).toFixed(2)} % right on its test questions` : "";
+  const measured = about.accuracy ? `, ${(100 * about.accuracy).toFixed(2)}\u00a0% right on its test questions` : "";
   element("network").textContent = `The network: ${about.model}${trained}${measured}.`;
   element("version").textContent = about.runtime_version;
   element("queries").className = about.query_names.every((name) => name.length < 3) ? "digits" : "words";
