@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Data flows one way: a module imports only from lines above its own, or from its own line. Place a new module here.
 LAYERS = (
     ("config",),
-    ("files", "progress", "model_card"),
+    ("files", "progress", "model_card", "arguments"),
     ("network_folder",),
     ("data",),
     ("sharing",),
