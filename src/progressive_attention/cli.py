@@ -130,13 +130,15 @@ def build_parser() -> Parser:
 
     export = add(
         "export",
-        "write a trained network as one file for onnxruntime or torch, checked against the network",
+        "write a trained network as one file for onnxruntime, torch or a browser, checked against the network",
         "  pan export --weights mref-pan-hard-ctx --out mref.onnx\n"
+        "  pan export --weights mref-pan-hard-ctx --format web --out mref.html\n"
         "  pan export --weights runs/mine --format torch --out mine.pt2",
     )
     export.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="torch: torch.export's .pt2")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.pt2 to write")
+    formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
+    export.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
 
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
