@@ -1,5 +1,6 @@
 """README and docs as programs: their fenced blocks in order, and what runs them."""
 
+import doctest
 import re
 import shlex
 import shutil
@@ -64,16 +65,23 @@ def run_page(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Run a page in the working directory, in order, in one namespace; what each command printed, and the namespace.
 
-    Every block of Python and every command ``pan``, but those in ``left_out``. Any that fails, fails; and so does a block
-    of text right below one, if a line of it is not in what was printed.
+    Every block of Python, every command ``pan`` but those in ``left_out``, and every transcript, of which all must be
+    as it stands there. A block of text right below a block must hold only lines of what that printed.
     """
     said: dict[str, str] = {}
     space: dict[str, Any] = {}
-    for block in blocks(page, "python", "bash"):
+    for block in blocks(page, "python", "bash", "console", "pycon"):
         place = f"{name_of(page)}, line {block.line}"
         capsys.readouterr()
         printed = ""
-        if block.language == "python":
+        if block.language == "console":
+            run_transcript(block.code, place, capsys)
+        elif block.language == "pycon":
+            test = doctest.DocTestParser().get_doctest(block.code, space, place, str(page), block.line)
+            complaints: list[str] = []
+            failed, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=complaints.append)
+            assert not failed, "".join(complaints)
+        elif block.language == "python":
             exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), space)
             printed = capsys.readouterr().out
         else:
@@ -87,3 +95,18 @@ def run_page(
         for line in block.shown.splitlines() if printed else ():
             assert line in printed, f"{place}: shows {line!r}, printed was {printed}"
     return said, space
+
+
+def run_transcript(code: str, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run each command behind ``$ ``; what is below it must be all that it says, ``...`` standing for anything.
+
+    An error must be told in that one line, with exit code 2.
+    """
+    for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
+        command, _, wanted = part.partition("\n")
+        code_given = main(shlex.split(command)[1:])
+        told = capsys.readouterr()
+        printed = told.err if code_given else told.out
+        pattern = ".*".join(re.escape(piece) for piece in wanted.strip().split("..."))
+        assert re.fullmatch(pattern, printed.strip(), re.DOTALL), f"{place}: {command}: printed was {printed}"
+        assert code_given == (2 if ": error: " in wanted else 0), f"{place}: {command}: exit code {code_given}"

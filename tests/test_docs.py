@@ -16,7 +16,8 @@ from progressive_attention.backbones import BACKBONES
 from progressive_attention.cli import build_parser
 from progressive_attention.config import MODELS
 
-# Blocks that show what is printed or written are not run; tests/test_faq.py provokes the messages that docs/faq.md quotes.
+RUN = ("python", "bash", "console", "pycon")
+# Blocks that show what is printed or written; a text right below a block that runs is compared with what that printed.
 SHOWN = ("text", "csv", "json", "toml", "html")
 # Commands that are parsed by the real parser and not run, and why. A rule that no page needs any more fails a test.
 NEVER = {
@@ -74,7 +75,7 @@ def check_command(command: str) -> None:
 @pages
 def test_a_rule_covers_every_block(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in ("python", "bash", *SHOWN), f"{name_of(page)}, line {block.line}: {block.language!r}"
+        assert block.language in (*RUN, *SHOWN), f"{name_of(page)}, line {block.line}: {block.language!r}"
         for command in commands(block.code) if block.language == "bash" else ():
             check_command(command)
     fences = re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -117,7 +118,7 @@ def of_commands(page: Path, rules: dict[str, str]) -> set[str]:
     return {one for block in blocks(page, "bash") for one in commands(block.code) if ruled(one, rules)}
 
 
-TO_RUN = [page for page in PAGES if blocks(page, "python", "bash") and name_of(page) not in OWN_TEST]
+TO_RUN = [page for page in PAGES if blocks(page, *RUN) and name_of(page) not in OWN_TEST]
 
 
 @pytest.mark.parametrize("page", TO_RUN, ids=name_of)

@@ -257,7 +257,7 @@ def scene_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command: its own exit code or 0, 2 with one line on what was wrong, 130 when interrupted."""
     started = time.monotonic()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     try:
