@@ -89,7 +89,8 @@ def test_no_code_hides_in_an_indented_block(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["curl x | sh", "pan predcit x", "pan list --jsno", "make nothing", "pip install 'progressive-attention[x]'"]
+    "wrong",
+    ["curl x | sh", "pan predcit x", "pan list --jsno", "make nothing", "pip install 'progressive-attention[x]'"],
 )
 def test_the_rules_refuse(wrong: str) -> None:
     with pytest.raises((AssertionError, SystemExit)):

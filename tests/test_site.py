@@ -84,7 +84,7 @@ def test_equations_are_mathml(site: Path) -> None:
 
 def test_tex_outside_code_only() -> None:
     changed = outside_code("costs 3 $ or 4 $, `$x$`, $x|y$\n\n```text\n$a$\n```\n", as_mathml)
-    assert changed.startswith("costs 3 $ or 4 $, `$x$`, <math")
+    assert changed.startswith("costs 3 $ or 4 $, `$x$`, <span><math")
     assert changed.endswith("```text\n$a$\n```\n")
     assert "|" not in changed  # it would end a table's cell
 

@@ -35,8 +35,10 @@ def as_mathml(text: str) -> str:
     """$...$ and $$...$$ as MathML, which browsers draw by themselves; without a bar, which would end a table's cell."""
 
     def drawn(found: re.Match[str]) -> str:
-        display = "block" if found[1] == "$$" else "inline"
-        return convert(found[2].strip(), display=display).replace("|", "&#x7C;")
+        if found[1] == "$$":
+            return convert(found[2].strip(), display="block")
+        # In a span, since a line that starts with <math> would end its paragraph.
+        return f"<span>{convert(found[2].strip())}</span>".replace("|", "&#x7C;")
 
     return TEX.sub(drawn, text)
 

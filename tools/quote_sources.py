@@ -1,4 +1,4 @@
-"""Copy into docs/ what its pages quote of the source: `python tools/quote_sources.py`, after a change of what is quoted.
+"""Copy into docs/ what its pages quote of the source: `python tools/quote_sources.py`, after a change there.
 
 A quotation is a block of Python below a line `<!-- source: module.name -->`, module and name of this package.
 """

@@ -1,4 +1,4 @@
-"""Run the notebooks of docs/notebooks from scratch and keep what they show: `python tools/run_notebooks.py` (extra `docs`).
+"""Run the notebooks of docs/notebooks anew and keep what they show: `python tools/run_notebooks.py` (extra `docs`).
 
 Progress and warnings, on stderr, are not kept; nor is anything that tells when, where or how fast a cell ran.
 """
