@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -179,4 +179,20 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
+        next(start(tmp_path, ROWS))
+
+
+def test_another_versions_checkpoint_is_refused(tmp_path, monkeypatch):
+    """Versions before this one counted ``best_accuracy``."""
+
+    @dataclass
+    class Before(module.State):
+        best_accuracy: float = -1.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "State", Before)
+        run = start(tmp_path, ROWS)
+        next(run)
+        run.close()
+    with pytest.raises(ValueError, match=r"is of another version .*best_accuracy\); go on with that version"):
         next(start(tmp_path, ROWS))

@@ -315,6 +315,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
     if "run" not in notes:
         raise ValueError(f"{path} is no checkpoint of a training; choose another --out, or delete it")
+    counters = json.loads(notes["state"])
+    if set(counters) != {one.name for one in fields(State)}:
+        raise ValueError(
+            f"{path} is of another version of this library (it counts {', '.join(counters)}); "
+            "go on with that version, delete it to start over, or choose another --out"
+        )
     old, now = json.loads(notes["run"]), json.loads(json.dumps(identity))
     later = {one.name: one.default for one in (*fields(Recipe), *fields(ModelConfig)) if one.default is not MISSING}
     old = {**json.loads(json.dumps({key: later[key] for key in now if key in later})), **old}  # choices made later
@@ -333,4 +339,4 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
                 like = parameter if tensor.shape == parameter.shape else tensor
                 value = tensor.to(parameter.device)
                 optimizer.state[parameter][key[len(prefix) :]] = torch.empty_like(like, dtype=tensor.dtype).copy_(value)
-    return State(**json.loads(notes["state"]))
+    return State(**counters)
