@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Of several processes the first one speaks; another only of what ends itself alone.
     """
     started = time.monotonic()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
