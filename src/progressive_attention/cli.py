@@ -135,6 +135,7 @@ def build_parser() -> Parser:
     recipe_help = "default: fast, for a pretrained backbone photographs"
     train.add_argument("--recipe", choices=list(RECIPES), help=recipe_help)
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
+    train.add_argument("--absent", action="store_true", help="of a synthetic set, ask about digits not there, too")
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
