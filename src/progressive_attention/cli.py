@@ -49,6 +49,13 @@ def price(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number above zero, at most one."""
+    if not 0 < (value := price(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text!r}; 0.95 keeps 95 %")
+    return value
+
+
 def words(text: str) -> list[str]:
     """Names between commas, at least one."""
     found = [word.strip() for word in text.split(",") if word.strip()]
@@ -164,6 +171,21 @@ def build_parser() -> Parser:
     evaluate.add_argument("--device")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
     scene_options(evaluate)
+
+    absence = add(
+        "absence",
+        "measure how well a network tells that what it is asked for is not there, and set the threshold",
+        "  pan absence --weights mref-pan-hard-ctx --data mref\n"
+        "  pan absence --weights runs/mine --data my-folder --keep 0.99",
+    )
+    absence.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    absence.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
+    absence.add_argument("--keep", type=share, default=0.95, metavar="SHARE", help=keep_help)
+    absence.add_argument("--images", type=positive, help="as in training: a third as many scenes in either split")
+    absence.add_argument("--device")
+    absence.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
+    scene_options(absence)
 
     predict = add(
         "predict",
@@ -294,6 +316,10 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.export_command import export_network
 
         return export_network
+    if name == "absence":
+        from progressive_attention.absence_command import absence
+
+        return absence
     from progressive_attention.commands import COMMANDS
 
     return COMMANDS[name]

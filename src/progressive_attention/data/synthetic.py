@@ -98,9 +98,9 @@ def synthetic(
     asked digit of each scene, ``"all"`` and ``"rows"`` every digit. ``authors``: one pool of ``images // 2`` scenes,
     every digit a row; the first ``images`` rows train, the next ``images // 3`` validate, the last ``images // 3``
     test. With ``absent`` the digits that a scene lacks are asked about, too, after all others, and answered "absent":
-    one a scene for ``paper`` with ``queries="one"``, else all. The pixels depend on style, split, protocol, seed and the digits and photographs alone: not on ``workers``,
-    and scene i not on ``images``. ``progress(done, total)`` is called while rendering. ``cache_dir`` defaults to the
-    environment's PAN_CACHE, else ~/.cache/progressive_attention.
+    one a scene for ``paper`` with ``queries="one"``, else all. The pixels depend on style, split, protocol, seed and
+    the digits and photographs alone: not on ``workers``, and scene i not on ``images``. ``progress(done, total)`` is
+    called while rendering. ``cache_dir`` defaults to the environment's PAN_CACHE, else ~/.cache/progressive_attention.
     """
     one_of("queries", queries, ("one", "all", "rows"))
     source = SceneSource(style, split, protocol, seed, mnist_dir, backgrounds)

@@ -1,0 +1,67 @@
+"""What ``pan absence`` does."""
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from progressive_attention import weights
+from progressive_attention.absence import Scored, scored, told_apart
+from progressive_attention.data.sources import load_questions
+from progressive_attention.files import write_json
+from progressive_attention.inference import pick_device
+from progressive_attention.progress import counting
+from progressive_attention.show_commands import scene_arguments
+from progressive_attention.summaries import percent
+
+
+def absence(arguments: argparse.Namespace) -> None:
+    """Choose score and threshold on validation questions, measure them on test questions, keep them with the weights.
+
+    What ships stays as it is.
+    """
+    console = Console(stderr=True)
+    device = pick_device(arguments.device)
+    folder = weights.find(arguments.weights)
+    trained = weights.load(folder, device)
+    data = arguments.data or trained.about.get("data")
+    if not data:
+        raise ValueError("--data is missing, and these weights don't say what they were trained on")
+    options = {**scene_arguments(arguments, trained.about.get("protocol")), "absent": True}
+    if arguments.images:
+        options["images"] = arguments.images
+    options["image_size"] = trained.model.config.image_size
+
+    def of(split: str) -> Scored:
+        with counting(console, f"rendering {data}", "scenes") as progress:
+            questions = load_questions(data, split, progress=progress, **options)
+        with counting(console, f"asking {questions.name}", "questions") as progress:
+            return scored(trained, questions, device, progress=progress)
+
+    found = told_apart(of("validation"), of("test"), arguments.keep)
+    kept_in = None if folder.parent == weights.SHIPPED else folder
+    if kept_in:
+        write_json(kept_in / "config.json", {**trained.about, "absence": found})
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    Console().print(absence_table(found, f"{arguments.weights}: is it there at all? {found['test']}"))
+    print(f"best on validation: {found['score']}, found from {found['threshold']:.6g}")
+    if kept_in:
+        print(f"kept in {kept_in / 'config.json'}: `pan predict` and `pan export` now tell")
+
+
+def absence_table(found: dict[str, Any], title: str) -> Table:
+    """``told_apart``'s figures in per cent, the chosen score first."""
+    table = Table(title=title)
+    table.add_column("score")
+    for name in ("AUROC (95 %)", f"absent told, of {found['absent']:,}", f"present kept, of {found['present']:,}"):
+        table.add_column(name, justify="right")
+    table.add_column(f"accuracy of those, of all {percent(found['accuracy'])}", justify="right")
+    for name, figures in sorted(found["scores"].items(), key=lambda pair: -pair[1]["validation_auroc"]):
+        low, high = figures["auroc_ci95"]
+        shares = (percent(figures[key]) for key in ("told", "kept", "accuracy_kept"))
+        table.add_row(name, f"{figures['auroc']:.4f} ({low:.4f} to {high:.4f})", *shares)
+    return table
