@@ -10,6 +10,7 @@ from progressive_attention.data.sources import load_questions
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.evaluation import evaluate
 from progressive_attention.files import read_json
+from progressive_attention.model_card import when_absent
 
 NAMES = weights.shipped()
 EXAMPLE = weights.SHIPPED.parent / "examples" / "mref.png"
@@ -26,6 +27,7 @@ def test_card_and_config_agree(name: str) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"| accuracy | {about['test']['accuracy']:.2%} (95 %" in card
     assert about["command"] in card
+    assert when_absent(about["absence"]) in card
     assert about["test"]["count"] == 10_000
     assert (folder / "weights.safetensors").stat().st_size < 1_000_000
     assert name == f"{about['data']}-{about['name']}"

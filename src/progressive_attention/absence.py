@@ -23,7 +23,7 @@ from progressive_attention.data.sources import in_words_of
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.detection import auroc, auroc_interval, keeping_threshold
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import Geometry, accumulated_map, as_values, geometry, last_map
+from progressive_attention.receptive_field import Geometry, accumulated_map, as_values, geometry, normalised
 from progressive_attention.weights import Trained
 
 Score = Callable[[Prediction], Tensor]
@@ -37,13 +37,13 @@ def probability(prediction: Prediction) -> Tensor:
 
 def certainty(prediction: Prediction) -> Tensor:
     """One minus the answer's entropy over log A: (B, K) in [0, 1]. Of a softmax over A >= 2 attributes."""
-    log_prob = prediction.log_prob.double()
+    log_prob = prediction.log_prob.double().log_softmax(-1)  # float32 sums to one not quite
     return 1 + (log_prob.exp() * log_prob).sum(-1) / math.log(log_prob.shape[-1])
 
 
 def focus(prediction: Prediction) -> Tensor:
     """One minus the last map's entropy over that of the uniform map: (B, K) in [0, 1], of more cells than one."""
-    share = prediction.attention[-1].double().flatten(-2)
+    share = normalised(prediction.attention[-1].double()).flatten(-2)
     return 1 + (share * share.clamp(min=1e-30).log()).sum(-1) / math.log(share.shape[-1])
 
 
@@ -54,10 +54,8 @@ def peak(prediction: Prediction, where: Geometry) -> Tensor:
 
 def openness(prediction: Prediction, where: Geometry) -> Tensor:
     """The product of all gates where the last map looks, weighed by it: (B, K) in [0, 1]."""
-    product = last_map(prediction, where)
-    for gate, field in zip(prediction.attention[:-1], where.fields[:-1], strict=True):
-        product = product * as_values(gate, field, where.image_size)
-    return product.flatten(-2).sum(-1)
+    shown = [as_values(a, f, where.image_size) for a, f in zip(prediction.attention, where.fields, strict=True)]
+    return (normalised(shown[-1]) * torch.stack(shown[:-1]).prod(0)).flatten(-2).sum(-1)
 
 
 def magnitude(prediction: Prediction) -> Tensor:
@@ -69,8 +67,12 @@ def magnitude(prediction: Prediction) -> Tensor:
 
 
 def not_absent(prediction: Prediction, absent: int) -> Tensor:
-    """One minus the probability of the attribute "absent", whose id is given: (B, K) in [0, 1]."""
-    return 1 - prediction.log_prob[..., absent].double().exp()
+    """Log-odds that any answer but "absent", whose id is given, is right: (B, K), 0 where it is as likely as not."""
+    if prediction.likelihood == "bernoulli":
+        return -prediction.logit[..., absent].double()
+    log_prob = prediction.log_prob.double()
+    others = torch.cat([log_prob[..., :absent], log_prob[..., absent + 1 :]], -1).logsumexp(-1)
+    return others - log_prob[..., absent]
 
 
 def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geometry) -> dict[str, Score]:
@@ -94,6 +96,10 @@ class Detector:
     name: str
     score: Score
     threshold: float
+
+    def told(self, prediction: Prediction) -> list[list[tuple[float, bool]]]:
+        """Of B images and K queries, the score and whether the object was found."""
+        return [[(value, value >= self.threshold) for value in row] for row in self.score(prediction).tolist()]
 
 
 def detector(trained: Trained, where: Geometry) -> Detector | None:

@@ -55,11 +55,13 @@ def absence(arguments: argparse.Namespace) -> None:
 
 def absence_table(found: dict[str, Any], title: str) -> Table:
     """``told_apart``'s figures in per cent, the chosen score first."""
-    table = Table(title=title)
+    asked = f"{found['present']:,} questions about what is there, {found['absent']:,} about what is not"
+    accuracy = "" if found["accuracy"] is None else f"; {percent(found['accuracy'])} of the former answered rightly"
+    table = Table(title=title, caption=asked + accuracy)
     table.add_column("score")
-    for name in ("AUROC (95 %)", f"absent told, of {found['absent']:,}", f"present kept, of {found['present']:,}"):
+    table.add_column("AUROC (95 %)", justify="right", no_wrap=True)
+    for name in ("absent\ntold", "present\nkept", "accuracy\nof kept"):
         table.add_column(name, justify="right")
-    table.add_column(f"accuracy of those, of all {percent(found['accuracy'])}", justify="right")
     for name, figures in sorted(found["scores"].items(), key=lambda pair: -pair[1]["validation_auroc"]):
         low, high = figures["auroc_ci95"]
         shares = (percent(figures[key]) for key in ("told", "kept", "accuracy_kept"))

@@ -79,7 +79,8 @@ class Predictor:
         ids = torch.tensor([[names.index(str(query)) for query in queries]], device=self.device)
         prediction = self.trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
-        presence = None if self.detector is None else self.detector.score(prediction)[0].tolist()
+        nobody_knows: list[tuple[float | None, bool | None]] = [(None, None)] * len(queries)
+        there = self.detector.told(prediction)[0] if self.detector else nobody_knows
         maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
@@ -92,14 +93,8 @@ class Predictor:
             best = max(each, key=each.__getitem__)
             own = {name: drawn[k] for name, drawn in maps.items()}
             shown = [layer[k] for layer in layers]
-            there = presence and presence[k]
-            answers.append(
-                Answer(
-                    *(str(query), best, each[best], each, pixels.copy(), shown, own, prediction.likelihood),
-                    presence=there,
-                    found=None if self.detector is None else there >= self.detector.threshold,
-                )
-            )
+            said = str(query), best, each[best], each
+            answers.append(Answer(*said, pixels.copy(), shown, own, prediction.likelihood, *there[k]))
         return answers
 
     def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
