@@ -198,7 +198,11 @@ def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str
     ``auroc_ci95``, ``kept`` and ``told``, the shares of present questions found and of absent ones not, and
     ``accuracy_kept`` among the present ones found. Shares in [0, 1].
     """
-    figures = {name: figures_of(name, validation, test, keep) for name in validation.scores}
+    figures = {}
+    for name, before in validation.scores.items():
+        present = before[validation.there]
+        of_validation = {"validation_auroc": auroc(present, before[~validation.there])}
+        figures[name] = of_validation | figures_of(name, test, keeping_threshold(present, keep))
     best = max(figures, key=lambda name: figures[name]["validation_auroc"])
     there, right = test.there, test.right
     about = {"keep": keep, "validation": validation.name, "test": test.name}
@@ -207,16 +211,13 @@ def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str
     return {"score": best, **figures[best], **about, **counts, "accuracy": accuracy, "scores": figures}
 
 
-def figures_of(name: str, validation: Scored, test: Scored, keep: float) -> dict[str, Any]:
-    """One score's figures, as ``told_apart`` tells."""
-    before, there = validation.scores[name], validation.there
-    threshold = keeping_threshold(before[there], keep)
+def figures_of(name: str, test: Scored, threshold: float) -> dict[str, Any]:
+    """One score's figures on some questions at a threshold, as ``told_apart`` tells."""
     score, found = test.scores[name], test.scores[name] >= threshold
     parts = score[test.there], score[~test.there]
     kept = found & test.there
     return {
         "threshold": threshold,
-        "validation_auroc": auroc(before[there], before[~there]),
         "auroc": auroc(*parts),
         "auroc_ci95": list(auroc_interval(*parts)),
         "kept": float(found[test.there].mean()),
