@@ -13,8 +13,6 @@ from torch.testing import assert_close
 
 from progressive_attention import weights
 from progressive_attention.absence import (
-    Scored,
-    asks_absent,
     certainty,
     detector,
     focus,
@@ -23,10 +21,9 @@ from progressive_attention.absence import (
     openness,
     peak,
     probability,
-    scored,
     scores_of,
-    told_apart,
 )
+from progressive_attention.absence_evaluation import Scored, asks_absent, scored, told_apart
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.export import export, random_questions
 from progressive_attention.model_card import when_absent

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from progressive_attention import Predictor, weights
-from progressive_attention.absence import figures_of, scored
+from progressive_attention.absence_evaluation import figures_of, scored
 from progressive_attention.data.sources import load_questions
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.evaluation import evaluate

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from progressive_attention import weights
-from progressive_attention.absence import Scored, scored, told_apart
+from progressive_attention.absence_evaluation import Scored, scored, told_apart
 from progressive_attention.data.sources import load_questions
 from progressive_attention.files import write_json
 from progressive_attention.inference import pick_device
