@@ -9,7 +9,7 @@ from rich.table import Table
 
 from progressive_attention import weights
 from progressive_attention.absence_evaluation import Scored, scored, told_apart
-from progressive_attention.data.sources import load_questions
+from progressive_attention.commands import load_with_bar
 from progressive_attention.files import write_json
 from progressive_attention.inference import pick_device
 from progressive_attention.progress import counting
@@ -35,8 +35,7 @@ def absence(arguments: argparse.Namespace) -> None:
     options["image_size"] = trained.model.config.image_size
 
     def of(split: str) -> Scored:
-        with counting(console, f"rendering {data}", "scenes") as progress:
-            questions = load_questions(data, split, progress=progress, **options)
+        questions = load_with_bar(console, data, split, **options)
         with counting(console, f"asking {questions.name}", "questions") as progress:
             return scored(trained, questions, device, progress=progress)
 

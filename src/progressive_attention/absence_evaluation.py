@@ -14,6 +14,7 @@ from progressive_attention.absence import scores_of
 from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
+from progressive_attention.distributed import merge_rows, world
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.detection import auroc, auroc_interval, keeping_threshold
 from progressive_attention.receptive_field import geometry
@@ -58,6 +59,7 @@ def scored(
 ) -> Scored:
     """Every score of every question. The network need not know the word "absent".
 
+    Of several processes each asks its part, and all have the whole.
     Raises ValueError for queries that it does not know, images of another size, or where all or none are absent.
     """
     absent = asks_absent(questions)
@@ -82,9 +84,10 @@ def scored(
         answer[rows] = prediction.logit.argmax(-1).cpu().numpy()[real]
         for name, score in wanted.items():
             scores[name][rows] = score(prediction).cpu().numpy()[real]
-        done += len(rows)
+        done = min(len(asked), done + len(rows) * world())
         if progress:
             progress(done, len(asked))
+    merge_rows(read, answer, *scores.values())
     right = None
     if not isinstance(questions.attribute, Labels):
         said = np.array(trained.attribute_names, object)[answer]
