@@ -17,7 +17,7 @@ from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 UNITS = {"s": 1, "m": 60, "h": 3600}
-WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
+WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
 
 class Parser(argparse.ArgumentParser):
