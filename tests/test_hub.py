@@ -187,9 +187,7 @@ def test_without_the_package_only_the_hub_is_missing(model, tmp_path, monkeypatc
             ValueError, match=r"huggingface_hub is not installed; pip install 'progressive-attention\[hub\]'"
         ):
             ask()
-    with pytest.raises(
-        ValueError, match="'me/it' is no folder here, and to ask the Hub for it: huggingface_hub is not"
-    ):
+    with pytest.raises(ValueError, match="'me/it' is no folder here, and to ask the Hub for it: huggingface_hub is"):
         weights.load("me/it")
 
 

@@ -151,7 +151,7 @@ def training_part(console: Console, data: str, options: dict[str, Any]) -> Quest
 
 
 def rows_path(given: str, name: str) -> Path:
-    """Where an evaluation's rows go: into the run, or below runs/evaluate for weights that shipped or came by the Hub."""
+    """Where an evaluation's rows go: into the run; of weights that shipped or came by the Hub below runs/evaluate."""
     own = given not in weights.shipped() and Path(given).is_dir()
     home = Path(given) / "evaluation" if own else Path("runs/evaluate") / given
     return home / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
