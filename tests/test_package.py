@@ -49,7 +49,7 @@ LAYERS = (
     ("results", "results_page", "label_results"),
     ("predictor",),
     ("label_figures",),
-    ("prepare", "bench", "export", "serve", "quickstart"),
+    ("prepare", "bench", "export", "serve", "quickstart", "tensorboard_log"),
     ("experiments",),
     ("reproduce",),
     ("gallery",),

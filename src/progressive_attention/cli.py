@@ -143,6 +143,7 @@ def build_parser() -> Parser:
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 

@@ -52,6 +52,8 @@ class Progress:
     epoch: int  # counted from 1
     loss: float  # mean over this epoch so far
     questions: int  # asked in this step
+    step_loss: float  # of this step alone, NaN if it asked nothing
+    learning_rate: float  # the recipe's, before a module's own factor
     record: dict[str, Any] | None = None
 
 
@@ -156,7 +158,7 @@ def training(
     state = restore(out, model, optimizer, identity)
     entrance, to_validate = (Entrance(data.images, device, model, skip) for data in (train, validation))
     about = {**about, "recipe": asdict(recipe), "seed": seed}
-    saved, asked = time.monotonic(), 0
+    saved, asked, now, rate = time.monotonic(), 0, math.nan, 0.0
     while state.step < steps and not state.stopped:
         epoch, first = divmod(state.step, per_epoch)
         order = order_in_epoch(len(groups), recipe, seed, epoch)[first:]
@@ -167,8 +169,9 @@ def training(
             for module in frozen:
                 module.eval()
             torch.manual_seed(seed * 1_000_003 + state.step)  # dropout; set at each step, resuming needs no state
+            rate, now = learning_rate(recipe, state.step, steps, per_epoch), math.nan
             for group in optimizer.param_groups:
-                group["lr"] = group["factor"] * learning_rate(recipe, state.step, steps, per_epoch)
+                group["lr"] = group["factor"] * rate
             asked = int((batch.query >= 0).sum())
             if asked >= min(2, len(batch.image)):  # else its images can't be read, but for one: no batch for a norm
                 with precision(device, recipe.bf16):
@@ -179,7 +182,8 @@ def training(
                 optimizer.zero_grad()
                 value.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                state.epoch_loss += finite(value.detach(), norm, state.step, out)
+                now = finite(value.detach(), norm, state.step, out)
+                state.epoch_loss += now
                 optimizer.step()
             state.step += 1
             state.epoch_seconds += time.monotonic() - started
@@ -190,7 +194,7 @@ def training(
                 save_checkpoint(out, model, optimizer, state, identity)
                 saved = time.monotonic()
             try:
-                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
+                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked, now, rate)
             except GeneratorExit:
                 save_checkpoint(out, model, optimizer, state, identity)
                 raise
@@ -198,7 +202,7 @@ def training(
         record = end_epoch(model, validation, to_validate, recipe, out, about, state, epoch, per_epoch)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
-        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, record)
+        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, now, rate, record)
 
 
 def moved(questions: QuestionSet, groups: list[np.ndarray], recipe: Recipe, seed: int, epoch: int) -> Batch:
