@@ -78,6 +78,8 @@ class PointingGame(MeanOverExamples):
     ``attention.pointing_game``. Options are Metric's.
     """
 
+    tolerance: Tensor
+
     def __init__(self, tolerance: float = 0, **options: Any) -> None:
         super().__init__(**options)
         # A state, since a collection lets metrics share theirs when these are alike after the first batch.
