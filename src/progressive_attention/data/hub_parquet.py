@@ -98,7 +98,7 @@ def in_words(cell: Any, names: list[str]) -> Any:
 
 def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
     """Write a picture's bytes, once, under a name made of them; one without bytes keeps its path."""
-    picture = cell if isinstance(cell, dict) else {"bytes": cell}
+    picture: dict[str, Any] = cell if isinstance(cell, dict) else {"bytes": cell}
     content = picture.get("bytes")
     if content is None:
         return picture.get("path")
