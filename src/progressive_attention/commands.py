@@ -107,8 +107,9 @@ def watch(
         for step in run:
             if task is None:  # only now, so that a refusal stays one line
                 task = progress.add_task(title, total=step.steps, note="")
-            rate = (progress.tasks[task].speed or 0) * step.questions
-            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f} · {rate:,.0f} questions/s"
+            speed = progress.tasks[task].speed  # steps a second, None at first
+            rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
+            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
             progress.update(task, completed=step.step, note=note)
             if log:
                 log(step)
