@@ -26,9 +26,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Data flows one way: a module imports only from lines above its own, or from its own line. Place a new module here.
 LAYERS = (
     ("config",),
-    ("files", "progress", "model_card"),
+    ("files", "progress", "model_card", "arguments", "distributed"),
     ("network_folder",),
     ("data",),
+    ("one_batch",),
     ("sharing",),
     ("attention", "backbones", "prediction"),
     ("hub",),
@@ -38,6 +39,7 @@ LAYERS = (
     ("receptive_field",),
     ("metrics",),
     ("inference", "weights", "objectives", "optimizers", "machine"),
+    ("checkpoints",),
     ("training",),
     ("pacing",),
     ("evaluation",),

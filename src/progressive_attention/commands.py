@@ -16,6 +16,7 @@ from progressive_attention.backbones import BACKBONES, build_backbone
 from progressive_attention.config import RECIPES, STYLES
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
+from progressive_attention.distributed import gathered, in_turn, is_first
 from progressive_attention.evaluation import examples, summarise, with_curves
 from progressive_attention.files import read_json, replacing, write_json
 from progressive_attention.inference import pick_device
@@ -31,14 +32,15 @@ from progressive_attention.training import Progress as Step
 
 
 def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
-    """``load_questions`` with a bar while scenes are rendered."""
-    with counting(console, f"rendering {data}", "scenes") as progress:
+    """``load_questions`` with a bar while scenes are rendered, which one process of a machine does for all."""
+    turn = in_turn() if data in STYLES else nullcontext()
+    with turn, counting(console, f"rendering {data}", "scenes") as progress:
         return load_questions(data, split, progress=progress, **options)
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train until the recipe ends; an interrupted run goes on by the same command."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     photographs = arguments.backbone not in BACKBONES
     recipe = RECIPES[arguments.recipe or ("photographs" if photographs else "fast")].with_changes(
@@ -70,10 +72,12 @@ def train(arguments: argparse.Namespace) -> None:
     )
     curves = arguments.out / "tensorboard"
     pictures = attention_pictures(arguments.out, validation)
-    with TensorBoardLog(curves, pictures) if arguments.tensorboard else nullcontext() as log:
+    with TensorBoardLog(curves, pictures) if arguments.tensorboard and is_first() else nullcontext() as log:
         watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, log)
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
+    if not is_first():
+        return
     best = read_json(arguments.out / "config.json")["best"]
     if arguments.tensorboard:
         print(f"curves: tensorboard --logdir {curves}")
@@ -92,8 +96,9 @@ def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
 
 
 def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
-    """Say which images could not be used, if any."""
-    if unreadable := getattr(questions.images, "unreadable", {}):
+    """Say which images could not be used by any process, if there are such."""
+    parts = gathered(getattr(questions.images, "unreadable", {}))
+    if unreadable := {image: reason for part in parts for image, reason in part.items()}:
         first = next(iter(unreadable.values()))
         console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
 
@@ -123,7 +128,7 @@ def watch(
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Accuracy and attention on a data set; one row per question beside it."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     trained = weights.load(arguments.weights, device)
     data = arguments.data or trained.about.get("data")
@@ -143,6 +148,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             table = examples(trained, questions, device, progress=progress, overlap=overlap)
             summary = with_curves(summarise(table), overlap)
     warn_of_unreadable(questions, console)
+    if not is_first():
+        return
     rows = arguments.rows or rows_path(arguments.weights, questions.name)
     with replacing(rows) as temporary:
         parquet.write_table(table, temporary)

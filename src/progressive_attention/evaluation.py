@@ -13,6 +13,7 @@ import torch
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
+from progressive_attention.distributed import gathered, merge_rows, world
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio, wilson_interval
 from progressive_attention.receptive_field import PIXEL_MAPS, geometry, pixel_maps
@@ -37,8 +38,9 @@ def examples(
 
     Columns: row, image, query, attribute (the truth), answer, correct, probability (of the answer),
     probability_of_truth, scale (null if unknown), and those of ``attention_scores``, null without a mask, or where the
-    network has no such map. ``overlap``, if given, takes in the maps' precision, recall and IoU. Raises ValueError for
-    words that the network does not know, or images of another size than it was trained on.
+    network has no such map. ``overlap``, if given, takes in the maps' precision, recall and IoU. Of several processes
+    each asks its part, and all have the whole. Raises ValueError for words that the network does not know, or images of
+    another size than it was trained on.
     """
     questions = in_words_of(questions, trained.query_names, trained.attribute_names)
     size, side = questions.images.shape[1:3], trained.model.config.image_size
@@ -53,6 +55,7 @@ def examples(
     answer, best, truth = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
     scores = {name: np.full(count, np.nan) for name in ATTENTION_COLUMNS}
     read = np.zeros(count, bool)
+    curves = OverlapCurves()
     done = 0
     for asked, prediction in predictions(trained.model, questions, device, batch=batch, bf16=bf16):
         real = asked.row >= 0
@@ -70,12 +73,14 @@ def examples(
                 scores[name][rows] = values
             if overlap is not None:
                 for name, drawn in maps.items():
-                    overlap.add(
-                        name, drawn if void is None else drawn * ~void, masks if void is None else masks & ~void
-                    )
-        done += len(rows)
+                    curves.add(name, drawn if void is None else drawn * ~void, masks if void is None else masks & ~void)
+        done = min(count, done + len(rows) * world())
         if progress:
             progress(done, count)
+    merge_rows(read, answer, best, truth, *scores.values())
+    if overlap is not None:
+        for each in gathered(curves):
+            overlap.merge(each)
     scale = np.full(count, np.nan) if questions.scale is None else questions.scale
     columns = {
         "row": np.arange(count),

@@ -17,6 +17,7 @@ import torch
 from progressive_attention.data.image_files import BoxMasks
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
+from progressive_attention.distributed import gathered, merge_rows, world
 from progressive_attention.evaluation import ATTENTION_COLUMNS, attention_scores, names_of
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.ranking import RankingScores
@@ -89,6 +90,7 @@ def label_examples(
 ) -> pa.Table:
     """Ask every question of ``askable``: a table of R rows in their order; ``scores`` takes in all log-odds and labels.
 
+    Of several processes each asks its part: all have the whole table, ``scores`` its own part.
     Columns: row, image (its number, or its path), query, attributes (those that hold), top (the TOP likeliest),
     log_odds (theirs), read (false where the image can't be; all that follows from it is null), and ``attention_scores``
     against the box (``tpr_box_last`` ...) and the mask (``tpr_mask_last`` ...), null where there is none.
@@ -115,9 +117,10 @@ def label_examples(
                     found = attention_scores(maps, masks[rows], beyond=bool(prediction.transform), void=void)
                     for name, values in found.items():
                         looked[f"{name}_{what}"][rows] = values
-        done += int((asked.row >= 0).sum())
+        done = min(len(questions), done + int((asked.row >= 0).sum()) * world())
         if progress:
             progress(done, len(questions))
+    merge_rows(read, top, odds, *looked.values())
     paths = getattr(questions.images, "paths", None)
     labels = questions.attribute[np.arange(len(questions))] == 1
     words = np.array(questions.attribute_names, object)
@@ -180,4 +183,4 @@ def evaluate_labels(
         for rows in np.array_split(read, max(1, len(read) // 4096)):
             prior.add(known[asked.query[rows]], asked.attribute[rows])
         before = {f"query_prior_{name}": value for name, value in prior.summary(train_count).items()}
-    return {**summarise_labels(table), **lost, **scores.summary(train_count), **before}, table
+    return {**summarise_labels(table), **lost, **scores.per_attribute(gathered).summary(train_count), **before}, table

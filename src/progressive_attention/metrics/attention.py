@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 THRESHOLDS = np.arange(101) / 100  # shares of a map's maximum; k / 100 exactly, as one would write it
+# Sums of shares are whole numbers of these, so that they are the same in any order; 2**28 examples fit into int64.
+UNITS = np.array([2.0**-26, 2.0**-62])
 # Values closer than this share of the map's maximum are equal: rounding must not choose among a cell's pixels.
 ROUNDING = 1e-6
 
@@ -115,19 +117,21 @@ def at_or_above(counts: np.ndarray) -> np.ndarray:
 class OverlapCurves:
     """Curves of many examples, batch by batch: the mean over examples of precision, recall and IoU at each threshold.
 
-    Only sums are kept. Empty masks are left out.
+    Only sums are kept. Empty masks are left out. Merged in any order, the figures are the same to the last bit.
     """
 
     def __init__(self) -> None:
         self.count: dict[str, int] = {}
-        self.sums: dict[str, np.ndarray] = {}  # (3, T) each: precision, recall, IoU
+        self.sums: dict[str, np.ndarray] = {}  # (3, T, 2) int64 each: precision, recall, IoU in coarse and fine UNITS
 
     def add(self, name: str, attention: np.ndarray, mask: np.ndarray) -> None:
         """Examples (R, H, W), (R, H, W) bool of the map of this name."""
         found = overlap(attention, mask)
         known = found.target > 0
-        sums = np.stack([values[known].sum(0) for values in (found.precision, found.recall, found.iou)])
-        self._add(name, int(known.sum()), sums)
+        shares = np.stack([values[known] for values in (found.precision, found.recall, found.iou)])
+        coarse = np.rint(shares / UNITS[0])
+        fine = np.rint((shares - coarse * UNITS[0]) / UNITS[1])
+        self._add(name, int(known.sum()), np.stack([coarse, fine], -1).astype(np.int64).sum(1))
 
     def merge(self, other: "OverlapCurves") -> None:
         """Take in the examples of another one, e.g. another process's."""
@@ -146,7 +150,7 @@ class OverlapCurves:
         curves = {}
         for name, count in self.count.items():
             if count:
-                precision, recall, iou = self.sums[name] / count
+                precision, recall, iou = self.sums[name] @ UNITS / count
                 best = int(iou.argmax())
                 curves[name] = {
                     "count": count,
