@@ -83,15 +83,18 @@ def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
 
 
 def home_of(given: str) -> Path:
-    """Where files about a network go: into its run, or below runs/evaluate for shipped weights."""
-    folder = weights.find(given)
-    return Path("runs/evaluate") / given if folder.parent == weights.SHIPPED else folder
+    """Where files about a network go: into its run; of weights that shipped or came by the Hub below runs/evaluate."""
+    return Path(given) if is_own(given) else Path("runs/evaluate") / given
+
+
+def is_own(given: str) -> bool:
+    """Whether weights are those of a folder here."""
+    return given not in weights.shipped() and Path(given).is_dir()
 
 
 def rows_path(given: str, name: str) -> Path:
     """Where the rows of an evaluation on questions of this name go."""
-    home = home_of(given)
-    folder = home / "evaluation" if home == weights.find(given) else home
+    folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
     return folder / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
 
 
