@@ -55,7 +55,7 @@ LAYERS = (
     ("gallery",),
     ("campaign",),
     ("show_commands",),
-    ("commands", "predict_command", "export_command", "data_commands"),
+    ("commands", "predict_command", "export_command", "serve_command", "data_commands"),
     ("cli", "data_cli"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -77,9 +77,16 @@ def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
 
 
 def opened(
-    file: Path | str | BinaryIO, name: str, convert: Callable[[Image.Image], Image.Image], near: int | None = None
+    file: Path | str | BinaryIO,
+    name: str,
+    convert: Callable[[Image.Image], Image.Image],
+    near: int | None = None,
+    most: int = MAX_PIXELS,
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it."""
+    """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it.
+
+    More than ``most`` pixels are refused by the header alone.
+    """
 
     def upright(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
         size = upright_size(picture)
@@ -88,7 +95,7 @@ def opened(
             picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
         return convert(ImageOps.exif_transpose(picture)), size
 
-    return examined(file, name, upright)
+    return examined(file, name, upright, most)
 
 
 def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
@@ -96,19 +103,21 @@ def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
     return examined(file, name, upright_size)
 
 
-def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T]) -> T:
+def examined(
+    file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int = MAX_PIXELS
+) -> T:
     """What is found in an image file that is not too large; raises ValueError naming it."""
     try:
         with Image.open(file) as picture:
             width, height = picture.size
-            if width * height <= MAX_PIXELS:
+            if width * height <= most:
                 return examine(picture)
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
     except Exception as error:  # Pillow raises whatever a damaged file runs into
         reason = f"{name} can't be read as an image ({why(error)})"
         raise ValueError(f"{reason}; expected PNG, JPEG, WebP or another") from error
-    raise ValueError(f"{name} has {width} x {height} pixels, expected at most {MAX_PIXELS:,}")
+    raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
 
 
 def why(error: Exception) -> str:
