@@ -22,8 +22,8 @@ class Answer:
     ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
     its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
     summing to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
-    ``presence``: a score, higher where the asked object is more surely there; ``found``: False where it is judged absent
-    at a validated threshold, None where no threshold is known.
+    ``presence`` is a score, higher where the asked object is more surely there; ``found`` is False where it is judged
+    absent at a validated threshold, None where no threshold is known.
     """
 
     query: str

@@ -103,9 +103,7 @@ def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
     return examined(file, name, upright_size)
 
 
-def examined(
-    file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int = MAX_PIXELS
-) -> T:
+def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int = MAX_PIXELS) -> T:
     """What is found in an image file that is not too large; raises ValueError naming it."""
     try:
         with Image.open(file) as picture:
@@ -153,4 +151,4 @@ def target(mask: Image.Image) -> Image.Image:
     """Any mode as 255 where a pixel is not zero in some channel, else 0 (mode L)."""
     wide = mask.mode.startswith("I") or mask.mode == "F"  # small values there would be black as RGB
     inside = np.asarray(mask) != 0 if wide else np.asarray(to_rgb(mask)).any(-1)
-    return Image.fromarray(inside.astype(np.uint8) * 255)
+    return Image.fromarray(np.asarray(inside, np.uint8) * 255)

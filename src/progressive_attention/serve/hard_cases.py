@@ -16,11 +16,11 @@ WRONG = 2  # wrong answers shown of each network
 
 
 class Case(NamedTuple):
-    """One question about scene ``index`` of a test split, seed 0, and what ``network`` answered when it was found."""
+    """One question about scene ``number`` of a test split, seed 0, and what ``network`` answered when it was found."""
 
     network: str
     style: str
-    index: int
+    number: int
     query: str
     kind: str  # "wrong": it errs, surest first; "small": its smallest digit seen rightly; "unsure": right, hardly
     said: str
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     def drawn(self) -> tuple[np.ndarray, Scene]:
         """The image (100, 100, 3) uint8 and its scene, made from the seed."""
         source = SceneSource(self.style, "test")
-        scene = source.scene(self.index)
+        scene = source.scene(self.number)
         return source.render(scene)[0], scene
 
     def caption(self) -> str:
@@ -44,10 +44,10 @@ def search(network: str, trained: Trained, searched: int = SEARCHED) -> list[Cas
     style = trained.about["data"]
     source = SceneSource(style, "test")
     found = []
-    for index in range(searched):
-        scene = source.scene(index)
+    for number in range(searched):
+        scene = source.scene(number)
         for digit, (said, probability) in zip(scene.digits, answers(trained, source, scene), strict=True):
-            case = partial(Case, network, style, index, str(digit.number), said=COLOURS[said])
+            case = partial(Case, network, style, number, str(digit.number), said=COLOURS[said])
             found.append((case, said == digit.colour, probability, digit.size))
     wrong = sorted((one for one in found if not one[1]), key=lambda one: -one[2])[:WRONG]
     right = [one for one in found if one[1]]

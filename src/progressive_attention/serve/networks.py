@@ -34,14 +34,15 @@ class Networks:
         """In the order given."""
         return list(self.predictors)
 
-    def ask(self, picture: str | None, query: str | None, name: str) -> Asked:
+    def ask(self, picture: Path | None, query: Any, name: Any) -> Asked:
         """One question about an image file; raises ValueError for whatever can't be answered, saying why."""
+        name = str(name)
         if name not in self.predictors:
             raise ValueError(f"unknown network {shortened(name)!r}; here there are: {', '.join(self.names)}")
         if picture is None:
             raise ValueError("there is no picture; drop one, or draw a scene")
         predictor = self.predictors[name]
-        query = (query or "").strip()
+        query = "" if query is None else str(query).strip()
         if not query or len(query) > LONGEST_QUERY:
             known = ", ".join(predictor.trained.query_names)
             raise ValueError(f"expected a query of 1 to {LONGEST_QUERY} letters; this network knows: {known}")
@@ -49,7 +50,20 @@ class Networks:
         return Asked(name, str(predictor.trained.about.get("data", "")), answer)
 
 
-def read_picture(path: str, side: int) -> Image.Image:
+def uploaded(sent: Any, folder: Path) -> Path | None:
+    """The file that a request names as ``{"path": ...}``, None for no picture.
+
+    Raises ValueError unless it lies in ``folder``: Gradio looks only if the request marks the path as a file's.
+    """
+    if sent is None:
+        return None
+    path = Path(str(sent.get("path") or "")).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
+    return path
+
+
+def read_picture(path: Path, side: int) -> Image.Image:
     """An image file as upright RGB; raises ValueError for others, and by its header for one of too many pixels.
 
     A large JPEG is decoded no larger than it is needed for ``side`` pixels.

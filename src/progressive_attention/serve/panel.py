@@ -32,29 +32,36 @@ def notice(text: str) -> str:
     return f"<p class='notice' role='status'>{escape(text)}</p>"
 
 
-def panel(asked: list[Asked], truth: str | None) -> str:
-    """All answers to one question side by side; ``truth`` as of ``scene.truth_of``."""
-    return f"<div class='answers'>{''.join(column(one, truth) for one in asked)}</div>"
+def answers(asked: list[Asked], truth: str | None) -> str:
+    """What each network says, side by side; ``truth`` as of ``scene.truth_of``."""
+    return side_by_side([heading(one) + said(one.answer, truth) + bars(one.answer) for one in asked])
 
 
-def column(one: Asked, truth: str | None) -> str:
-    """One network's answer with all that led to it."""
-    answer = one.answer
+def attention(asked: list[Asked]) -> str:
+    """Where each network looked, layer by layer, and what each layer removed, side by side."""
+    return side_by_side([(heading(one) if len(asked) > 1 else "") + tiles(one.answer) for one in asked])
+
+
+def side_by_side(columns: list[str]) -> str:
+    """Columns of HTML, one under the other where the page is narrow."""
+    return f"<div class='columns'>{''.join(f'<section>{column}</section>' for column in columns)}</div>"
+
+
+def heading(one: Asked) -> str:
+    """The network's name, and what it learnt from."""
     about = f" <span class='soft'>trained on {escape(one.trained_on.upper())}</span>" if one.trained_on else ""
-    return (
-        f"<section class='answer'><h3>{escape(one.network)}{about}</h3>"
-        f"<p class='said'>{escape(answer.query)} → {said(answer)}</p>"
-        f"<p class='verdict'>{verdict(answer, truth)}</p>{bars(answer)}{tiles(answer)}</section>"
-    )
+    return f"<h3>{escape(one.network)}{about}</h3>"
 
 
-def said(answer: Answer) -> str:
-    """The answer itself."""
+def said(answer: Answer, truth: str | None) -> str:
+    """The answer, and whether it is right as far as that is known."""
     if answer.likelihood == "softmax":
         told = f"<b>{escape(answer.attribute)}</b> {100 * answer.probability:.1f} %"
     else:
         told = ", ".join(f"<b>{escape(name)}</b> {100 * share:.0f} %" for name, share in answer.ranked[:RANKED])
-    return f"<b>not found</b>; if it is there, {told}" if answer.found is False else told
+    if answer.found is False:
+        told = f"<b>not found</b>; if it is there, {told}"
+    return f"<p class='said'>{escape(answer.query)} → {told}</p><p>{verdict(answer, truth)}</p>"
 
 
 def verdict(answer: Answer, truth: str | None) -> str:
@@ -65,7 +72,9 @@ def verdict(answer: Answer, truth: str | None) -> str:
     if not truth:
         if answer.found is False:
             return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
-        return f"<span class='wrong'>there is no {query} in this scene: softmax attention always points somewhere</span>"
+        return (
+            f"<span class='wrong'>there is no {query} in this scene: softmax attention always points somewhere</span>"
+        )
     if answer.attribute == truth and answer.found is not False:
         return "<span class='right'>✓ right</span>"
     return f"<span class='wrong'>✗ wrong, the {query} is {escape(truth)}</span>"
@@ -74,28 +83,28 @@ def verdict(answer: Answer, truth: str | None) -> str:
 def bars(answer: Answer) -> str:
     """The likeliest attributes with their probabilities."""
     rows = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td><i style='width:{100 * share:.1f}%'></i></td>"
-        f"<td class='number'>{100 * share:.1f} %</td></tr>"
+        f"<span>{escape(name)}</span><i style='width:{100 * share:.1f}%'></i><span>{100 * share:.1f}&nbsp;%</span>"
         for name, share in answer.ranked[:BARS]
     )
-    return f"<table class='bars'>{rows}</table>"
+    return f"<div class='bars'>{rows}</div>"
 
 
 def tiles(answer: Answer) -> str:
-    """Each layer's attention, what it removed, the accumulated map."""
+    """Each layer's attention, what it removed, and the accumulated map, which of one layer would be the same again."""
     took = removed(answer.image, answer.layers)
+    panels = panels_of(answer)
     shown = []
-    for i, (title, values, high) in enumerate(panels_of(answer)):
-        note = f"{range_of(values)}; yellow is {high:.2g}"
-        shown.append(overlay(answer.image, heat(values, high), title, note))
+    for i, (title, values, _) in enumerate(panels if len(panels) > 2 else panels[:1]):
+        shown.append(overlay(answer.image, heat(values), title, range_of(values)))
         if i < len(took):
-            share = f"{100 * took[i].share:.0f} % of what reached it"
-            shown.append(tile(f"<img src='{uri(took[i].picture)}' alt=''>", f"layer {i + 1} removed", share))
+            image, share = (
+                f"<img src='{uri(took[i].picture)}' alt=''>",
+                f"{100 * took[i].share:.0f} % of what reached it",
+            )
+            shown.append(tile(image, f"layer {i + 1} removed" if len(took) > 1 else "removed", share))
     if not shown:
         return "<p class='soft'>This network has no attention map.</p>"
-    hatched = any(np.isnan(layer).any() for layer in answer.layers)
-    note = "Hatched: this layer has no cell there." if hatched else ""
-    return f"<div class='tiles'>{''.join(shown)}</div><p class='soft'>{note}</p>"
+    return f"<div class='tiles'>{''.join(shown)}</div>"
 
 
 def overlay(image: np.ndarray, over: np.ndarray, title: str, note: str) -> str:
@@ -120,8 +129,9 @@ def uri(pixels: np.ndarray) -> str:
 
 
 def legend() -> str:
-    """The colours of a map from nothing to its largest value."""
+    """How to read the pictures."""
     from matplotlib import colormaps
 
     ramp = colormaps[COLOUR_MAP](np.linspace(0, 1, 64)[None], bytes=True)[..., :3]
-    return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='dark blue to yellow'> highest</div>"
+    told = "each map’s largest; hatched: no cell of that layer"
+    return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='dark blue to yellow'> {told}</div>"

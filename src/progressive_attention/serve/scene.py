@@ -58,7 +58,7 @@ def arranged(sliders: Sliders, source: SceneSource) -> Scene:
     As in the synthetic sets (``sample_scene``), but for the numbers, which are the sliders'.
     """
     sizes = source.photographs.sizes if source.photographs else []
-    if not 0 <= sliders.background <= len(sizes):
+    if not isinstance(sliders.background, int) or not 0 <= sliders.background <= len(sizes):
         raise ValueError(f"background must be in 0..{len(sizes)}, got {sliders.background!r}")
     stream = Stream((sliders.seed, DIGITS_PART))
     while (digits := sample_digits(stream, source.pool, sliders.digits)) is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.themes import Default
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
@@ -22,7 +23,7 @@ from progressive_attention.serve.networks import Networks
 from progressive_attention.serve.page import build_page
 from progressive_attention.serve.style import STYLE
 
-UPLOAD_BYTES = 8_000_000  # a picture that is dropped
+UPLOAD_BYTES = 8 * 2**20  # a picture that is dropped
 BODY_BYTES = 200_000  # any other request
 FREE_BYTES = 10**9  # of the disk; with less, pictures are refused
 WAITING = 200  # questions in the queue; more are told to come later
@@ -52,6 +53,7 @@ class Limits:
 
         if scope["type"] == "http" and (refusal := self.refusal(scope)):
             status, told = refusal
+            await drained(receive)
             await JSONResponse({"detail": told}, status, {"Connection": "close"})(scope, receive, with_policy)
         else:
             await self.app(scope, receive, with_policy)
@@ -75,6 +77,15 @@ class Limits:
         return None
 
 
+async def drained(receive: Any) -> None:
+    """Read and forget a refused body, if it is not endless: who is still sending would not hear why."""
+    read, more = 0, True
+    while more and read < 4 * UPLOAD_BYTES:
+        message = await receive()
+        read += len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
 async def fetch_nothing(url: str, cache_dir: str) -> str:
     """Instead of Gradio's download of whatever address a request names as a file."""
     raise gr.Error("expected a picture that was uploaded, not an address", print_exception=False)
@@ -91,7 +102,7 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
     processing_utils.async_ssrf_protected_download = fetch_nothing
     with tempfile.TemporaryDirectory(prefix="pan-serve-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read by Gradio whenever it keeps or serves a file
-        page = build_page(networks).queue(max_size=WAITING, default_concurrency_limit=2, api_open=False)
+        page = build_page(networks, Path(folder)).queue(max_size=WAITING, default_concurrency_limit=2, api_open=False)
         try:
             _, address, _ = page.launch(
                 server_name=f"[{host}]" if ":" in host else host,
@@ -110,8 +121,8 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
                 footer_links=[],
                 max_file_size=UPLOAD_BYTES,
                 state_session_capacity=SESSIONS,
-                app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))], "docs_url": None},
-                theme=gr.themes.Default(font=FONTS, font_mono=("monospace",)),
+                app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))], "openapi_url": None},
+                theme=Default(font=FONTS, font_mono=("monospace",)),
                 css=STYLE,
             )
             yield address
