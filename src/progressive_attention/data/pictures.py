@@ -81,11 +81,11 @@ def opened(
     name: str,
     convert: Callable[[Image.Image], Image.Image],
     near: int | None = None,
-    most: int = MAX_PIXELS,
+    most: int | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it.
 
-    More than ``most`` pixels are refused by the header alone.
+    More than ``most`` pixels (MAX_PIXELS) are refused by the header alone.
     """
 
     def upright(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
@@ -103,8 +103,9 @@ def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
     return examined(file, name, upright_size)
 
 
-def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int = MAX_PIXELS) -> T:
-    """What is found in an image file that is not too large; raises ValueError naming it."""
+def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int | None = None) -> T:
+    """What is found in an image file of at most ``most`` pixels (MAX_PIXELS); raises ValueError naming it."""
+    most = most or MAX_PIXELS
     try:
         with Image.open(file) as picture:
             width, height = picture.size

@@ -147,11 +147,10 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
                 gr.HTML(legend())
                 maps = gr.HTML(elem_id="maps")
             with gr.Column(elem_id="choices", min_width=0):
-                with gr.Row():
-                    first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first", min_width=0)
-                    second = gr.Dropdown(
-                        [NOBODY, *names], value=NOBODY, label="Compare with", elem_id="second", min_width=0
-                    )
+                with gr.Group():
+                    first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first")
+                    others = [NOBODY, *names]
+                    second = gr.Dropdown(others, value=NOBODY, label="Compare with", elem_id="second")
                 with gr.Group():
                     style = gr.Radio(
                         list(STYLES), value=desk.style, label="Draw a scene like those of", elem_id="style"
@@ -162,7 +161,7 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
                         gr.Slider(
                             *(0, desk.photographs, background),
                             step=1,
-                            label="Background (0 black, or a photograph)",
+                            label="Background (0: black)",
                             elem_id="background",
                         ),
                         gr.Slider(0, LARGEST_SEED, seed, step=1, label="Seed", elem_id="seed"),

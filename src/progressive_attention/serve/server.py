@@ -102,7 +102,7 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
     processing_utils.async_ssrf_protected_download = fetch_nothing
     with tempfile.TemporaryDirectory(prefix="pan-serve-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read by Gradio whenever it keeps or serves a file
-        page = build_page(networks, Path(folder)).queue(max_size=WAITING, default_concurrency_limit=2, api_open=False)
+        page = build_page(networks, Path(folder)).queue(max_size=WAITING, api_open=False)
         try:
             _, address, _ = page.launch(
                 server_name=f"[{host}]" if ":" in host else host,

@@ -24,14 +24,16 @@ h1 { font-size: 1.5rem; margin: 0; }
   image-rendering: pixelated; cursor: crosshair; }
 .legend { display: flex; align-items: center; gap: .5rem; font-size: .85rem; }
 .legend img { width: 8rem; height: .8rem; }
-.columns { display: grid; gap: 1.2rem 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); }
-.columns section { min-width: 0; } .columns h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+.columns { display: grid; gap: 1.2rem 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); }
+.columns section { min-width: 0; }
+.columns h3 { font-size: 1rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 .columns p { margin: .2rem 0; } .columns .said { font-size: 1.3rem; }
 .bars { display: grid; grid-template-columns: max-content minmax(0, 1fr) max-content; gap: 2px .6rem;
   align-items: center; font-size: .85rem; margin-top: .4rem; }
 .bars i { height: .7rem; min-width: 1px; background: #0072b2; }
 .bars span:nth-child(3n) { text-align: right; font-variant-numeric: tabular-nums; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .6rem; }
+.tiles { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem; }
+@media (min-width: 62rem) { section:only-child > .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)); } }
 .tiles figure { margin: 0; min-width: 0; } .tiles figcaption { font-size: .8rem; line-height: 1.25; margin-top: .2rem; }
 .tiles .soft { font-size: .75rem; }
 .square { position: relative; aspect-ratio: 1; }
