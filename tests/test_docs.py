@@ -31,6 +31,8 @@ def test_commands_parse(page: Path) -> None:
             words = shlex.split(line, comments=True)
             if words[:1] == ["pan"]:
                 build_parser().parse_args(words[1:])
+            if "progressive_attention" in words:  # torchrun ... -m progressive_attention ...
+                build_parser().parse_args(words[words.index("progressive_attention") + 1 :])
 
 
 def test_readme_fits_two_screens_and_names_both_commands() -> None:
