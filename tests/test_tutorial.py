@@ -1,27 +1,20 @@
 """docs/photographs.md, from the table to an answer, as a new user would run it."""
 
 import json
-import shlex
-import shutil
 
 import numpy as np
+from doc_pages import ROOT, copy_for_reader, run_page
 from pyarrow import parquet
-from test_docs import ROOT, blocks
-
-from progressive_attention.cli import main
+from test_docs import NEVER, of_commands
 
 PAGE = ROOT / "docs" / "photographs.md"
 
 
 def test_the_tutorial_runs_from_table_to_answer(tmp_path, monkeypatch, capsys):
-    shutil.copytree(ROOT / "examples" / "photographs", tmp_path / "examples" / "photographs")
-    monkeypatch.chdir(tmp_path)
-    said = {}
-    for line in "".join(blocks(PAGE, "bash")).splitlines():
-        words = shlex.split(line)
-        assert words[0] == "pan"
-        assert main(words[1:]) == 0, capsys.readouterr().err
-        said[" ".join(words[1:3])] = capsys.readouterr().out
+    monkeypatch.chdir(copy_for_reader(tmp_path))
+    told, space = run_page(PAGE, capsys, of_commands(PAGE, NEVER))
+    said = {" ".join(command.split()[1:3]): printed for command, printed in told.items()}
+    assert set(space["answer"].probabilities) > {"blue", "orange", "sitting"}
     measured = json.loads(said["evaluate --weights"])  # the last one, with --json
     rows = parquet.read_table("runs/first/evaluation/photographs-test.parquet")
     assert measured["count"] == len(rows) == 25
@@ -37,7 +30,7 @@ def test_the_tutorial_runs_from_table_to_answer(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_shows_the_sample_as_it_is():
-    shown = [line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    photos/")]
+    shown = [line for line in PAGE.read_text().splitlines() if line.startswith("photos/")]
     table = (ROOT / "examples" / "photographs" / "photographs.csv").read_text().splitlines()
     assert len(shown) == 2
     assert shown == table[1:3]

@@ -176,6 +176,6 @@ def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp
     assert about.items() >= {name: json.loads(value) for name, value in notes(network).items()}.items()
     assert about["runtime_version"] == "9.8.7"
     assert [len(layer["rows"][0]) for layer in about["layers"]] == [2]
-    assert largest_difference(OneQuestion(model), run_web(tmp_path / "it.html")) <= 1e-4
+    assert largest_difference(OneQuestion(network), run_web(tmp_path / "it.html")) <= 1e-4
     with pytest.raises(ValueError, match=r"a file of format web must end in \.html, got "):
         export(network, tmp_path / "it.htm", "web")

@@ -2,7 +2,8 @@
 
     python tools/ship_weights.py runs/table1/runs/mref-pan-hard-ctx-... mref-pan-hard-ctx
 
-The card holds only what the run's own result.json and config.json say.
+The card holds only what the run's own result.json and config.json say; `pan absence --weights RUN`, run before, adds
+what it tells of things that are not there.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from progressive_attention import weights
 from progressive_attention.files import read_json, write_text
+from progressive_attention.model_card import when_absent
 
 CARD = """# {name}
 
@@ -36,7 +38,7 @@ Visual Attribute Prediction (Seo, Lin, Cohen, Shen and Han, BMVC 2018), reimplem
 - {parameters:,} parameters, float32, safetensors. Images are 100 x 100 px, others are fitted into that.
 - To train it again: `{command}` (commit {commit}, PyTorch {torch})
 - To measure it: `pan evaluate --weights {name} --data {dataset} --json`
-- Limits: digits as rendered here. It always answers, also about a digit that is not there.
+- Limits: digits as rendered here. {absence}
 - Licence: Apache-2.0, as the code.
 """
 TOLD = ("command", "commit", "hardware", "torch", "seconds")
@@ -61,6 +63,7 @@ def main() -> None:
     low, high = test["accuracy_ci95"]
     more = {"low": low, "high": high, "scales": "\n".join(scales), "minutes": result["seconds"] / 60}
     optimizer = about["recipe"]["optimizer"]
+    more["absence"] = when_absent(about.get("absence"))
     card = CARD.format(**{**result, **more}, name=arguments.name, questions=about["questions"], optimizer=optimizer)
     write_text(folder / "README.md", card)
     print(f"{arguments.name}: test accuracy {test['accuracy']:.2%}; {folder}")

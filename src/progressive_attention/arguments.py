@@ -30,6 +30,13 @@ def price(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number above zero, at most one."""
+    if not 0 < (value := price(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text!r}; 0.95 keeps 95 %")
+    return value
+
+
 def words(text: str) -> list[str]:
     """Names between commas, at least one."""
     found = [word.strip() for word in text.split(",") if word.strip()]

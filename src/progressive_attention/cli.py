@@ -12,7 +12,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from progressive_attention.arguments import duration, positive, price, scene_options, seeds, splits, target, words
+from progressive_attention.arguments import (
+    duration,
+    positive,
+    price,
+    scene_options,
+    seeds,
+    share,
+    splits,
+    target,
+    words,
+)
 from progressive_attention.bench import SUITES
 from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
 from progressive_attention.data_cli import add_data_command, documented
@@ -73,6 +83,7 @@ def build_parser() -> Parser:
     recipe_help = "default: fast, for a pretrained backbone photographs"
     train.add_argument("--recipe", choices=list(RECIPES), help=recipe_help)
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
+    train.add_argument("--absent", action="store_true", help="of a synthetic set, ask about digits not there, too")
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
@@ -101,6 +112,21 @@ def build_parser() -> Parser:
     evaluate.add_argument("--device")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
     scene_options(evaluate)
+
+    absence = add(
+        "absence",
+        "measure how well a network tells that what it is asked for is not there, and set the threshold",
+        "  pan absence --weights mref-pan-hard-ctx --data mref\n"
+        "  pan absence --weights runs/mine --data my-folder --keep 0.99",
+    )
+    absence.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    absence.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
+    absence.add_argument("--keep", type=share, default=0.95, metavar="SHARE", help=keep_help)
+    absence.add_argument("--images", type=positive, help="as in training: a third as many scenes in either split")
+    absence.add_argument("--device")
+    absence.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
+    scene_options(absence)
 
     predict = add(
         "predict",
@@ -216,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Of several processes the first one speaks; another only of what ends itself alone.
     """
     started = time.monotonic()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
@@ -279,6 +305,10 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.serve_command import serve
 
         return serve
+    if name == "absence":
+        from progressive_attention.absence_command import absence
+
+        return absence
     from progressive_attention.commands import COMMANDS
 
     return COMMANDS[name]

@@ -40,7 +40,11 @@ def train(arguments: argparse.Namespace) -> None:
         recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
     if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
         raise ValueError(f"{arguments.data} is drawn in its own size and anew; leave out --image-size and --augment")
-    options = scene_arguments(arguments)
+    if arguments.absent and arguments.data not in STYLES:
+        raise ValueError(
+            f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
+        )
+    options = {**scene_arguments(arguments), "absent": arguments.absent}
     if arguments.images:
         options["images"] = arguments.images
     options["image_size"] = arguments.image_size or (224 if photographs else 100)

@@ -101,8 +101,20 @@ def facts(about: Mapping[str, Any]) -> str:
         names = about[f"{key}_names"]
         more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
         lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
-    lines.append("It always answers, also about what is not there.")
+    lines.append(when_absent(about.get("absence")))
     return "".join(f"- {line}\n" for line in lines)
+
+
+def when_absent(told: Mapping[str, Any] | None) -> str:
+    """What it says of things that are not there: what `pan absence` measured, or that it answers all the same."""
+    if told is None:
+        return "It always answers, also about what is not there."
+    low, high = told["auroc_ci95"]
+    return (
+        f'Below {told["score"]} {told["threshold"]:.4g} it says "not found": of {told["absent"]:,} things that are not '
+        f"there {told['told']:.1%}, of {told['present']:,} that are {1 - told['kept']:.1%}, on {told['test']} "
+        f"(AUROC {told['auroc']:.4f}, 95 %: {low:.4f} to {high:.4f})."
+    )
 
 
 VALIDATION = ("validation_accuracy", "validation_weighted_mean_ap")

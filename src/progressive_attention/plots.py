@@ -41,6 +41,8 @@ class Answered(Protocol):
     @property
     def likelihood(self) -> str: ...  # "bernoulli" where several attributes may hold
     @property
+    def found(self) -> bool | None: ...  # False where the asked object seems not to be there, None where nobody knows
+    @property
     def ranked(self) -> list[tuple[str, float]]: ...  # all attributes, the likeliest first
     @property
     def image(self) -> np.ndarray: ...  # (H, W, 3) uint8
@@ -199,9 +201,10 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
 
 
 def told(answer: Answered) -> str:
-    """The answer and its probability; where several attributes may hold, the likeliest ones."""
+    """The answer and its probability; where several attributes may hold, the likeliest ones; or "not found"."""
     said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else answer.ranked[:RANKED]
-    return ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
+    words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
+    return f"not found; else {words}" if answer.found is False else words
 
 
 def colour_bar(axes: "Axes", high: float, note: str) -> None:
