@@ -60,7 +60,10 @@ LAYERS = (
     ("gallery",),
     ("campaign",),
     ("show_commands",),
-    ("commands", "predict_command", "export_command", "report_command", "absence_command", "data_commands"),
+    (
+        *("commands", "predict_command", "export_command", "report_command", "absence_command", "serve_command"),
+        "data_commands",
+    ),
     ("cli", "data_cli"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -167,6 +167,17 @@ def build_parser() -> Parser:
     export.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
 
+    serve = add(
+        "serve",
+        "a page in the browser: draw a scene or drop a picture, ask, see each layer's attention",
+        "  pan serve\n  pan serve --weights mref-pan-hard-ctx --weights runs/mine --port 8000",
+    )
+    weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
+    serve.add_argument("--weights", action="append", metavar="NAME_OR_DIR", help=weights_help)
+    serve.add_argument("--port", type=positive, default=7860, help="default: 7860")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
+    serve.add_argument("--device")
+
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
 
@@ -291,6 +302,10 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.export_command import export_network
 
         return export_network
+    if name == "serve":
+        from progressive_attention.serve_command import serve
+
+        return serve
     if name == "absence":
         from progressive_attention.absence_command import absence
 
