@@ -31,7 +31,8 @@ NEVER = {
     "pan evaluate --weights runs/vg": "the same",
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
-    "pan report runs": "asks what a training left; tests/test_run_report.py has small ones",
+    "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",
+    "pan report runs/first": "the same; tests/test_tutorial.py runs it after a training",
 }
 # Run by the slow tests only.
 SLOW = {

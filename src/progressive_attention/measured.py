@@ -18,6 +18,7 @@ from rich.console import Console
 
 from progressive_attention import weights
 from progressive_attention.config import STYLES
+from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
 from progressive_attention.distributed import gathered, in_turn
@@ -115,6 +116,7 @@ def source_of(about: Mapping[str, Any]) -> Source:
         source["data"] = about["data"]
     if about.get("data") in STYLES:
         source |= {name: about[name] for name in ("protocol", "seed", "images") if name in about}
+        source["absent"] = ABSENT in about["attribute_names"]
         if about.get("protocol") == "authors" and "images" in source:
             source["images"] *= 2  # of its one pool, half as many scenes as rows
     return source
