@@ -100,7 +100,7 @@ class AttentionOverlap(Metric):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("sums", torch.zeros(3, len(THRESHOLDS), dtype=torch.float64), "sum")
+        self.add_state("sums", torch.zeros(3, len(THRESHOLDS), 2, dtype=torch.int64), "sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), "sum")
 
     def update(self, attention: Tensor, mask: Tensor) -> None:
