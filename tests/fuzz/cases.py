@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fuzz.mutate import OUTSIDE, mutated
+from fuzz.edits import OUTSIDE
+from fuzz.mutate import mutated
 from fuzz.readers import Reader
 
 SECONDS, WALL = 2.0, 20.0  # of processor time, and by the clock, which other programs' work may stretch
@@ -79,7 +80,9 @@ def make_case(reader: Reader, seeds: list[dict[str, bytes]], seed: int, name: st
     files = dict(rng.choice(seeds))
     images = [path for path in files if path.endswith((".png", ".jpg", ".zip"))]
     if reader.links and images and rng.random() < 0.05:
-        files[rng.choice(images)] = LINK + rng.choice([f"{'../' * rng.randrange(4)}{OUTSIDE}", ".", "..", "a.png", "/"]).encode()
+        files[rng.choice(images)] = (
+            LINK + rng.choice([f"{'../' * rng.randrange(4)}{OUTSIDE}", ".", "..", "a.png", "/"]).encode()
+        )
         return files
     data = [path for path in files if path not in images] or images
     path = rng.choice(data if rng.random() < 0.75 else list(files))

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import struct
+import tomllib
 import warnings
 import zipfile
 import zlib
@@ -19,16 +20,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-OUTSIDE = "../secret/secret.png"  # what no reader may open, seen from a case's folder
-WORDS = ["", " ", ";", "\0", "nan", "null", "7", "007", "1.5", "true", "2020-01-01", "12:30:00", "0x1F", "1_0", "é", "e\u0301"]
-WORDS += ["\u202e", '"', "a,b", "a;;b", "a\nb", "a\rb", "=1+1", "[]", ".", "..", "/", "a.png", "./a.png", OUTSIDE]
-WORDS += ["/etc/hostname", "a.zip/../a.png", "zip.zip/" + OUTSIDE, "train", "test", "x" * 70_000, "-1", "1e999", "9" * 30]
-NUMBERS = [0, 1, -1, 2, 7, 0.5, -0.0, 255, 256, 65536, 2**31 - 1, 2**31, 2**53 + 1, 2**63, -(2**63) - 1, 1e38, 1e308]
-NUMBERS += [10**30, 10**400, float("nan"), float("inf"), float("-inf"), 1e-320]
-TOKENS = [word.encode() for word in WORDS] + [b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\r", b"\n", b"\r\n"]
-TOKENS += [b"{", b"}", b"[", b"]", b",", b":", b"<", b"</", b">", b"&a;", b"&#0;", b"]]>", b"%", b"'", b"PK\3\4", b"PK\5\6"]
-TOKENS += [b"NaN", b"Infinity", b"9" * 5000, b"(" * 300, b"\x80\x04cposix\nsystem\n", b"{}", b"[]", b"null", b"true"]
-NESTS = [("[", "]"), ('{"a":', "}")]
+from fuzz.edits import NUMBERS, OUTSIDE, WORDS, Pairs, Raw, in_bytes, in_json, in_jsonl, in_tree, read_tree, write_tree
+
 DOCTYPES = [
     '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>',
     f'<!DOCTYPE a [<!ENTITY a SYSTEM "{OUTSIDE}">]>',
@@ -41,7 +34,7 @@ def mutated(content: bytes, suffix: str, rng: Random, other: bytes = b"") -> byt
     """One to four edits of a file, of its structure where it has one; ``other`` is a file to splice from."""
     edit = STRUCTURES.get(suffix)
     for _ in range(rng.choice((1, 1, 2, 4))):
-        if edit is None or rng.random() < 0.35:
+        if edit is None or rng.random() < 0.2:
             content = in_bytes(content, rng, other)
             continue
         try:
@@ -49,132 +42,6 @@ def mutated(content: bytes, suffix: str, rng: Random, other: bytes = b"") -> byt
         except Exception:  # an edit before has broken the structure, or the edit can't be written
             content = in_bytes(content, rng, other)
     return content
-
-
-# --- bytes ------------------------------------------------------------------------------------------------------------
-
-
-def in_bytes(content: bytes, rng: Random, other: bytes = b"") -> bytes:
-    """Flip a bit, cut, repeat, insert a token, splice, or set what may be a length to an extreme."""
-    data, length = bytearray(content), len(content)
-    at = rng.randrange(length + 1)
-    end = min(length, at + rng.choice((1, 2, 4, 8, 64, length)))
-    match rng.randrange(9):
-        case 0 | 1 if at < length:
-            data[at] ^= 1 << rng.randrange(8)
-        case 2:
-            del data[at:]
-        case 3:
-            del data[at:end]
-        case 4:
-            data[at:at] = data[at:end] * rng.choice((1, 2, 50))
-        case 5 | 6:
-            data[at : at + rng.choice((0, 1, 4))] = rng.choice(TOKENS)
-        case 7:
-            form = rng.choice("BHIQhiq")
-            width = struct.calcsize(form)
-            value = rng.choice((0, 1, 2 ** (8 * width) - 1, 2 ** (8 * width - 1), 2 ** (8 * width - 1) - 1, 2**16))
-            data[at : at + width] = (value % 2 ** (8 * width)).to_bytes(width, rng.choice(("little", "big")))
-        case 8:
-            data[at:] = other[rng.randrange(len(other) + 1) :]
-    if rng.random() < 0.02:
-        data[:] = data.decode("latin-1").encode(rng.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
-    return bytes(data)
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-class Pairs(list):
-    """A JSON object as [key, value] pairs, so that a key may be there twice."""
-
-    def __init__(self, pairs: Any = ()) -> None:
-        super().__init__([key, value] for key, value in pairs)
-
-
-class Raw(str):
-    """Text that is written as it is."""
-
-
-def read_tree(content: bytes) -> Any:
-    return json.loads(content, object_pairs_hook=Pairs)
-
-
-def write_tree(node: Any, rng: Random) -> str:
-    """A tree as JSON, in ASCII or not."""
-    if isinstance(node, Raw):
-        return node
-    if isinstance(node, Pairs):
-        return "{" + ",".join(f"{json.dumps(key)}:{write_tree(value, rng)}" for key, value in node) + "}"
-    if isinstance(node, list):
-        return "[" + ",".join(write_tree(value, rng) for value in node) + "]"
-    return json.dumps(node, ensure_ascii=rng.random() < 0.9)
-
-
-def hostile(rng: Random) -> Any:
-    """A JSON value that few readers expect."""
-    kind = rng.randrange(10)
-    if kind < 4:
-        return rng.choice(NUMBERS)
-    if kind < 8:
-        return rng.choice([*WORDS, "\ud800"])
-    if kind == 8:
-        return rng.choice([None, True, False, [], Pairs(), [[]], [None], Pairs([["a", 1]]), Raw("1e999"), Raw("9" * 5000)])
-    opening, closing = rng.choice(NESTS)
-    deep = rng.choice((3, 70, 1100, 100_000))
-    return Raw(opening * deep + "1" + closing * deep)
-
-
-def slots(node: Any) -> list[tuple[list[Any], int]]:
-    """All places (list, index) of a tree that hold a value; a pair's index is 1."""
-    found = []
-    for i, child in enumerate(node if isinstance(node, list) else ()):
-        place = (child, 1) if isinstance(node, Pairs) else (node, i)
-        found += [place, *slots(place[0][place[1]])]
-    return found
-
-
-def in_tree(tree: Any, rng: Random) -> Any:
-    """Replace, delete, repeat, swap, rename or wrap a value."""
-    root = [tree]
-    places = slots(root)
-    holder, index = rng.choice(places)
-    match rng.randrange(8):
-        case 0 | 1 | 2:
-            holder[index] = hostile(rng)
-        case 3:
-            lists = [place[0][place[1]] for place in places if isinstance(place[0][place[1]], list)]
-            if chosen := [one for one in lists if one]:
-                one = rng.choice(chosen)
-                del one[rng.randrange(len(one))]
-        case 4:
-            lists = [place[0][place[1]] for place in places if isinstance(place[0][place[1]], list)]
-            if chosen := [one for one in lists if one]:
-                one = rng.choice(chosen)
-                again = rng.choice(one)
-                one.insert(rng.randrange(len(one) + 1), list(again) if isinstance(one, Pairs) else again)
-        case 5:
-            there, at = rng.choice(places)
-            value = there[at]
-            holder[index] = json.loads(json.dumps(value)) if not isinstance(value, list) else Raw(write_tree(value, rng))
-        case 6:
-            keyed = [pair for holder, i in places if isinstance(holder[i], Pairs) for pair in holder[i]]
-            if keyed:
-                rng.choice(keyed)[0] = rng.choice([*WORDS, rng.choice(keyed)[0]])
-        case 7:
-            holder[index] = [holder[index]]
-    return root[0]
-
-
-def in_json(content: bytes, rng: Random) -> bytes:
-    return write_tree(in_tree(read_tree(content), rng), rng).encode("utf-8", "surrogatepass")
-
-
-def in_jsonl(content: bytes, rng: Random) -> bytes:
-    lines = content.split(b"\n")
-    at = rng.randrange(len(lines))
-    lines[at] = in_json(lines[at], rng) if rng.random() < 0.8 else rng.choice(lines)
-    return b"\n".join(lines)
 
 
 # --- tables and text --------------------------------------------------------------------------------------------------
@@ -210,13 +77,26 @@ def in_parquet(content: bytes, rng: Random) -> bytes:
     name, cells = table.column_names[at], table.column(at).to_pylist()
     match rng.randrange(5):
         case 0 | 1:
-            cells[rng.randrange(len(cells))] = rng.choice([*WORDS, *NUMBERS, None, [], [None], {"bytes": b"x"}, b"\xff"])
+            cells[rng.randrange(len(cells))] = rng.choice(
+                [*WORDS, *NUMBERS, None, [], [None], {"bytes": b"x"}, b"\xff"]
+            )
             table = table.set_column(at, name, pa.array(cells))
         case 2:
-            kinds = [pa.large_string(), pa.binary(), pa.float16(), pa.float64(), pa.bool_(), pa.date32(), pa.int8(), pa.null()]
+            kinds = [
+                pa.large_string(),
+                pa.binary(),
+                pa.float16(),
+                pa.float64(),
+                pa.bool_(),
+                pa.date32(),
+                pa.int8(),
+                pa.null(),
+            ]
             kinds += [pa.timestamp("s"), pa.time32("s"), pa.decimal128(20, 3), pa.duration("s"), pa.uint64()]
             kind = rng.choice(kinds)
-            table = table.set_column(at, name, pa.nulls(len(cells), kind) if rng.random() < 0.3 else pa.array([1] * len(cells)).cast(kind))
+            table = table.set_column(
+                at, name, pa.nulls(len(cells), kind) if rng.random() < 0.3 else pa.array([1] * len(cells)).cast(kind)
+            )
         case 3:
             table = table.set_column(at, rng.choice([*WORDS, *table.column_names]), table.column(at))
         case 4:
@@ -249,9 +129,21 @@ def in_xml(content: bytes, rng: Random) -> bytes:
 
 
 def in_toml(content: bytes, rng: Random) -> bytes:
-    values = [json.dumps(word) for word in WORDS] + [str(number) for number in NUMBERS]
-    values += ["true", "[]", "{}", "[[1]]", "{ a = 1 }", "[" * 2000, "2020-01-01", "[[grid]]", "a.b.c", '"""', "-nan"]
-    return in_tokens(content, rng, r'("[^"]*"|[\w.]+|\n)', values)
+    """Edit the tree that is written, or replace a token; a tree is written again in one line a key."""
+    if rng.random() < 0.3:
+        return in_tokens(
+            content, rng, r'("[^"]*"|[\w.]+|\n)', ["[[grid]]", "a.b.c", '"""', "-nan", "[" * 2000, "07:00:00"]
+        )
+    tree = in_tree(json.loads(json.dumps(tomllib.loads(content.decode())), object_pairs_hook=Pairs), rng)
+    return "".join(f"{json.dumps(key)} = {toml(value)}\n" for key, value in tree).encode("utf-8", "surrogatepass")
+
+
+def toml(node: Any) -> str:
+    if isinstance(node, Pairs):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(value)}" for key, value in node) + " }"
+    if isinstance(node, list):
+        return "[" + ", ".join(map(toml, node)) + "]"
+    return str(node) if isinstance(node, (Raw, float)) else json.dumps(node, ensure_ascii=False)
 
 
 def in_lines(content: bytes, rng: Random) -> bytes:
@@ -292,10 +184,15 @@ def in_npy(content: bytes, rng: Random) -> bytes:
     size = struct.unpack_from("<H", content, 8)[0]
     head, data = content[10 : 10 + size].decode(), content[10 + size :]
     kinds = ["|O", "<U1000000000", "|V4", "<M8[s]", ">i8", "<f2", "<c8", "|b1", "|S0", "<U0", "<f8", "|u1", "<i8"]
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.4:
+        return content[: 10 + size] + in_bytes(data, rng)[: len(data)].ljust(len(data), b"\0")
+    if kind < 0.7:
         head = re.sub(r"'descr': '[^']*'", f"'descr': '{rng.choice(kinds)}'", head)
     else:
-        shape = rng.choice(["()", "(0,)", "(-1,)", "(3, 0, 4, 3)", "(9999999999999,)", f"({2**63},)", "(1,)" * 9, "[3]", "('a',)"])
+        shape = rng.choice(
+            ["()", "(0,)", "(-1,)", "(3, 0, 4, 3)", "(9999999999999,)", f"({2**63},)", "(1,)" * 9, "[3]", "('a',)"]
+        )
         head = re.sub(r"'shape': \([^)]*\)", f"'shape': {shape}", head)
     if rng.random() < 0.2:
         head = head.replace("False", rng.choice(["True", "None", "__import__('os').system('true')", "(" * 200]))
@@ -340,7 +237,10 @@ def in_png(content: bytes, rng: Random) -> bytes:
         chunks[0] = b"IHDR", struct.pack(">IIBBBBB", wide, high, *rest)
     elif rng.random() < 0.3:
         more = [(b"acTL", struct.pack(">II", 2**31 - 1, 0)), (b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(10**6)))]
-        more += [(b"eXIf", b"MM\0*\0\0\0\10\0\1\1\x12\0\3\0\0\0\1\0" + bytes([rng.randrange(12)]) + bytes(6)), (kind, data)]
+        more += [
+            (b"eXIf", b"MM\0*\0\0\0\10\0\1\1\x12\0\3\0\0\0\1\0" + bytes([rng.randrange(12)]) + bytes(6)),
+            (kind, data),
+        ]
         chunks.insert(rng.randrange(1, len(chunks) + 1), rng.choice(more))
     else:
         chunks[i] = kind, in_bytes(data, rng)

@@ -42,7 +42,9 @@ def same_number(read: float | None, said: Any) -> bool:
         number = float(said)
     except (ValueError, OverflowError):
         return False
-    exact = isinstance(read, int) and (isinstance(said, int) or (isinstance(said, str) and said.strip().lstrip("+-").isdigit()))
+    exact = isinstance(read, int) and (
+        isinstance(said, int) or (isinstance(said, str) and said.strip().lstrip("+-").isdigit())
+    )
     if exact:
         return read == int(said)
     return math.isclose(read, number, rel_tol=1e-6, abs_tol=1e-30) or (math.isnan(read) and math.isnan(number))
@@ -62,9 +64,14 @@ def same_words(read: list[str] | None, said: Any) -> bool:
         cell = (said or "").strip()
         words = None if not cell else [] if cell == "[]" else [word.strip() for word in cell.split(";") if word.strip()]
         return read == words
-    return isinstance(said, list) and read is not None and len(read) == len(said) and all(
-        (one is None and word is None) or (word == "" == one) or same_word(one, word)
-        for one, word in zip(read, said, strict=True)
+    return (
+        isinstance(said, list)
+        and read is not None
+        and len(read) == len(said)
+        and all(
+            (one is None and word is None) or (word == "" == one) or same_word(one, word)
+            for one, word in zip(read, said, strict=True)
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""Workers, each a process for a few hundred cases of one reader: one that dies or hangs costs one case, which is told."""
+"""Workers, each a process for a few hundred cases of one reader: one that dies or hangs is told, and costs a case."""
 
 import multiprocessing
 import tempfile
@@ -35,14 +35,16 @@ def chunks(readers: Mapping[str, Reader], cases: int) -> Iterator[Chunk]:
                 yield Chunk(name, start, min(start + CHUNK, count))
 
 
-def work(reader: Reader, seeds: list[Any], seed: int, chunk: Chunk, seconds: float, home: str, pipe: Connection) -> None:
+def work(
+    reader: Reader, seeds: list[Any], seed: int, chunk: Chunk, seconds: float, home: str, pipe: Connection
+) -> None:
     """Run a chunk, telling each case's outcome, after its number, through the pipe."""
     limit_memory()
     bench = Bench(Path(home), seconds)
     for case in range(chunk.start, chunk.stop):
         files = make_case(reader, seeds, seed, chunk.name, case)
         outcome, told = bench.run(reader, files, f"{seed} {case}")
-        pipe.send((case, outcome, told))
+        pipe.send((case, outcome, told.encode(errors="backslashreplace")))
         if outcome == "fault" and told.startswith("memory"):
             break  # another begins with a low peak
     pipe.close()
@@ -67,7 +69,7 @@ class Worker:
             while self.pipe.poll():
                 case, outcome, told = self.pipe.recv()
                 self.next, self.heard = case + 1, time.monotonic()
-                yield case, outcome, told
+                yield case, outcome, told.decode(errors="replace")
         except EOFError:
             self.process.join()
             if self.process.exitcode:

@@ -1,6 +1,6 @@
 """Every reader of files that a user hands us, with its seeds, and what is done with what it reads.
 
-``read`` gets a folder with a seed of which one file was mutated, and a generator for choices of its own. It must return,
+``read`` gets a folder with a seed of which one file was mutated, and a generator for its own choices. It must return
 or raise ValueError or OSError; it raises AssertionError where what was read is not what is written.
 """
 
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fuzz import seeds
-from fuzz.mutate import OUTSIDE, WORDS
-from fuzz.oracle import wrongly_read
 
+from fuzz import seeds
+from fuzz.edits import OUTSIDE, WORDS
+from fuzz.oracle import wrongly_read
 from progressive_attention import weights
 from progressive_attention.checkpoints import restore
 from progressive_attention.data.coco import import_coco
@@ -136,13 +136,20 @@ def image_root(folder: Path, rng: Random) -> None:
     root = ImageRoot(folder)
     listed = list(root.files())
     absolute = str((folder / OUTSIDE).resolve())
-    for path in [*listed[:20], *rng.sample(WORDS, 5), OUTSIDE, absolute, "zip.zip/" + absolute, "zip.zip/../" + OUTSIDE]:
+    for path in [
+        *listed[:20],
+        *rng.sample(WORDS, 5),
+        OUTSIDE,
+        absolute,
+        "zip.zip/" + absolute,
+        "zip.zip/../" + OUTSIDE,
+    ]:
         try:
             root.check(path)
             with root.open(path) as file:
                 opened(file, path, to_rgb)
-        except ValueError as error:
-            assert str(error)
+        except ValueError:
+            continue
         root.has(path)
 
 

@@ -50,7 +50,9 @@ def progress(started: float):
         if time.monotonic() - last >= 10:
             last = time.monotonic()
             done = sum((Counter(counts) for counts in tally.values()), Counter())
-            print(f"{last - started:5.0f} s: {done.total():,} cases, {done['fault']} faults", file=sys.stderr, flush=True)
+            print(
+                f"{last - started:5.0f} s: {done.total():,} cases, {done['fault']} faults", file=sys.stderr, flush=True
+            )
 
     return tell
 
@@ -71,14 +73,15 @@ def main(argv: list[str] | None = None) -> int:
         tell=progress(started),
     )
     for name, counts in tally.items():
-        print(f"{name:18} {counts.total():7,} cases: {counts['read']:6,} read, {counts['refused']:6,} refused, {counts['fault']} faults")
+        outcomes = f"{counts['read']:6,} read, {counts['refused']:6,} refused, {counts['fault']} faults"
+        print(f"{name:18} {counts.total():7,} cases: {outcomes}")
     for finding in findings:
         print(f"{store(finding, chosen.findings)}: {finding.fault.strip().splitlines()[0]}")
     done = sum((Counter(counts) for counts in tally.values()), Counter())
     print(
         f"fuzz: {done.total():,} cases of {len(tally)} readers, seed {chosen.seed}: {done['read']:,} read, "
-        f"{done['refused']:,} refused in words, {len(findings)} faults; each within {SECONDS:g} s and {MEMORY / 2**30:g} GiB; "
-        f"{time.monotonic() - started:.0f} s"
+        f"{done['refused']:,} refused in words, {len(findings)} faults; "
+        f"each within {SECONDS:g} s and {MEMORY / 2**30:g} GiB; {time.monotonic() - started:.0f} s"
     )
     return int(bool(findings))
 

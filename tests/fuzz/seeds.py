@@ -18,13 +18,57 @@ from pyarrow import parquet
 Files = dict[str, bytes]
 
 ROWS: list[dict[str, Any]] = [
-    {"image": "a.png", "query": "cat", "attribute": "red", "split": "train", "mask": "m.png", "mask_value": 1, "scale": 1.5},
-    {"image": "a.png", "query": "07", "attribute": "old", "split": "train", "mask": None, "mask_value": None, "scale": 2.0},
-    {"image": "b.jpg", "query": "cat", "attribute": "old", "split": "test", "mask": None, "mask_value": None, "scale": 3.0},
+    {
+        "image": "a.png",
+        "query": "cat",
+        "attribute": "red",
+        "split": "train",
+        "mask": "m.png",
+        "mask_value": 1,
+        "scale": 1.5,
+    },
+    {
+        "image": "a.png",
+        "query": "07",
+        "attribute": "old",
+        "split": "train",
+        "mask": None,
+        "mask_value": None,
+        "scale": 2.0,
+    },
+    {
+        "image": "b.jpg",
+        "query": "cat",
+        "attribute": "old",
+        "split": "test",
+        "mask": None,
+        "mask_value": None,
+        "scale": 3.0,
+    },
 ]
 LABELS: list[dict[str, Any]] = [
-    {"image": "a.png", "query": "cat", "attributes": ["red", "old"], "absent": ["big"], "x0": 1.0, "y0": 1.0, "x1": 5.0, "y1": 6.0, "id": 7},
-    {"image": "b.jpg", "query": "dog", "attributes": ["red"], "absent": [], "x0": 0.0, "y0": 0.0, "x1": 8.0, "y1": 8.0, "id": 9},
+    {
+        "image": "a.png",
+        "query": "cat",
+        "attributes": ["red", "old"],
+        "absent": ["big"],
+        "x0": 1.0,
+        "y0": 1.0,
+        "x1": 5.0,
+        "y1": 6.0,
+        "id": 7,
+    },
+    {
+        "image": "b.jpg",
+        "query": "dog",
+        "attributes": ["red"],
+        "absent": [],
+        "x0": 0.0,
+        "y0": 0.0,
+        "x1": 8.0,
+        "y1": 8.0,
+        "id": 9,
+    },
 ]
 
 
@@ -67,7 +111,10 @@ PICTURES = {"a.png": picture(), "b.jpg": picture("JPEG"), "m.png": mask()}
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
     cells = [list(rows[0])]
-    cells += [[";".join(v) or "[]" if isinstance(v, list) else "" if v is None else str(v) for v in row.values()] for row in rows]
+    cells += [
+        [";".join(v) or "[]" if isinstance(v, list) else "" if v is None else str(v) for v in row.values()]
+        for row in rows
+    ]
     return "".join(",".join(row) + "\n" for row in cells).encode()
 
 
@@ -87,7 +134,10 @@ FORMS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {"csv": as_csv, "jso
 def tables(form: str, name: str = "manifest", about: bool = True) -> list[Files]:
     """Folders with one answer a row, and with lists of them."""
     told = {"dataset.json": json.dumps({"format": 1, "images": ".", "masks": ".", "rows": 3}).encode()} if about else {}
-    return [{f"{name}.{form}": FORMS[form](ROWS), **PICTURES, **told}, {f"{name}.{form}": FORMS[form](LABELS), **PICTURES}]
+    return [
+        {f"{name}.{form}": FORMS[form](ROWS), **PICTURES, **told},
+        {f"{name}.{form}": FORMS[form](LABELS), **PICTURES},
+    ]
 
 
 def hub_parquet() -> list[Files]:
@@ -97,13 +147,21 @@ def hub_parquet() -> list[Files]:
     features = {"attribute": {"names": ["old", "red"], "_type": "ClassLabel"}}
     out = io.BytesIO()
     table = pa.Table.from_pylist(rows)
-    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), out)
+    parquet.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), out
+    )
     return [{"table.parquet": out.getvalue()}]
 
 
 def coco() -> list[Files]:
     box = {"bbox": [1, 1, 4, 5], "iscrowd": 0}
-    first = {"id": 1, "image_id": 1, "category_id": 3, "attributes": {"red": True, "old": False, "color": "blue"}, **box}
+    first = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 3,
+        "attributes": {"red": True, "old": False, "color": "blue"},
+        **box,
+    }
     second = {"id": 2, "image_id": 2, "category_id": 4, "attribute_ids": [5], **box}
     told = {
         "images": [{"id": 1, "file_name": "a.png", "width": 12, "height": 8}, {"id": 2, "file_name": "b.jpg"}],
@@ -135,11 +193,13 @@ def genome() -> list[Files]:
 
 
 def voc() -> list[Files]:
-    thing = "<object><name>{}</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>6</xmax><ymax>7</ymax></bndbox></object>"
-    xml = "<annotation><filename>{0}.jpg</filename><size><width>12</width><height>8</height><depth>3</depth></size>{1}</annotation>"
+    box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>6</xmax><ymax>7</ymax></bndbox>"
+    size = "<size><width>12</width><height>8</height><depth>3</depth></size>"
     files: Files = {}
     for stem, name, value in (("000005", "chair", 9), ("000007", "person", 15)):
-        files[f"Annotations/{stem}.xml"] = xml.format(stem, thing.format(name)).encode()
+        thing = f"<object><name>{name}</name><difficult>0</difficult>{box}</object>"
+        xml = f"<annotation><filename>{stem}.jpg</filename>{size}{thing}</annotation>"
+        files[f"Annotations/{stem}.xml"] = xml.encode()
         files[f"JPEGImages/{stem}.jpg"] = picture("JPEG")
         files[f"SegmentationClass/{stem}.png"] = mask(value=value)
     for kind in ("Main", "Segmentation"):
@@ -232,20 +292,36 @@ tuning = { dataset = "mref", images = 100, epochs = 1, seed = 0 }
 
 
 def pictures() -> list[Files]:
-    """PNG, JPEG, WebP, GIF, TIFF, BMP and others: grey, palette, 16 bits, CMYK, transparent, animated, turned, polyglot."""
+    """Of many formats: grey, palette, 16 bits, CMYK, transparent, animated, turned, polyglot, too large, empty."""
     turned = Image.Exif()
     turned[0x0112] = 6
     frames = [Image.new("P", (12, 8), i) for i in range(3)]
     grey16 = picture("PNG", "I;16")
     made = [picture("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")]
-    made += [picture("JPEG", "CMYK"), picture("JPEG", "L"), picture("JPEG", exif=turned), picture("JPEG", progressive=True)]
+    made += [
+        picture("JPEG", "CMYK"),
+        picture("JPEG", "L"),
+        picture("JPEG", exif=turned),
+        picture("JPEG", progressive=True),
+    ]
     made += [picture("TIFF", mode) for mode in ("I;16", "CMYK", "LAB", "F")] + [picture("TIFF", compression="tiff_lzw")]
-    made += [picture("GIF", "P", save_all=True, append_images=frames), picture("WEBP", save_all=True, append_images=frames)]
+    made += [
+        picture("GIF", "P", save_all=True, append_images=frames),
+        picture("WEBP", save_all=True, append_images=frames),
+    ]
     made += [picture(form) for form in ("WEBP", "BMP", "PPM", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000")]
-    made += [grey16, picture("GIF", "P") + zipped({"a.txt": b"a"}), b"GIF89a/*<html>*/", b"%!PS-Adobe-3.0 EPSF-3.0\n", b""]
+    made += [
+        grey16,
+        picture("GIF", "P") + zipped({"a.txt": b"a"}),
+        b"GIF89a/*<html>*/",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"",
+    ]
     made += [blank((10_001, 10_000)), blank((1, 30_000))]
     return [{"picture.png" if one[:4] == b"\x89PNG" else "picture.bin": one} for one in made]
 
 
 def roots() -> list[Files]:
-    return [{**PICTURES, "zip.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"})}]
+    return [
+        {**PICTURES, "zip.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"})}
+    ]

@@ -179,6 +179,7 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
     try:
         if name in LISTS and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             column = listed(column)
+        refuse_cast(name, column)
         if name in WORDS:
             column = column.cast(pa.string())
             return pc.if_else(pc.equal(column, ""), None, column)
@@ -188,6 +189,16 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
     except pa.ArrowException as error:
         what = "numbers, or nothing where it is unknown" if name not in (*WORDS, *LISTS) else str(wanted)
         raise ValueError(f"{path}: {name} must hold {what} ({error})") from error
+
+
+def refuse_cast(name: str, column: pa.Array) -> None:
+    """Raises ArrowInvalid for values that a cast would silently make others: the word 8.0 into 8, 12:30 into 45000."""
+    values = (pc.list_flatten(column) if pa.types.is_list(column.type) else column).drop_null()
+    kind = getattr(values.type, "value_type", values.type)  # of a dictionary
+    number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    wrong = number if name in (*WORDS, *LISTS) else pa.types.is_boolean(kind)
+    if len(values) and (wrong or pa.types.is_temporal(kind)):
+        raise pa.ArrowInvalid(f"got {kind}, the first {values[0].as_py()!r}; in JSON put words in quotes")
 
 
 def listed(column: pa.Array) -> pa.Array:
