@@ -36,6 +36,8 @@ def same_number(read: float | None, said: Any) -> bool:
     """Whether a number was read as it was said, in the column's precision; booleans and times of day are none."""
     if said is None or (isinstance(said, str) and said.strip() in UNKNOWN):
         return read is None or math.isnan(read)
+    if isinstance(said, str) and said.strip().lower().startswith("0x"):
+        return read == int(said, 16)
     if isinstance(said, bool) or read is None:
         return read is None and isinstance(said, float) and math.isnan(said)
     try:

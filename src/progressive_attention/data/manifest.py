@@ -192,13 +192,19 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
 
 
 def refuse_cast(name: str, column: pa.Array) -> None:
-    """Raises ArrowInvalid for values that a cast would silently make others: the word 8.0 into 8, 12:30 into 45000."""
+    """Raises ArrowInvalid for values that a cast would silently make others: 8.0 into the word 8, 12:30 into 45000."""
     values = (pc.list_flatten(column) if pa.types.is_list(column.type) else column).drop_null()
     kind = getattr(values.type, "value_type", values.type)  # of a dictionary
     number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     wrong = number if name in (*WORDS, *LISTS) else pa.types.is_boolean(kind)
     if len(values) and (wrong or pa.types.is_temporal(kind)):
         raise pa.ArrowInvalid(f"got {kind}, the first {values[0].as_py()!r}; in JSON put words in quotes")
+    if pa.types.is_floating(kind) and name != "scale":  # beyond, float64 rounds whole numbers
+        large = values.filter(pc.and_(pc.is_finite(values), pc.greater(pc.abs(values), 2.0**53)))
+        if len(large):
+            raise pa.ArrowInvalid(
+                f"got {large[0].as_py()!r}, expected numbers of at most 2**53 beside fractions or blanks"
+            )
 
 
 def listed(column: pa.Array) -> pa.Array:
