@@ -119,8 +119,11 @@ def filled(build: "Callable[[], Network]", folder: Path, backbone: str) -> "Netw
             with torch.device("meta"):
                 wanted = build().state_dict()
             for name, tensor in wanted.items():
-                if name in tensors and tensor.shape != tensors[name].shape:
-                    raise RuntimeError(f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+                if name not in tensors:
+                    raise RuntimeError(f"Missing key {name}")
+                if tensor.shape != tensors[name].shape:
+                    there, needed = list(tensors[name].shape), list(tensor.shape)
+                    raise RuntimeError(f"size mismatch for {name}: {there}, expected {needed}")
         model = build()
         model.load_state_dict(tensors)
     except FileNotFoundError as error:

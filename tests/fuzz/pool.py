@@ -102,6 +102,7 @@ def fuzz(
     seconds: float,
     until: float = float("inf"),
     tell: Callable[[Tally], None] = lambda tally: None,
+    found: Callable[[Finding], None] = lambda finding: None,
 ) -> tuple[Tally, list[Finding]]:
     """Run cases until all are done, or ``until`` (time.monotonic()); what became of them by reader, and the faults."""
     seeds = {name: reader.seeds() for name, reader in readers.items()}
@@ -121,6 +122,7 @@ def fuzz(
                     if outcome == "fault":
                         files = make_case(readers[name], seeds[name], seed, name, case)
                         findings.append(Finding(name, seed, case, told, files))
+                        found(findings[-1])
                 if not worker.running:
                     running.remove(worker)
                     if worker.next < worker.chunk.stop:

@@ -71,12 +71,11 @@ def main(argv: list[str] | None = None) -> int:
         seconds=SECONDS,
         until=started + chosen.seconds,
         tell=progress(started),
+        found=lambda finding: print(f"{store(finding, chosen.findings)}: {finding.fault.strip().splitlines()[0]}"),
     )
     for name, counts in tally.items():
         outcomes = f"{counts['read']:6,} read, {counts['refused']:6,} refused, {counts['fault']} faults"
         print(f"{name:18} {counts.total():7,} cases: {outcomes}")
-    for finding in findings:
-        print(f"{store(finding, chosen.findings)}: {finding.fault.strip().splitlines()[0]}")
     done = sum((Counter(counts) for counts in tally.values()), Counter())
     print(
         f"fuzz: {done.total():,} cases of {len(tally)} readers, seed {chosen.seed}: {done['read']:,} read, "

@@ -63,6 +63,8 @@ def read_columns(path: Path, home: Path | None) -> dict[str, list[Any]]:
     for part in files_of(path):
         with parquet.ParquetFile(part) as file:
             names, classes = file.schema_arrow.names, class_names(file.schema_arrow)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{part} has the columns {names}, expected each once")
             split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
             added = {"split": split} if split and path.is_dir() and "split" not in names else {}
             columns = columns or {name: [] for name in (*names, *added)}

@@ -10,6 +10,7 @@ images elsewhere.
 # pyright: reportAttributeAccessIssue=false
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -32,10 +33,21 @@ from progressive_attention.files import read_json
 
 WORDS = ("image", "query", "attribute", "split", "mask")
 LISTS = ("attributes", "absent")
+DEEPEST = 100  # brackets in brackets; a manifest needs two
+
+
+def depth(content: bytes) -> int:
+    """How deeply the brackets of JSON lines nest: Arrow's parser dies of 30,000, with the whole process."""
+    bare = re.sub(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"', b"", content)
+    brackets = np.frombuffer(re.sub(rb"[^][{}]++", b"", bare), np.uint8)
+    level = np.concatenate([[0], np.cumsum(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1))])
+    return int((level - np.minimum.accumulate(level)).max())  # what closes too much hides nothing
 
 
 def read_jsonl(path: Path) -> pa.Table:
-    """One object a line; words that look like dates stay as they were written."""
+    """One object a line; words that look like dates stay as they were written. Raises ValueError if it nests deeply."""
+    if (deep := depth(path.read_bytes())) > DEEPEST:
+        raise ValueError(f"brackets are {deep} deep, expected at most {DEEPEST}")
     table = pyarrow.json.read_json(path)
     kinds = {field.name: getattr(field.type, "value_type", field.type) for field in table.schema}
     dates = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind)]
