@@ -193,7 +193,7 @@ def test_brackets_that_would_kill_the_process(folder, before):
 
 @pytest.mark.parametrize(
     "line, deep",
-    [("", 0), ("[[1], [2, {}]]", 2), ('{"a": "[[[", "b": ["\\"["]}', 2), ("]]]]", 0), ("]]]][[", 2), ('"a\\\\"[', 1)],
+    [("", 0), ("[[1], [2, {}]]", 3), ('{"a": "[[[", "b": ["\\"["]}', 2), ("]]]]", 0), ("]]]][[", 2), ('"a\\\\"[', 1)],
 )
 def test_depth(line, deep):
     assert depth(line.encode()) == deep
