@@ -156,7 +156,7 @@ def test_a_file_says_what_it_knows(san):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format, ending", module.FORMATS.items())
+@pytest.mark.parametrize("format, ending", module.FORMATS.items())  # a page: as its zlib packs it
 def test_the_same_network_gives_the_same_bytes_anywhere(format, ending, tmp_path):
     network, paths = trained("han"), [tmp_path / name / f"{name}{ending}" for name in ("one", "other")]
     for path in paths:
@@ -240,7 +240,7 @@ def test_the_command_writes_a_shipped_network(tmp_path, capsys):
     [
         ("onnx", "it.pt2", "a file of format onnx must end in .onnx, got "),
         ("torch", "it", "a file of format torch must end in .pt2, got "),
-        ("tflite", "it.tflite", "unknown format 'tflite'; known: onnx, torch"),
+        ("tflite", "it.tflite", "unknown format 'tflite'; known: onnx, torch, web"),
     ],
 )
 def test_formats_and_endings(format, name, told, tmp_path):

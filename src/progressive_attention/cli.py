@@ -29,7 +29,7 @@ from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
-WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
+WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,6 +92,7 @@ def build_parser() -> Parser:
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
@@ -141,15 +142,41 @@ def build_parser() -> Parser:
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
 
+    report = add(
+        "report",
+        "write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be",
+        "  pan report runs/mref\n"
+        "  pan report runs/mine --data my-folder --out mine.html\n"
+        "  pan report mref-pan-hard-ctx",
+    )
+    report.add_argument("run", metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run")
+    report.add_argument("--data", help=DATA_HELP + " (default: what the run or its evaluation tells)")
+    report.add_argument("--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz")
+    report.add_argument("--device")
+
     export = add(
         "export",
-        "write a trained network as one file for onnxruntime or torch, checked against the network",
+        "write a trained network as one file for onnxruntime, torch or a browser, checked against the network",
         "  pan export --weights mref-pan-hard-ctx --out mref.onnx\n"
+        "  pan export --weights mref-pan-hard-ctx --format web --out mref.html\n"
         "  pan export --weights runs/mine --format torch --out mine.pt2",
     )
     export.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="torch: torch.export's .pt2")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.pt2 to write")
+    formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
+    export.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
+
+    serve = add(
+        "serve",
+        "a page in the browser: draw a scene or drop a picture, ask, see each layer's attention",
+        "  pan serve\n  pan serve --weights mref-pan-hard-ctx --weights runs/mine --port 8000",
+    )
+    weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
+    serve.add_argument("--weights", action="append", metavar="NAME_OR_DIR", help=weights_help)
+    serve.add_argument("--port", type=positive, default=7860, help="default: 7860")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
+    serve.add_argument("--device")
 
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
@@ -216,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Of several processes the first one speaks; another only of what ends itself alone.
     """
     started = time.monotonic()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
@@ -267,10 +294,18 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.predict_command import predict
 
         return predict
+    if name == "report":
+        from progressive_attention.report_command import report
+
+        return report
     if name == "export":
         from progressive_attention.export_command import export_network
 
         return export_network
+    if name == "serve":
+        from progressive_attention.serve_command import serve
+
+        return serve
     if name == "absence":
         from progressive_attention.absence_command import absence
 

@@ -22,13 +22,18 @@ def checked(attention: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nda
     """
     if attention.ndim != 3 or attention.shape != mask.shape:
         raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
+    return checked_values(attention), np.ascontiguousarray(mask, np.bool_)
+
+
+def checked_values(attention: np.ndarray) -> np.ndarray:
+    """The same, contiguous, as float64; raises ValueError for values that are no map."""
     attention = np.ascontiguousarray(attention, np.float64)
     if not (attention.min(initial=0) >= 0 and attention.max(initial=0) < np.inf):
         raise ValueError(
             f"attention must be finite and >= 0, got values from {attention.min()} to {attention.max()}; "
             "of a signed map take the magnitude or the positive part"
         )
-    return attention, np.ascontiguousarray(mask, np.bool_)
+    return attention
 
 
 def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
@@ -194,6 +199,29 @@ def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
         grown[:, y:] |= wide[:, : height - y]
         grown[:, : height - y] |= wide[:, y:]
     return grown
+
+
+def attention_entropy(attention: np.ndarray) -> np.ndarray:
+    """How evenly a layer's map lies over its N = H W cells: (R, H, W) >= 0 -> (R,) in [0, 1]. Shannon, 1948.
+
+    −Σ p ln p / ln N, where p is the map divided by its sum: 0 where all lies on one cell, 1 where all cells have the
+    same. A softmax is p already. Of a gate the division forgets how far it is open: a gate of 1 everywhere and one of
+    0.1 everywhere both have 1. NaN for a map of zeros, which is no attention, and for one of a single cell, which has
+    no choice. Raises ValueError for other shapes, and for values that are no map.
+    """
+    if attention.ndim != 3:
+        raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
+    rows, height, width = attention.shape
+    cells = height * width
+    values = checked_values(attention).reshape(rows, cells)
+    peak = values.max(1, initial=0)
+    known = (peak > 0) & (cells > 1)
+    share = values[known] / peak[known, None]  # first by the peak: a sum of denormal numbers would have few digits
+    share /= share.sum(1, keepdims=True)
+    information = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    entropy = np.full(rows, np.nan)
+    entropy[known] = np.clip(information / np.log(max(cells, 2)), 0, 1)  # rounding may leave it outside
+    return entropy
 
 
 def wilson_interval(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
