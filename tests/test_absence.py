@@ -142,7 +142,8 @@ def test_all_together_is_each_alone():
         for name, score in wanted.items():
             assert given.scores[name][row] == pytest.approx(score(prediction).item(), rel=1e-4, abs=1e-9)
         truth = asked.attribute_names[asked.attribute[row]]
-        assert given.right[row] == (network.attribute_names[prediction.logit.argmax()] == truth)
+        named = prediction.logit[0, 0, :2]  # the third is "absent"
+        assert given.right[row] == (network.attribute_names[named.argmax()] == truth)
 
 
 def test_labels_are_scored_without_an_accuracy():
@@ -215,6 +216,9 @@ def test_the_predictor_says_what_the_score_says(score, tmp_path):
     answers = Predictor(folder_of(network, tmp_path / "it"), "cpu").ask_all(picture, [*"abcde"])
     assert [one.found for one in answers] == [value >= middle for value in values]
     assert sum(one.found for one in answers) == 3
+    for one in answers:
+        assert one.attribute == max(("red", "old"), key=one.probabilities.__getitem__)
+        assert one.probability == one.probabilities[one.attribute]
 
 
 @pytest.mark.parametrize("wrong", [entry(1, "luck"), {"score": "focus"}, entry(True), "magnitude", {}, entry("1")])

@@ -52,7 +52,7 @@ LAYERS = (
     ("results", "results_page", "label_results"),
     ("predictor",),
     ("label_figures", "web_page"),
-    ("prepare", "bench", "export", "serve", "quickstart"),
+    ("prepare", "bench", "export", "serve", "quickstart", "tensorboard_log"),
     ("run_report",),
     ("run_page",),
     ("experiments",),

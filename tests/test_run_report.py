@@ -349,9 +349,10 @@ def test_target_is_the_mask_else_the_box(photograph_sets):
 
 def test_source_is_the_trainings_own():
     about = {"data": "mbg", "protocol": "authors", "seed": 4, "images": 50, "model": {"image_size": 100}}
-    assert source_of(about) == {
-        **{"split": None, "image_size": 100, "data": "mbg", "protocol": "authors", "seed": 4, "images": 100}
-    }
+    about["attribute_names"] = ["red", "green"]
+    expected = {"split": None, "image_size": 100, "data": "mbg", "protocol": "authors", "seed": 4, "images": 100}
+    assert source_of(about) == {**expected, "absent": False}
+    assert source_of({**about, "attribute_names": ["red", "absent"]}) == {**expected, "absent": True}
     assert source_of({**about, "data": "mine"}) == {"split": None, "image_size": 100, "data": "mine"}
     assert source_of({"model": {"image_size": 64}}) == {"split": None, "image_size": 64}
 

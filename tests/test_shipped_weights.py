@@ -1,12 +1,14 @@
 """What ships is what its card says."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from progressive_attention import Predictor, weights
+from progressive_attention import Predictor, network_folder, weights
 from progressive_attention.absence_evaluation import figures_of, scored
 from progressive_attention.data.sources import load_questions
 from progressive_attention.data.synthetic import SceneSource
@@ -16,6 +18,8 @@ from progressive_attention.model_card import when_absent
 
 NAMES = weights.shipped()
 EXAMPLE = weights.SHIPPED.parent / "examples" / "mref.png"
+ROOT = Path(__file__).parents[1]
+SHIP = runpy.run_path(str(ROOT / "tools/ship_weights.py"))
 
 
 def test_the_main_ones_ship() -> None:
@@ -33,6 +37,24 @@ def test_card_and_config_agree(name: str) -> None:
     assert about["test"]["count"] == 10_000
     assert (folder / "weights.safetensors").stat().st_size < 1_000_000
     assert name == f"{about['data']}-{about['name']}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_is_the_one_that_the_config_gives(name: str) -> None:
+    assert (weights.SHIPPED / name / "README.md").read_text(encoding="utf-8") == SHIP["card"](weights.SHIPPED / name)
+
+
+def test_a_run_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run among the results becomes what ships, but for what was measured later."""
+    for module in (network_folder, weights):
+        monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    run = next((ROOT / "results/runs").glob("mref-san-*"))
+    monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(run), "it"])
+    SHIP["main"]()
+    assert str(tmp_path / "it") in capsys.readouterr().out
+    shipped = read_json(EXAMPLE.parents[1] / "weights/mref-san/config.json")
+    assert read_json(tmp_path / "it/config.json").items() <= shipped.items()
+    assert "\n# it\n" in (tmp_path / "it/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("pan-hard-ctx")])

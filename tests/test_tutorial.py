@@ -3,9 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 from doc_pages import ROOT, copy_for_reader, run_page
 from pyarrow import parquet
 from test_docs import NEVER, of_commands
+
+from progressive_attention import Predictor
+from progressive_attention.cli import main
 
 PAGE = ROOT / "docs" / "photographs.md"
 
@@ -34,3 +38,22 @@ def test_the_page_shows_the_sample_as_it_is():
     table = (ROOT / "examples" / "photographs" / "photographs.csv").read_text().splitlines()
     assert len(shown) == 2
     assert shown == table[1:3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_atto", "vgg16"])
+def test_backbones_of_three_families_go_from_table_to_answer(backbone, tmp_path, monkeypatch, capsys):
+    """Built, trained for an epoch, asked, their attention placed on the image's pixels."""
+    monkeypatch.chdir(tmp_path)
+    table, picture = (ROOT / "examples/photographs" / name for name in ("photographs.csv", "photos/kingfisher.jpg"))
+    assert main(["data", "import", "csv", str(table), "--out", "set"]) == 0
+    options = ["--backbone", backbone, "--image-size", "96", "--epochs", "1", "--batch", "16", "--device", "cpu"]
+    assert main(["train", "--data", "set", *options, "--out", "run"]) == 0
+    assert main(["predict", "--weights", "run", str(picture), "--query", "bird"]) == 0
+    assert (tmp_path / "runs/predict/kingfisher-bird.png").stat().st_size > 10_000
+    answer = Predictor("run", "cpu").ask(picture, "bird")
+    assert [layer.shape for layer in answer.layers] == [(96, 96)] * 3
+    assert set(answer.maps) == {"last", "accumulated", "activation"}
+    for drawn in answer.maps.values():
+        np.testing.assert_allclose(drawn.sum(), 1, rtol=1e-6)
+    assert "bird -> " in capsys.readouterr().out

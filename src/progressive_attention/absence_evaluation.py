@@ -25,7 +25,8 @@ from progressive_attention.weights import Trained
 class Scored:
     """All scores of some questions, of those whose image could be read.
 
-    ``there`` (R,) bool; ``right`` (R,) bool, whether the attribute was told rightly, None where several may hold;
+    ``there`` (R,) bool; ``right`` (R,) bool, whether the likeliest attribute but "absent" is right, None where several
+    may hold;
     ``scores`` (R,) float64 by name.
     """
 
@@ -75,13 +76,14 @@ def scored(
     unanswered = replace(questions, attribute=np.zeros_like(questions.query), attribute_names=trained.attribute_names)
     asked = in_words_of(unanswered, trained.query_names, trained.attribute_names)
     wanted = scores_of(trained.model.config, trained.attribute_names, geometry(trained.model))
+    named = [i for i, name in enumerate(trained.attribute_names) if name != ABSENT]  # which, if it is there?
     scores = {name: np.full(len(asked), np.nan) for name in wanted}
     answer, read, done = np.zeros(len(asked), np.int64), np.zeros(len(asked), bool), 0
     for given, prediction in predictions(trained.model, asked, device, batch=batch):
         real = given.row >= 0
         rows = given.row[real]
         read[rows] = True
-        answer[rows] = prediction.logit.argmax(-1).cpu().numpy()[real]
+        answer[rows] = prediction.logit[..., named].argmax(-1).cpu().numpy()[real]
         for name, score in wanted.items():
             scores[name][rows] = score(prediction).cpu().numpy()[real]
         done = min(len(asked), done + len(rows) * world())
@@ -90,7 +92,7 @@ def scored(
     merge_rows(read, answer, *scores.values())
     right = None
     if not isinstance(questions.attribute, Labels):
-        said = np.array(trained.attribute_names, object)[answer]
+        said = np.array(trained.attribute_names, object)[named][answer]
         right = (said == np.array(questions.attribute_names, object)[questions.attribute])[read]
     return Scored(questions.name, ~absent[read], right, {name: values[read] for name, values in scores.items()})
 

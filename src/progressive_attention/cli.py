@@ -29,7 +29,7 @@ from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
-WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
+WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,6 +92,7 @@ def build_parser() -> Parser:
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 

@@ -3,7 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from progressive_attention.progress import bars
 from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.summaries import labels_table, score_of, summary_table
+from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures, summary_writer
 from progressive_attention.training import Progress as Step
 
 
@@ -36,6 +38,8 @@ def train(arguments: argparse.Namespace) -> None:
         build_backbone(
             arguments.backbone, arguments.backbone_weights
         )  # what is wrong with them is told before long work
+    if arguments.tensorboard:
+        summary_writer()  # so is what is missing
     if arguments.freeze:
         recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
     if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
@@ -57,12 +61,17 @@ def train(arguments: argparse.Namespace) -> None:
         **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
         **{"changes": changes, "backbone_weights": arguments.backbone_weights},
     )
-    watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console)
+    curves = arguments.out / "tensorboard"
+    pictures = attention_pictures(arguments.out, validation)
+    with TensorBoardLog(curves, pictures) if arguments.tensorboard and is_first() else nullcontext() as log:
+        watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, log)
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
     if not is_first():
         return
     best = read_json(arguments.out / "config.json")["best"]
+    if arguments.tensorboard:
+        print(f"curves: tensorboard --logdir {curves}")
     print(
         f"best {score_of(best)} at epoch {best['epoch']}; "
         f"weights, config.json and log.jsonl: {arguments.out}\n"
@@ -77,16 +86,21 @@ def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
     return [(f"stages.{i}", 0.0) for i in range(last + 1)]
 
 
-def watch(run: Iterator[Step], title: str, epochs: int, console: Console) -> None:
-    """Show a training as a bar, and each epoch as a line."""
+def watch(
+    run: Iterator[Step], title: str, epochs: int, console: Console, log: Callable[[Step], None] | None = None
+) -> None:
+    """Show a training as a bar, and each epoch as a line; ``log`` is told of each step, too."""
     with bars(console) as progress:
         task = None
         for step in run:
             if task is None:  # only now, so that a refusal stays one line
                 task = progress.add_task(title, total=step.steps, note="")
-            rate = (progress.tasks[task].speed or 0) * step.questions
-            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f} · {rate:,.0f} questions/s"
+            speed = progress.tasks[task].speed  # steps a second, None at first
+            rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
+            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
             progress.update(task, completed=step.step, note=note)
+            if log:
+                log(step)
             if step.record:
                 console.print(
                     f"epoch {step.epoch:3d}/{epochs}: loss {step.record['loss']:.4f}, "

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from progressive_attention import weights
 from progressive_attention.config import STYLES
+from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
 from progressive_attention.distributed import gathered, in_turn
@@ -83,15 +84,18 @@ def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
 
 
 def home_of(given: str) -> Path:
-    """Where files about a network go: into its run, or below runs/evaluate for shipped weights."""
-    folder = weights.find(given)
-    return Path("runs/evaluate") / given if folder.parent == weights.SHIPPED else folder
+    """Where files about a network go: into its run; of weights that shipped or came by the Hub below runs/evaluate."""
+    return Path(given) if is_own(given) else Path("runs/evaluate") / given
+
+
+def is_own(given: str) -> bool:
+    """Whether weights are those of a folder here."""
+    return given not in weights.shipped() and Path(given).is_dir()
 
 
 def rows_path(given: str, name: str) -> Path:
     """Where the rows of an evaluation on questions of this name go."""
-    home = home_of(given)
-    folder = home / "evaluation" if home == weights.find(given) else home
+    folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
     return folder / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
 
 
@@ -112,6 +116,7 @@ def source_of(about: Mapping[str, Any]) -> Source:
         source["data"] = about["data"]
     if about.get("data") in STYLES:
         source |= {name: about[name] for name in ("protocol", "seed", "images") if name in about}
+        source["absent"] = ABSENT in about["attribute_names"]
         if about.get("protocol") == "authors" and "images" in source:
             source["images"] *= 2  # of its one pool, half as many scenes as rows
     return source

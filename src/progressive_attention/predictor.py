@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from progressive_attention.absence import detector
+from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.inference import as_tensor, pick_device
 from progressive_attention.receptive_field import as_values, geometry, pixel_maps
@@ -18,8 +19,9 @@ from progressive_attention.weights import load
 class Answer:
     """What the network said about one question, and where it looked.
 
-    ``attribute`` is the likeliest. ``probabilities`` sum to one where exactly one attribute holds (``likelihood``
-    "softmax"); where any number may hold ("bernoulli") each is that of its own.
+    ``attribute`` is the likeliest, but never "absent" where ``found`` tells that. ``probabilities`` sum to one where
+    exactly one attribute holds (``likelihood`` "softmax"); where any number may hold ("bernoulli") each is that of its
+    own.
     ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
     its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
     summing to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
@@ -90,7 +92,7 @@ class Predictor:
         answers = []
         for k, query in enumerate(queries):
             each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
-            best = max(each, key=each.__getitem__)
+            best = max(each, key=lambda name: (name != ABSENT or self.detector is None, each[name]))
             own = {name: drawn[k] for name, drawn in maps.items()}
             shown = [layer[k] for layer in layers]
             said = str(query), best, each[best], each

@@ -43,6 +43,8 @@ class Progress:
     epoch: int  # counted from 1
     loss: float  # mean over this epoch so far
     questions: int  # asked in this step
+    step_loss: float  # of this step alone, NaN if it asked nothing
+    learning_rate: float  # the recipe's, before a module's own factor
     record: dict[str, Any] | None = None
 
 
@@ -147,7 +149,7 @@ def training(
     state = restore(out, model, optimizer, identity)
     entrance, to_validate = (Entrance(data.images, device, model, skip) for data in (train, validation))
     about = {**about, "recipe": asdict(recipe), "seed": seed}
-    saved, asked = time.monotonic(), 0
+    saved, asked, now, rate = time.monotonic(), 0, math.nan, 0.0
     while state.step < steps and not state.stopped:
         epoch, first = divmod(state.step, per_epoch)
         order = order_in_epoch(len(groups), recipe, seed, epoch)[first:]
@@ -159,8 +161,9 @@ def training(
                 module.eval()
             # For dropout, other values in each process; set at each step, so that resuming needs no state.
             torch.manual_seed(seed * 1_000_003 + state.step + (rank() << 48))
+            rate, now = learning_rate(recipe, state.step, steps, per_epoch), math.nan
             for group in optimizer.param_groups:
-                group["lr"] = group["factor"] * learning_rate(recipe, state.step, steps, per_epoch)
+                group["lr"] = group["factor"] * rate
             asked, images = summed(torch.tensor([(batch.query >= 0).sum(), len(batch.image)])).tolist()
             if asked >= min(2, images):  # else its images can't be read, but for one: no batch for a norm
                 with precision(device, recipe.bf16), norms_of_all():
@@ -172,7 +175,8 @@ def training(
                 value.backward()
                 value = sum_gradients(model, value)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                state.epoch_loss += finite(value, norm, state.step, out)
+                now = finite(value, norm, state.step, out)
+                state.epoch_loss += now
                 optimizer.step()
             state.step += 1
             state.epoch_seconds += time.monotonic() - started
@@ -183,7 +187,7 @@ def training(
                 save_checkpoint(out, model, optimizer, state, identity)
                 saved = time.monotonic()
             try:
-                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
+                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked, now, rate)
             except GeneratorExit:
                 save_checkpoint(out, model, optimizer, state, identity)
                 raise
@@ -191,7 +195,7 @@ def training(
         record = end_epoch(model, validation, to_validate, recipe, out, about, state, epoch, per_epoch)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
-        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, record)
+        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, now, rate, record)
 
 
 def moved(questions: QuestionSet, groups: list[np.ndarray], recipe: Recipe, seed: int, epoch: int) -> Batch:

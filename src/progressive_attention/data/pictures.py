@@ -140,7 +140,7 @@ def labelled(mask: Image.Image) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency over black, 16 bits a channel scaled to 8."""
     if picture.mode.startswith("I"):
-        bright = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
+        bright: np.ndarray = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(bright.astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
