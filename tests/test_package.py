@@ -38,6 +38,7 @@ LAYERS = (
     ("receptive_field",),
     ("metrics",),
     ("inference", "weights", "objectives", "optimizers", "machine"),
+    ("text_queries",),
     ("training",),
     ("pacing",),
     ("evaluation",),

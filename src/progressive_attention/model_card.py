@@ -101,6 +101,9 @@ def facts(about: Mapping[str, Any]) -> str:
         names = about[f"{key}_names"]
         more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
         lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
+    if about["model"].get("query_size"):
+        made = about["model"]["query_encoder"] or "an encoder that is not named"
+        lines.append(f"Asked by vectors by {made}: other words can be asked, too; how well is for you to measure.")
     lines.append("It always answers, also about what is not there.")
     return "".join(f"- {line}\n" for line in lines)
 
