@@ -103,7 +103,9 @@ def facts(about: Mapping[str, Any]) -> str:
         lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
     if about["model"].get("query_size"):
         made = about["model"]["query_encoder"] or "an encoder that is not named"
-        lines.append(f"Asked by vectors by {made}: other words can be asked, too; how well is for you to measure.")
+        lines.append(
+            f"Its query vectors are those of {made}: it can be asked by other words, too, how well is not told here."
+        )
     lines.append("It always answers, also about what is not there.")
     return "".join(f"- {line}\n" for line in lines)
 
