@@ -9,27 +9,30 @@ The first two trainings take 10 to 20 minutes on one core, the last command some
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
-from progressive_attention import weights
-from progressive_attention.config import RECIPES
-from progressive_attention.data.questions import Labels, QuestionSet
+from progressive_attention import inference, training, weights
+from progressive_attention.config import RECIPES, Recipe
+from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import examples
 from progressive_attention.files import write_json
-from progressive_attention.label_evaluation import evaluate_labels
+from progressive_attention.inference import Entrance
+from progressive_attention.label_evaluation import askable, label_examples
 from progressive_attention.metrics.attention import wilson_interval
+from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.prepare import prepared
 from progressive_attention.text_queries import SENTENCE_ENCODER, knowing, sentence_encoder, unit_vectors
+from progressive_attention.weights import Trained
 
 CPU = torch.device("cpu")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -58,7 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
     """The network that learns LEARNT of all digits but HELD_OUT; the same command goes on after an interruption."""
     recipe = RECIPES["fast"].with_changes(epochs=1, batch=16, learning_rate=0.01)
     sets = [load_questions("mref", split, queries="all", images=20_000) for split in ("train", "validation")]
-    learn(arguments.out, "pan-hard-ctx", *(reworded(one, LEARNT, 0) for one in sets), recipe, "mref", {})
+    learn(arguments.out, "pan-hard-ctx", *(reworded(one, LEARNT, 0) for one in sets), recipe, arguments)
 
 
 def learn(
@@ -66,18 +69,21 @@ def learn(
     model: str,
     train: QuestionSet,
     validation: QuestionSet,
-    recipe: Any,
-    data: str,
-    changes: dict[str, Any],
+    recipe: Recipe,
+    arguments: argparse.Namespace,
     text: bool = True,
-    **options: Any,
 ) -> None:
     """One training, by text or by learnt vectors; a line now and then."""
+    options: dict[str, Any] = {"data": "mref", "changes": {}}
+    if model == "han":
+        options = {"data": arguments.data.name, "changes": {"backbone": "vgg16"}}
+        options["backbone_weights"] = arguments.backbone_weights
     if text:
         options["query_vectors"] = unit_vectors(train.query_names, sentence_encoder())
-        changes = {**changes, "query_encoder": SENTENCE_ENCODER}
-    about = {"data": data, "protocol": "paper", "seed": 0, "device": CPU, "changes": changes}
-    with closing(prepared(model, train, validation, recipe, out, **about, **options)) as run:
+        options["changes"]["query_encoder"] = SENTENCE_ENCODER
+    with closing(
+        prepared(model, train, validation, recipe, out, protocol="paper", seed=0, device=CPU, **options)
+    ) as run:
         for step in run:
             if step.record or not step.step % 100:
                 print(out, f"step {step.step} of {step.steps}, loss {step.loss:.4f}", step.record or "", flush=True)
@@ -129,44 +135,48 @@ def percent(one: dict[str, Any]) -> str:
 
 def classes(arguments: argparse.Namespace) -> None:
     """HAN on frozen VGG-16: learnt vectors, text, and text with a quarter of the classes held out, in turns."""
+    kept: dict[int, Entrance] = {}
+
+    def entrance(images: Any, device: torch.device, model: Any = None, skip: int = 0) -> Entrance:
+        """One for each split: all networks have the same frozen stages, so the features are computed once."""
+        if id(images) not in kept:
+            like = next(iter(kept.values()), None)
+            kept[id(images)] = Entrance(images, device, like.model if like else model, like.skip if like else skip)
+        return kept[id(images)]
+
+    with mock.patch.object(training, "Entrance", entrance), mock.patch.object(inference, "Entrance", entrance):
+        all_classes(arguments)
+
+
+def all_classes(arguments: argparse.Namespace) -> None:
+    """The six networks of ``classes``, and what they do on the test objects: each is asked about in five ways."""
     recipe = RECIPES["photographs"].with_changes(
         epochs=8, batch=16, learning_rate=0.003, schedule="one-cycle", module_rates=(("stages", 0.0),)
     )
-    sets = [load_questions(arguments.data, split, image_size=128) for split in ("train", "validation", "test")]
-    names = sets[0].query_names
-    folds = [names[fold::FOLDS] for fold in range(FOLDS)]
-    runs = {"learnt vectors": ((), False), "text": ((), True)}
-    runs |= {f"text without {', '.join(fold)}": (fold, True) for fold in folds}
-    tables: dict[str, Any] = {}
-    results: dict[str, Any] = {"folds": folds}
-    for i, (title, (fold, text)) in enumerate(runs.items()):
-        out = arguments.out / f"run-{i}"
-        kept = [of_classes(one, [name for name in names if name not in fold]) for one in sets[:2]]
-        options = {"text": text, "backbone_weights": arguments.backbone_weights}
-        learn(out, "han", *kept, recipe, Path(arguments.data).name, {"backbone": "vgg16"}, **options)
-        trained = weights.load(out)
-        if text:
-            trained = knowing(trained, names)
-        summary, tables[title] = evaluate_labels(trained, sets[2], kept[0], CPU)
-        results[title] = {key: value for key, value in summary.items() if "by_query" not in key}
-        if fold:
-            unseen, _ = evaluate_labels(trained, of_classes(sets[2], list(fold)), None, CPU)
-            results[title]["held out"] = {key: value for key, value in unseen.items() if "by_query" not in key}
-            results[title]["same classes, by text"] = of_fold(arguments.out / "run-1", sets[2], fold, names)
-            results[title]["no query"] = without_query(kept[0], of_classes(sets[2], list(fold)))
-        write_json(arguments.out / "classes.json", results)
-    test = sets[2]
-    asked = np.array(test.query_names)[test.query]
-    for title in ("learnt vectors", "text"):
-        results[title]["pointing"] = {kind: share(pointed(tables[title], kind)) for kind in ("box", "mask")}
-    unseen = {kind: np.full(len(test), np.nan) for kind in ("box", "mask")}
-    for title, (fold, _) in runs.items():
-        for kind in unseen if fold else ():
-            rows = np.isin(asked, fold)
-            unseen[kind][rows] = pointed(tables[title], kind)[rows]
-    results["held out"] = {"pointing": {kind: share(values) for kind, values in unseen.items()}}
+    train, validation, test = (
+        load_questions(arguments.data, split, image_size=128) for split in ("train", "validation", "test")
+    )
+    names, results = train.query_names, {}
+    found: dict[str, tuple[RankingScores, list[Any]]] = {}
+
+    def ask(way: str, trained: Trained, questions: QuestionSet) -> None:
+        scores, tables = found.setdefault(way, (RankingScores(len(questions.attribute_names)), []))
+        tables.append(label_examples(trained, askable(questions, trained)[0], CPU, scores))
+        results[way] = summary_of(scores, tables)
+        print(way, results[way], flush=True)
+
+    for i, text in enumerate((False, True)):
+        learn(arguments.out / f"run-{i}", "han", train, validation, recipe, arguments, text)
+        ask("text" if text else "learnt vectors", weights.load(arguments.out / f"run-{i}"), test)
+    for fold in range(FOLDS):
+        held_out, out = names[fold::FOLDS], arguments.out / f"run-{fold + 2}"
+        known = [name for name in names if name not in held_out]
+        learn(out, "han", of_classes(train, known), of_classes(validation, known), recipe, arguments)
+        unseen, trained = of_classes(test, held_out), knowing(weights.load(out), names)
+        ask("held out", trained, unseen)
+        ask("held out, asked by another class's word", trained, misnamed(test, unseen, known, fold))
+        ask("learnt beside the held-out ones", trained, of_classes(test, known))
     write_json(arguments.out / "classes.json", results)
-    print(json.dumps(results, indent=1))
 
 
 def of_classes(questions: QuestionSet, names: Sequence[str]) -> QuestionSet:
@@ -176,27 +186,32 @@ def of_classes(questions: QuestionSet, names: Sequence[str]) -> QuestionSet:
     return replace(kept, query=place[kept.query], query_names=tuple(names))
 
 
-def pointed(table: Any, kind: str) -> np.ndarray:
-    """Whether the last map's highest point lies in the target, (R,) 0 or 1."""
-    return table[f"pointing_{kind}_last"].to_numpy()
+def misnamed(every: QuestionSet, asked: QuestionSet, names: Sequence[str], seed: int) -> QuestionSet:
+    """The same objects asked for by a word drawn from ``names`` of what is not in the picture."""
+    there: dict[int, set[str]] = {}
+    for image, query in zip(every.image, every.query, strict=True):
+        there.setdefault(int(image), set()).add(every.query_names[query])
+    rng = np.random.default_rng(seed)
+    absent = [[i for i, name in enumerate(names) if name not in there[int(image)]] for image in asked.image]
+    return replace(asked, query=np.array([rng.choice(words) for words in absent]), query_names=tuple(names))
 
 
-def of_fold(run: Path, test: QuestionSet, fold: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """What the network that learnt all classes reaches on those of a fold."""
-    summary, _ = evaluate_labels(knowing(weights.load(run), names), of_classes(test, list(fold)), None, CPU)
-    return {key: value for key, value in summary.items() if "by_query" not in key}
+def summary_of(scores: RankingScores, tables: list[Any]) -> dict[str, Any]:
+    """Weighted mAP; of the last map the pointing game, and the mean true-positive ratio with its 95 % interval."""
+    told: dict[str, Any] = {"weighted_mean_ap": scores.summary()["weighted_mean_ap"]}
+    for kind in ("box", "mask"):
+        values = {what: column(tables, f"{what}_{kind}_last") for what in ("tpr", "pointing")}
+        half = 1.96 * values["tpr"].std(ddof=1) / len(values["tpr"]) ** 0.5
+        mean = values["tpr"].mean()
+        told[f"tpr_{kind}"] = {"mean": mean, "ci95": [mean - half, mean + half]}
+        told[f"tpr_{kind}_uniform"] = column(tables, f"tpr_{kind}_uniform").mean()
+        told[f"pointing_{kind}"] = share(values["pointing"])
+    return told
 
 
-def without_query(train: QuestionSet, test: QuestionSet) -> dict[str, Any]:
-    """The attributes' shares in training as the answer to everything."""
-    from progressive_attention.metrics.ranking import RankingScores
-
-    assert isinstance(train.attribute, Labels)
-    holds, known = train.attribute.totals
-    odds = np.log((holds + 0.5) / (known - holds + 0.5))
-    scores = RankingScores(len(test.attribute_names))
-    scores.add(np.tile(odds, (len(test), 1)), test.attribute[np.arange(len(test))])
-    return {"weighted_mean_ap": scores.summary()["weighted_mean_ap"]}
+def column(tables: list[Any], name: str) -> np.ndarray:
+    """A column of several tables, without its gaps."""
+    return np.concatenate([table[name].drop_null().to_numpy() for table in tables])
 
 
 def main() -> None:
