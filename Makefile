@@ -10,7 +10,7 @@ INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test slow gpu lint format clean distclean
+.PHONY: help quickstart test slow gpu lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,8 +36,14 @@ format: $(VENV)/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.dev  ## the documentation as a site in site/, nothing of it from elsewhere
+	$(BIN)/python tools/build_site.py site
+
+notebooks: $(VENV)/.dev  ## run the notebooks of docs/notebooks again and keep what they show
+	$(BIN)/python tools/run_notebooks.py
+
 clean:  ## caches and build products; keeps .venv and runs
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and .venv too

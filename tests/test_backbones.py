@@ -177,7 +177,7 @@ def test_unknown_name_gives_near_ones():
         ValueError, match="unknown backbone 'resnet19'; known: conv-stack, or a timm network, e.g. .*resnet"
     ):
         build_backbone("resnet19")
-    with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*see timm.list_models\(\)"):
+    with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*those of timm\.list_models\(\)"):
         build_backbone("qqqq")
 
 

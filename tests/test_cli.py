@@ -264,3 +264,11 @@ def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setitem(show_commands.COMMANDS, "list", stop)
     assert main(["list"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pan"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert "predict" in capsys.readouterr().out

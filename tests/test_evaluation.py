@@ -11,8 +11,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.evaluation import attention_scores, evaluate, examples, summarise
-from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio, wilson_interval
+from progressive_attention.evaluation import attention_scores, entropies, evaluate, examples, summarise
+from progressive_attention.metrics.attention import (
+    OverlapCurves,
+    attention_entropy,
+    pointing_game,
+    true_positive_ratio,
+    wilson_interval,
+)
 from progressive_attention.models import build_model
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import geometry, pixel_maps
@@ -100,6 +106,7 @@ def one_at_a_time(trained, questions, curves=None):
                 "scale": questions.scale[row],
                 **ratios,
                 **pointing,
+                "entropy": [float(attention_entropy(layer[0].numpy())[0]) for layer in prediction.attention],
             }
         )
     return {name: [row[name] for row in rows] for name in rows[0]}
@@ -110,7 +117,7 @@ def test_rows_are_those_of_one_at_a_time(trained, questions, batch):
     seen = []
     table = examples(trained, questions, CPU, batch=batch, progress=lambda done, total: seen.append((done, total)))
     twin = one_at_a_time(trained, questions)
-    assert table.column_names == list(twin) == [*WORDS, *NUMBERS]
+    assert table.column_names == list(twin) == [*WORDS, *NUMBERS, "entropy"]
     assert len(set(twin["answer"])) > 1  # else the test would see little
     assert len(set(twin["correct"])) == 2
     for name in WORDS:
@@ -121,6 +128,10 @@ def test_rows_are_those_of_one_at_a_time(trained, questions, batch):
         assert_array_equal(table[name].is_null().to_numpy(), np.isnan(expected))
         assert_allclose(table[name].to_numpy(), expected, rtol=2e-5)
     assert table["tpr_uniform"].null_count == table["tpr_last"].null_count == 1
+    assert table["entropy"].type == pa.list_(pa.float64())
+    assert entropies(table).shape == (9, 4)
+    assert_allclose(table["entropy"].to_pylist(), twin["entropy"], rtol=2e-5)
+    assert_allclose(summarise(table)["entropy"], np.mean(twin["entropy"], 0), rtol=2e-5)
     assert seen[-1] == (9, 9)
     assert len(seen) == -(-5 // batch)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -205,6 +216,11 @@ def test_closed_gates_are_no_attention(trained, questions):
         assert table[f"tpr_{name}"].null_count == 9
         assert table[f"pointing_{name}"].to_pylist() == [0] * 8 + [None]
     assert table["tpr_last"].null_count == 1
+    assert {layers[0] for layers in table["entropy"].to_pylist()} == {None}
+    assert entropies(table).shape == (9, 4)
+    first, *others = summarise(table)["entropy"]
+    assert first is None
+    assert all(0 < value <= 1 for value in others)
 
 
 @pytest.mark.parametrize("name", ["film", "concat"])
@@ -217,6 +233,7 @@ def test_networks_without_attention(trained, questions, name):
     summary = evaluate(other, questions)
     assert [summary[column] for column in OF_MAPS] == [None] * len(OF_MAPS)
     assert summary["precision_recall"] == {}
+    assert (table["entropy"].to_pylist(), summary["entropy"]) == ([[]] * 9, [])
     json.dumps(summary, allow_nan=False)
 
 
@@ -327,6 +344,7 @@ def hand_table():
         "pointing_activation": [None] * 3,
     }.items():
         columns[name] = pa.array([*values, *[None] * 7], pa.float64())
+    columns["entropy"] = pa.array([[0.25, None], [0.75, None], *[[None, None]] * 8], pa.list_(pa.float64()))
     return pa.table(columns)
 
 
@@ -348,6 +366,7 @@ def test_summary_by_hand():
     assert_allclose(ratios, [0.75, 0.5, 0, 0.875])
     assert (summary["pointing_last"], summary["pointing_accumulated"]) == (0.5, 0)
     assert summary["tpr_uniform"] is summary["pointing_activation"] is None
+    assert summary["entropy"] == [0.5, None]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 

@@ -133,7 +133,7 @@ def test_the_network_stays_as_it_was():
     model = build("pan-hard")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     image, query = random_questions(model, 3)
-    OneQuestion(model)(image, query)
+    OneQuestion(Trained(model, *NAMES, {}))(image, query)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert_close(model.state_dict(), before, rtol=0, atol=0)
@@ -156,7 +156,7 @@ def test_a_file_says_what_it_knows(san):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format, ending", module.FORMATS.items())
+@pytest.mark.parametrize("format, ending", module.FORMATS.items())  # a page: as its zlib packs it
 def test_the_same_network_gives_the_same_bytes_anywhere(format, ending, tmp_path):
     network, paths = trained("han"), [tmp_path / name / f"{name}{ending}" for name in ("one", "other")]
     for path in paths:
@@ -191,7 +191,7 @@ def spoiled(asked: OneQuestion, output: str, by):
 
 @pytest.mark.parametrize("output", ["log_prob", "attention_2", "attention_accumulated"])
 def test_the_difference_is_that_of_the_worst_output(output):
-    asked = OneQuestion(trained("pan-hard-ctx").model)
+    asked = OneQuestion(trained("pan-hard-ctx"))
     assert largest_difference(asked, asked) < 1e-6
     assert largest_difference(asked, spoiled(asked, output, lambda t: t * 1.5)) == pytest.approx(0.5, abs=1e-4)
     assert not largest_difference(asked, spoiled(asked, output, lambda t: t * float("nan"))) <= 1
@@ -240,7 +240,7 @@ def test_the_command_writes_a_shipped_network(tmp_path, capsys):
     [
         ("onnx", "it.pt2", "a file of format onnx must end in .onnx, got "),
         ("torch", "it", "a file of format torch must end in .pt2, got "),
-        ("tflite", "it.tflite", "unknown format 'tflite'; known: onnx, torch"),
+        ("tflite", "it.tflite", "unknown format 'tflite'; known: onnx, torch, web"),
     ],
 )
 def test_formats_and_endings(format, name, told, tmp_path):

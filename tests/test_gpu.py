@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import in_processes
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from test_distributed import finished, job
 from torch import nn
 
 from progressive_attention.config import MODELS, RECIPES
@@ -18,6 +21,16 @@ from progressive_attention.spatial_transformer import Localiser
 from progressive_attention.training import read_log, training
 
 pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_have_the_gradient_of_one_cpu_process(tmp_path: Path) -> None:
+    finished(job("gradients on GPUs", tmp_path))  # by NCCL
+    for name in in_processes.CASES:
+        expected, found = in_processes.gradients(name, tmp_path / "one"), load_file(tmp_path / f"{name}.safetensors")
+        scale = max(1.0, *(float(value.abs().max()) for value in expected.values()))
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-7 * scale)
 
 
 @pytest.mark.parametrize("name", MODELS)

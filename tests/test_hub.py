@@ -24,6 +24,7 @@ from progressive_attention.models import ProgressiveAttentionNetwork, build_mode
 NAMES = {"query_names": tuple("abcde"), "attribute_names": ("red", "green", "wet")}
 FILES = ["README.md", "config.json", "weights.safetensors"]
 EXACT = {"rtol": 0, "atol": 0}
+EXAMPLE = str(weights.SHIPPED.parent / "examples/mref.png")
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_another_kind_of_network_is_refused(tmp_path):
 def test_nothing_there(name, tmp_path, monkeypatch, fake):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        ValueError, match="no network at .*: expected a folder with config.json and weights.safetensors"
+        ValueError, match="no trained weights at .*: expected a folder with config.json and weights.safetensors"
     ):
         ProgressiveAttentionNetwork.from_pretrained(name)
     assert not fake.calls
@@ -186,6 +187,52 @@ def test_without_the_package_only_the_hub_is_missing(model, tmp_path, monkeypatc
             ValueError, match=r"huggingface_hub is not installed; pip install 'progressive-attention\[hub\]'"
         ):
             ask()
+    with pytest.raises(ValueError, match="'me/it' is no folder here, and to ask the Hub for it: huggingface_hub is"):
+        weights.load("me/it")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_takes_a_repository(fake, tmp_path, monkeypatch, capsys):
+    """What is predicted, measured and exported is what the folder gives; nothing is written into the download."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
+    ProgressiveAttentionNetwork.from_pretrained("mref-san").push_to_hub("me/san")
+    told = {}
+    for name in ("mref-san", "me/san"):
+        assert main(["predict", "--weights", name, EXAMPLE, "--query", "7", "--json"]) == 0
+        told[name] = [json.loads(capsys.readouterr().out)[0]["probabilities"]]
+        assert main(["evaluate", "--weights", name, "--images", "60", "--json"]) == 0
+        told[name].append(json.loads(capsys.readouterr().out))
+        assert (tmp_path / "runs/evaluate" / name / "mref-test.parquet").is_file()
+    assert told["me/san"] == told["mref-san"]
+    assert main(["export", "--weights", "me/san", "--format", "torch", "--out", "san.pt2"]) == 0
+    assert (tmp_path / "san.pt2").is_file()
+    assert fake.calls[-1] == ("download", FILES[1:], {})
+    assert sorted(path.name for path in (fake.root / "me/san").iterdir()) == FILES
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("predict", EXAMPLE, "--query", "7"), ("evaluate", "--data", "mref"), ("export", "--out", "it.onnx")],
+    ids=lambda command: command[0],
+)
+def test_what_the_hub_lacks_is_told_in_a_line(command, fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--weights", "me/cats"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "'me/cats' is no folder here, and can't be downloaded from the Hub (404: me/cats)" in error[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_path_is_not_sought_on_the_hub(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert main(["predict", "--weights", "runs/mien", EXAMPLE, "--query", "7"]) == 2
+    assert "no trained weights at 'runs/mien': expected a folder" in capsys.readouterr().err
+    assert not fake.calls
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
@@ -232,6 +279,7 @@ def test_a_card_by_hand(model):
     about |= {
         "recipe": {"name": "photographs", "optimizer": "adam", "learning_rate": 0.003, "epochs": 10, "queries": "all"}
     }
+    about |= {"seconds": 130.0, "license": "apache-2.0"}
     about |= {"command": "pan train", "commit": "abc", "test": {"count": 90, "weighted_mean_ap": 0.5, "mean_ap": None}}
     card = model_card(about, "birds", 1234)
     text = huggingface_hub.ModelCard(card).text.strip()
@@ -248,7 +296,7 @@ from progressive_attention import ProgressiveAttentionNetwork
 model = ProgressiveAttentionNetwork.from_pretrained("birds")
 ```
 
-or, FOLDER being where these files are, `pan predict --weights FOLDER picture.png --query a`
+or `pan predict --weights birds picture.png --query a`
 
 | measured on 90 test questions | |
 |---|---|
@@ -257,15 +305,18 @@ or, FOLDER being where these files are, `pan predict --weights FOLDER picture.pn
 - Trained on 1,200 images with 34,567 questions.
 - 10 epochs of adam at 0.003, questions per image: all.
 - Best epoch 2: validation weighted mean ap 25.00%.
+- 2 minutes of training and validation.
 - To train it again: `pan train` (commit abc)
+- To measure it again: `pan evaluate --weights birds --data 'my "birds"' --json`
 - Knows the query names a, b, c, d, e.
 - Knows the attribute names red, green, wet.
 - It always answers, also about what is not there.
 - 1,234 parameters, float32, safetensors. Images are 62 x 62 px."""
     )
     data = huggingface_hub.ModelCard(card).data
-    assert (data.library_name, data.model_name, data.pipeline_tag) == (
+    assert (data.library_name, data.license, data.model_name, data.pipeline_tag) == (
         "progressive-attention",
+        "apache-2.0",
         "birds",
         "visual-question-answering",
     )

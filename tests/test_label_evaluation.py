@@ -19,7 +19,8 @@ from progressive_attention.label_evaluation import (
     query_prior,
     summarise_labels,
 )
-from progressive_attention.metrics.ranking import RankingScores
+from progressive_attention.metrics.attention import attention_entropy
+from progressive_attention.metrics.ranking import RankingScores, mean_over_attributes
 from progressive_attention.receptive_field import geometry, pixel_maps
 from progressive_attention.weights import Trained
 
@@ -69,6 +70,14 @@ def ask(trained, questions, row):
     return prediction.logit[0, 0].double().numpy(), maps
 
 
+def entropy_of(trained, questions, row):
+    """Of each layer's map of one question alone: (L,)."""
+    pixels = torch.from_numpy(questions.images[questions.image[row]] / 255).float().permute(2, 0, 1)
+    with torch.no_grad():
+        prediction = trained.model(pixels[None], torch.tensor([questions.query[row]]))
+    return [attention_entropy(layer[0].double().numpy())[0] for layer in prediction.attention]
+
+
 # --- one row a question -----------------------------------------------------------------------------------------------
 
 
@@ -107,6 +116,7 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
         assert (found["query"], found["attributes"]) == questions.words(row)
         assert found["top"] == [questions.attribute_names[i] for i in likeliest]
         assert_allclose(found["log_odds"], odds[likeliest], rtol=0, atol=1e-5)
+        assert_allclose(found["entropy"], entropy_of(trained, questions, row), rtol=1e-4)
         box, everywhere = in_box(questions.box[row]), np.ones((SIDE, SIDE), bool)
         for which in MAPS:
             against_box = share_inside(maps[which], everywhere, box)
@@ -128,7 +138,8 @@ def test_columns_without_boxes_and_masks(sets, trained):
     table = label_examples(trained, bare, CPU, RankingScores(5))
     kinds = [column.split("_") for column in ATTENTION_COLUMNS]
     columns = [f"{kind}_{what}_{name}" for what in ("box", "mask") for kind, name in kinds]
-    assert table.column_names == [*("row", "image", "query", "attributes", "top", "log_odds", "read"), *columns]
+    before = "row", "image", "query", "attributes", "top", "log_odds", "read"
+    assert table.column_names == [*before, *columns, "entropy"]
     assert all(table[name].null_count == len(table) for name in columns)
     assert table["image"].to_pylist() == bare.image.tolist()
     with_void = label_examples(trained, replace(sets[0], box=None), CPU, RankingScores(5))
@@ -207,6 +218,7 @@ def test_summary_by_hand():
             "read": [True, True, True, False],
             "tpr_box_last": pa.array([0.25, 0.5, None, None], pa.float64()),
             "pointing_mask_last": pa.array([None, 1.0, None, None], pa.float64()),
+            "entropy": pa.array([[0.5, None], [0.25, None], [None, 0.875], [None, None]], pa.list_(pa.float64())),
         }
     )
     assert summarise_labels(table) == {
@@ -214,6 +226,7 @@ def test_summary_by_hand():
         "unread": 1,
         "tpr_box_last": 0.375,
         "pointing_mask_last": 1.0,
+        "entropy": [0.375, 0.875],
         "by_query": {
             "car": {"count": 1, "tpr_box_last": 0.5, "pointing_mask_last": 1.0},
             "dog": {"count": 2, "tpr_box_last": 0.25, "pointing_mask_last": None},
@@ -238,6 +251,14 @@ def test_all_figures_of_a_network(sets, trained):
     for prefix, scores in {"": network_scores, "query_prior_": prior_scores}.items():
         for name, value in scores.summary(count).items():
             assert found[f"{prefix}{name}"] == (value if value is None else pytest.approx(value)), name
+    each = found["by_attribute"]
+    assert list(each) == list(trained.attribute_names)
+    positive = (validation.attribute[np.arange(len(validation))] == 1).sum(0)
+    assert [figures["count"] for figures in each.values()] == positive.tolist()
+    for key, prefix in (("ap", ""), ("query_prior_ap", "query_prior_")):
+        aps = np.array([np.nan if figures[key] is None else figures[key] for figures in each.values()])
+        assert_array_equal(np.isnan(aps), positive == 0)
+        assert mean_over_attributes(aps, positive) == pytest.approx(found[f"{prefix}weighted_mean_ap"])
     for query, figures in found["by_query"].items():
         rows = [row for row in table.to_pylist() if row["query"] == query]
         assert figures["count"] == len(rows)
@@ -248,6 +269,7 @@ def test_all_figures_of_a_network(sets, trained):
 def test_without_training_labels_there_is_no_prior(sets, trained):
     found, _ = evaluate_labels(trained, sets[1], None, CPU)
     assert not [name for name in found if name.startswith("query_prior") or name.endswith(("_head", "_tail"))]
+    assert {figures["query_prior_ap"] for figures in found["by_attribute"].values()} == {None}
     assert found["weighted_mean_ap"] == evaluate_labels(trained, *reversed(sets), CPU)[0]["weighted_mean_ap"]
 
 

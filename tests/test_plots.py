@@ -33,6 +33,7 @@ class Answer:
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     likelihood: str = "softmax"
     ranked: list[tuple[str, float]] = field(default_factory=list)
+    found: bool | None = None
 
 
 def answer_of(layers: int = 4, seed: int = 0, **changes) -> Answer:
@@ -244,6 +245,10 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_an_answer_of_several_attributes_tells_the_likeliest_three():
-    assert told(answer_of()) == "red (99.1 %)"
+    assert told(answer_of()) == told(answer_of(found=True)) == "red (99.1 %)"
+    assert told(answer_of(found=False)) == "not found; else red (99.1 %)"
+    labels = [("absent", 0.9), ("old", 0.1)]
+    assert told(answer_of(likelihood="bernoulli", ranked=labels, found=False)) == "not found; else old (10.0 %)"
+    assert told(answer_of(likelihood="bernoulli", ranked=labels)) == "absent (90.0 %), old (10.0 %)"
     ranked = [("red", 0.991), ("old", 0.5), ("wet", 0.125), ("tall", 0.01)]
     assert told(answer_of(likelihood="bernoulli", ranked=ranked)) == "red (99.1 %), old (50.0 %), wet (12.5 %)"

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from test_report import Page
 
-from progressive_attention import pacing, quickstart, training, weights
+from progressive_attention import network_folder, pacing, quickstart, training, weights
 from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.models import build_model
@@ -21,7 +21,7 @@ from progressive_attention.predictor import Predictor
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A folder of shipped weights with an untrained network in it."""
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(network_folder, "SHIPPED", tmp_path / "shipped")
     torch.manual_seed(0)
     model = build_model("pan-hard-ctx", num_queries=10, num_attributes=5)
     about = weights.describe(model.config, tuple("0123456789"), COLOURS)
@@ -130,7 +130,7 @@ def test_stops_when_time_is_up(tiny, monkeypatch):
 
 
 def test_missing_weights_are_told_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(network_folder, "SHIPPED", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no trained weights at 'mref-pan-hard-ctx'"):
         quickstart.quickstart(tmp_path / "out")

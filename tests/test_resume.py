@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
+from progressive_attention import checkpoints
 from progressive_attention import training as module
 from progressive_attention.models import build_model
 from progressive_attention.training import fit, read_log, training
@@ -179,4 +180,20 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
+        next(start(tmp_path, ROWS))
+
+
+def test_another_versions_checkpoint_is_refused(tmp_path, monkeypatch):
+    """Versions before this one counted ``best_accuracy``."""
+
+    @dataclass
+    class Before(checkpoints.State):
+        best_accuracy: float = -1.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "State", Before)
+        run = start(tmp_path, ROWS)
+        next(run)
+        run.close()
+    with pytest.raises(ValueError, match=r"is of another version .*best_accuracy\); go on with that version"):
         next(start(tmp_path, ROWS))

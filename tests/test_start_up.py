@@ -53,7 +53,13 @@ def test_the_package_alone_imports_next_to_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("predict", "--help"), ("paint",), ("train", "--data", "mref", "--epochs", "0", "--out", "r")],
+    [
+        ("--help",),
+        ("predict", "--help"),
+        ("serve", "--help"),
+        ("paint",),
+        ("train", "--data", "mref", "--epochs", "0", "--out", "r"),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_help_and_mistakes_need_the_standard_library_only(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from progressive_attention import weights
+from progressive_attention import network_folder, weights
 from progressive_attention.files import read_json, write_json
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model, from_config
 
@@ -60,7 +60,7 @@ def test_shipped_networks_go_by_name(saved, monkeypatch, tmp_path):
     shipped = tmp_path / "shipped"
     shutil.copytree(saved, shipped / "mref-pan", ignore=shutil.ignore_patterns("shipped"))
     (shipped / "no-network").mkdir()
-    monkeypatch.setattr(weights, "SHIPPED", shipped)
+    monkeypatch.setattr(network_folder, "SHIPPED", shipped)
     assert weights.shipped() == ["mref-pan"]
     assert weights.find("mref-pan") == shipped / "mref-pan"
     weights.load("mref-pan")
@@ -70,7 +70,7 @@ def test_shipped_networks_go_by_name(saved, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("folder", ["missing", "."])
 def test_a_folder_without_a_network_says_what_belongs_there(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(network_folder, "SHIPPED", tmp_path / "none")
     expected = "no trained weights at .*: expected a folder with config.json and weights.safetensors .*: none shipped"
     with pytest.raises(ValueError, match=expected):
         weights.load(tmp_path / folder)

@@ -5,6 +5,7 @@ Legend: N images or rows, C channels, H x W cells.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def check_known(name: str) -> None:
             f"backbone {name!r} comes from timm, which is not installed; pip install 'progressive-attention[backbones]'"
         ) from error
     if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):  # behind a dot: whose weights
-        near = ", ".join(timm.list_models(f"*{name[:4]}*")[:8]) or "see timm.list_models()"
+        near = ", ".join(get_close_matches(name, timm.list_models(), 8)) or "those of timm.list_models()"
         raise ValueError(f"unknown backbone {name!r}; known: conv-stack, or a timm network, e.g. {near}")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import shlex
 import sys
 import time
@@ -11,15 +12,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from progressive_attention.arguments import (
+    duration,
+    positive,
+    price,
+    scene_options,
+    seeds,
+    share,
+    splits,
+    target,
+    words,
+)
 from progressive_attention.bench import SUITES
 from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
 from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
-UNITS = {"s": 1, "m": 60, "h": 3600}
 MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
 VECTORS = "names (n,), vectors (n, D)"
-WEIGHTS_HELP = "a shipped name (see `pan list`) or a run's folder"
+DISTRIBUTED = ("train", "evaluate")  # what several processes do together
+WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,70 +39,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def positive(text: str) -> int:
-    """A whole number of at least one."""
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {value}")
-    return value
-
-
-def price(text: str) -> float:
-    """A number of at least zero."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
-    return value
-
-
-def words(text: str) -> list[str]:
-    """Names between commas, at least one."""
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r}")
-    return found
-
-
-def splits(text: str) -> str:
-    """A split, or several between commas."""
-    if unknown := [word for word in words(text) if word not in SPLITS]:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(SPLITS)}, or several between commas, got {unknown[0]!r}")
-    return ",".join(words(text))
-
-
-def target(text: str) -> str:
-    """A target that ships, or the path of an experiment's file."""
-    if text not in TARGETS and not text.endswith(".toml"):
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(TARGETS)}, or a file NAME.toml, got {text!r}")
-    return text
-
-
-def seeds(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    try:
-        return [int(word) for word in words(text)]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected whole numbers between commas, got {text!r}") from error
-
-
-def duration(text: str) -> float:
-    """Seconds of "90s", "9m", "2h" or "540"."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
-    try:
-        seconds = float(number) * UNITS[unit]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a time like 90s, 9m or 2h, got {text!r}") from error
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time above zero, got {text!r}")
-    return seconds
 
 
 def build_parser() -> Parser:
@@ -141,6 +89,7 @@ def build_parser() -> Parser:
     recipe_help = "default: fast, for a pretrained backbone photographs"
     train.add_argument("--recipe", choices=list(RECIPES), help=recipe_help)
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
+    train.add_argument("--absent", action="store_true", help="of a synthetic set, ask about digits not there, too")
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
@@ -149,6 +98,7 @@ def build_parser() -> Parser:
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
@@ -171,6 +121,21 @@ def build_parser() -> Parser:
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
     scene_options(evaluate)
 
+    absence = add(
+        "absence",
+        "measure how well a network tells that what it is asked for is not there, and set the threshold",
+        "  pan absence --weights mref-pan-hard-ctx --data mref\n"
+        "  pan absence --weights runs/mine --data my-folder --keep 0.99",
+    )
+    absence.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    absence.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
+    absence.add_argument("--keep", type=share, default=0.95, metavar="SHARE", help=keep_help)
+    absence.add_argument("--images", type=positive, help="as in training: a third as many scenes in either split")
+    absence.add_argument("--device")
+    absence.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
+    scene_options(absence)
+
     predict = add(
         "predict",
         "ask a trained network about pictures",
@@ -185,15 +150,41 @@ def build_parser() -> Parser:
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
 
+    report = add(
+        "report",
+        "write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be",
+        "  pan report runs/mref\n"
+        "  pan report runs/mine --data my-folder --out mine.html\n"
+        "  pan report mref-pan-hard-ctx",
+    )
+    report.add_argument("run", metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run")
+    report.add_argument("--data", help=DATA_HELP + " (default: what the run or its evaluation tells)")
+    report.add_argument("--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz")
+    report.add_argument("--device")
+
     export = add(
         "export",
-        "write a trained network as one file for onnxruntime or torch, checked against the network",
+        "write a trained network as one file for onnxruntime, torch or a browser, checked against the network",
         "  pan export --weights mref-pan-hard-ctx --out mref.onnx\n"
+        "  pan export --weights mref-pan-hard-ctx --format web --out mref.html\n"
         "  pan export --weights runs/mine --format torch --out mine.pt2",
     )
     export.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    export.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="torch: torch.export's .pt2")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.pt2 to write")
+    formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
+    export.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
+
+    serve = add(
+        "serve",
+        "a page in the browser: draw a scene or drop a picture, ask, see each layer's attention",
+        "  pan serve\n  pan serve --weights mref-pan-hard-ctx --weights runs/mine --port 8000",
+    )
+    weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
+    serve.add_argument("--weights", action="append", metavar="NAME_OR_DIR", help=weights_help)
+    serve.add_argument("--port", type=positive, default=7860, help="default: 7860")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
+    serve.add_argument("--device")
 
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
@@ -254,28 +245,42 @@ def build_parser() -> Parser:
     return parser
 
 
-def scene_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the synthetic sets."""
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="how the set is made: docs/protocols.md (default: paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes and training (default: 0)")
-    parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
-    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="the four MNIST files, instead of the shipped")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: its own exit code or 0, 2 with one line on what was wrong, 130 when interrupted."""
+    """Run a command: its own exit code or 0, 2 with one line on what was wrong, 130 when interrupted.
+
+    Of several processes the first one speaks; another only of what ends itself alone.
+    """
     started = time.monotonic()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
     arguments.started = started
     arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
+    several = (os.environ.get("WORLD_SIZE") or "1") != "1"
+    number = os.environ.get("RANK", "0") if several else "0"
     try:
+        if several:
+            return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
     except (ValueError, OSError) as error:
-        print(f"pan {arguments.command}: error: {one_line(error)}", file=sys.stderr)
+        if number != "0" and not isinstance(error, ConnectionError):
+            time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
+        who = f"process {number}: " * (number != "0")
+        print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"pan {arguments.command}: stopped", file=sys.stderr)
+        if number == "0":
+            print(f"pan {arguments.command}: stopped", file=sys.stderr)
         return 130
+
+
+def among_processes(arguments: argparse.Namespace) -> int:
+    """Run a command as one of the processes that torchrun has started; raises ValueError for what can't be shared."""
+    if arguments.command not in DISTRIBUTED:
+        raise ValueError(f"only {' and '.join(DISTRIBUTED)} can be shared by several processes; start it by pan alone")
+    from progressive_attention.distributed import joined
+
+    import_torch()
+    with joined():
+        return command_of(arguments.command)(arguments) or 0
 
 
 def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
@@ -297,10 +302,22 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
         from progressive_attention.predict_command import predict
 
         return predict
+    if name == "report":
+        from progressive_attention.report_command import report
+
+        return report
     if name == "export":
         from progressive_attention.export_command import export_network
 
         return export_network
+    if name == "serve":
+        from progressive_attention.serve_command import serve
+
+        return serve
+    if name == "absence":
+        from progressive_attention.absence_command import absence
+
+        return absence
     from progressive_attention.commands import COMMANDS
 
     return COMMANDS[name]

@@ -3,28 +3,25 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from pyarrow import parquet
 from rich.console import Console
 
 from progressive_attention import weights
 from progressive_attention.backbones import BACKBONES, build_backbone
 from progressive_attention.config import RECIPES, STYLES
-from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation import examples, summarise, with_curves
-from progressive_attention.files import read_json, replacing, write_json
+from progressive_attention.distributed import is_first
+from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
-from progressive_attention.label_evaluation import evaluate_labels
-from progressive_attention.metrics.attention import OverlapCurves
+from progressive_attention.measured import load_with_bar, measure, rows_path, warn_of_unreadable, write_measured
 from progressive_attention.prepare import prepared
-from progressive_attention.progress import bars, counting
+from progressive_attention.progress import bars
 from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.summaries import labels_table, score_of, summary_table
+from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures, summary_writer
 from progressive_attention.text_queries import (
     SENTENCE_ENCODER,
     encoder_of,
@@ -35,15 +32,9 @@ from progressive_attention.text_queries import (
 from progressive_attention.training import Progress as Step
 
 
-def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
-    """``load_questions`` with a bar while scenes are rendered."""
-    with counting(console, f"rendering {data}", "scenes") as progress:
-        return load_questions(data, split, progress=progress, **options)
-
-
 def train(arguments: argparse.Namespace) -> None:
     """Train until the recipe ends; an interrupted run goes on by the same command."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     photographs = arguments.backbone not in BACKBONES
     recipe = RECIPES[arguments.recipe or ("photographs" if photographs else "fast")].with_changes(
@@ -54,11 +45,17 @@ def train(arguments: argparse.Namespace) -> None:
         build_backbone(
             arguments.backbone, arguments.backbone_weights
         )  # what is wrong with them is told before long work
+    if arguments.tensorboard:
+        summary_writer()  # so is what is missing
     if arguments.freeze:
         recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
     if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
         raise ValueError(f"{arguments.data} is drawn in its own size and anew; leave out --image-size and --augment")
-    options = scene_arguments(arguments)
+    if arguments.absent and arguments.data not in STYLES:
+        raise ValueError(
+            f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
+        )
+    options = {**scene_arguments(arguments), "absent": arguments.absent}
     if arguments.images:
         options["images"] = arguments.images
     options["image_size"] = arguments.image_size or (224 if photographs else 100)
@@ -76,10 +73,17 @@ def train(arguments: argparse.Namespace) -> None:
         **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
         **{"changes": changes, "backbone_weights": arguments.backbone_weights, "query_vectors": vectors},
     )
-    watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console)
+    curves = arguments.out / "tensorboard"
+    pictures = attention_pictures(arguments.out, validation)
+    with TensorBoardLog(curves, pictures) if arguments.tensorboard and is_first() else nullcontext() as log:
+        watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, log)
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
+    if not is_first():
+        return
     best = read_json(arguments.out / "config.json")["best"]
+    if arguments.tensorboard:
+        print(f"curves: tensorboard --logdir {curves}")
     print(
         f"best {score_of(best)} at epoch {best['epoch']}; "
         f"weights, config.json and log.jsonl: {arguments.out}\n"
@@ -94,23 +98,21 @@ def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
     return [(f"stages.{i}", 0.0) for i in range(last + 1)]
 
 
-def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
-    """Say which images could not be used, if any."""
-    if unreadable := getattr(questions.images, "unreadable", {}):
-        first = next(iter(unreadable.values()))
-        console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
-
-
-def watch(run: Iterator[Step], title: str, epochs: int, console: Console) -> None:
-    """Show a training as a bar, and each epoch as a line."""
+def watch(
+    run: Iterator[Step], title: str, epochs: int, console: Console, log: Callable[[Step], None] | None = None
+) -> None:
+    """Show a training as a bar, and each epoch as a line; ``log`` is told of each step, too."""
     with bars(console) as progress:
         task = None
         for step in run:
             if task is None:  # only now, so that a refusal stays one line
                 task = progress.add_task(title, total=step.steps, note="")
-            rate = (progress.tasks[task].speed or 0) * step.questions
-            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f} · {rate:,.0f} questions/s"
+            speed = progress.tasks[task].speed  # steps a second, None at first
+            rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
+            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
             progress.update(task, completed=step.step, note=note)
+            if log:
+                log(step)
             if step.record:
                 console.print(
                     f"epoch {step.epoch:3d}/{epochs}: loss {step.record['loss']:.4f}, "
@@ -121,7 +123,7 @@ def watch(run: Iterator[Step], title: str, epochs: int, console: Console) -> Non
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Accuracy and attention on a data set; one row per question beside it."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     trained = weights.load(arguments.weights, device)
     data = arguments.data or trained.about.get("data")
@@ -131,44 +133,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.images:
         options["images"] = arguments.images
     options["image_size"] = trained.model.config.image_size
-    questions = load_with_bar(console, data, arguments.split, **options)
+    source = {"data": data, "split": arguments.split, **options}
+    questions = load_with_bar(console, **source)
     if trained.model.query_vectors is not None:
         trained = knowing(trained, questions.query_names, encoder_of(arguments.query_embeddings))
-    with counting(console, f"asking {questions.name}", "questions") as progress:
-        if questions.likelihood == "bernoulli":
-            learnt = training_part(console, data, options)
-            summary, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
-        else:
-            overlap = OverlapCurves()
-            table = examples(trained, questions, device, progress=progress, overlap=overlap)
-            summary = with_curves(summarise(table), overlap)
-    warn_of_unreadable(questions, console)
+    measured = measure(trained, questions, source, device, console)
+    if not is_first():
+        return
     rows = arguments.rows or rows_path(arguments.weights, questions.name)
-    with replacing(rows) as temporary:
-        parquet.write_table(table, temporary)
-    write_json(rows.with_suffix(".json"), summary)
+    write_measured(rows, measured, arguments.weights, questions, source)
     if arguments.json:
-        print(json.dumps(summary))
+        print(json.dumps(measured.figures))
     else:
         drawn = labels_table if questions.likelihood == "bernoulli" else summary_table
-        Console().print(drawn(summary, f"{arguments.weights} on {questions.name}"))
+        Console().print(drawn(measured.figures, f"{arguments.weights} on {questions.name}"))
         print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")
-
-
-def training_part(console: Console, data: str, options: dict[str, Any]) -> QuestionSet | None:
-    """The training questions, of which an evaluation wants the labels only; None if there are none, as in VOC's."""
-    try:
-        return load_with_bar(console, data, "train", **options)
-    except ValueError as error:
-        console.print(f"no training labels, so no class-prior baseline: {error}")
-        return None
-
-
-def rows_path(given: str, name: str) -> Path:
-    """Where an evaluation's rows go: into the run, or below runs/evaluate for shipped weights."""
-    folder = weights.find(given)
-    home = Path("runs/evaluate") / given if folder.parent == weights.SHIPPED else folder / "evaluation"
-    return home / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
 
 
 def quickstart(arguments: argparse.Namespace) -> None:

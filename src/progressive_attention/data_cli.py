@@ -21,11 +21,11 @@ def documented(commands: Commands, name: str, help: str, example: str) -> argpar
 
 
 def add_data_command(commands: Commands) -> None:
-    """``pan data import SOURCE`` and ``pan data check``."""
+    """``pan data import SOURCE``, ``pan data check`` and ``pan data export``."""
     data = documented(
         commands,
         "data",
-        "import photographs with questions, and check them",
+        "import photographs with questions, check them, and export them",
         "  pan data import csv birds.csv --out birds\n  pan data check birds",
     )
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -38,6 +38,16 @@ def add_data_command(commands: Commands) -> None:
     )
     check.add_argument("folder", type=Path, metavar="DIR", help="an imported data set, or a folder with a manifest")
     check.add_argument("--json", action="store_true", help="print all that was found as JSON, not only the first few")
+    export = documented(
+        actions,
+        "export",
+        "write a data set as Parquet with the images inside, a file a split, for Hugging Face's datasets and its Hub",
+        "  pan data export birds --out birds-parquet\n  pan data import parquet birds-parquet --out birds-again",
+    )
+    export.add_argument("folder", type=Path, metavar="DIR", help="an imported data set, or a folder with a manifest")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for train.parquet and the others"
+    )
 
 
 def add_import(actions: Commands) -> None:
@@ -104,7 +114,9 @@ def add_import(actions: Commands) -> None:
             f"  pan data import {source} birds.{source} --out birds\n"
             f"  pan data import {source} birds.{source} --images photos/ --masks masks/ --out birds",
         )
-        table.add_argument("file", type=Path, metavar="FILE", help="with the columns image, query, and attributes")
+        or_folder = ", or a folder of such files; images may be inside" if source == "parquet" else ""
+        file_help = f"with the columns image, query, and attributes{or_folder}"
+        table.add_argument("file", type=Path, metavar="FILE", help=file_help)
         table.add_argument("--images", type=Path, metavar="DIR", help="where its paths start (default: beside it)")
         table.add_argument(
             "--masks", type=Path, metavar="DIR", help="where its masks' paths start (default: beside it)"

@@ -1,4 +1,4 @@
-"""What ``pan data`` does: data sets in, and an account of what is in them."""
+"""What ``pan data`` does: data sets in, an account of what is in them, and out again."""
 
 import argparse
 import json
@@ -20,8 +20,8 @@ Progress = Callable[[int, int], None]
 
 
 def data(arguments: argparse.Namespace) -> int | None:
-    """``pan data import`` and ``pan data check``."""
-    return {"import": import_data, "check": check}[arguments.action](arguments)
+    """``pan data import``, ``pan data check`` and ``pan data export``."""
+    return {"import": import_data, "check": check, "export": export}[arguments.action](arguments)
 
 
 # --- import -----------------------------------------------------------------------------------------------------------
@@ -75,9 +75,9 @@ def import_instances(arguments: argparse.Namespace, progress: Progress) -> dict[
 
 def import_own(arguments: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The user's table; raises ValueError for a file of another form than was said."""
-    from progressive_attention.data.tables import import_table
+    from progressive_attention.data.tables import import_table, suffix
 
-    if arguments.file.suffix != f".{arguments.source}":
+    if suffix(arguments.file) != f".{arguments.source}":
         raise ValueError(f"{arguments.file} must end with .{arguments.source}; say what it is: pan data import --help")
     return import_table(arguments.file, arguments.out, images=arguments.images, masks=arguments.masks)
 
@@ -88,6 +88,19 @@ SOURCES: dict[str, Callable[[argparse.Namespace, Progress], dict[str, Any]]] = {
     "coco": import_instances,
     **dict.fromkeys(("csv", "jsonl", "parquet"), import_own),
 }
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a data set as Parquet with its images inside."""
+    from progressive_attention.data.hub_parquet import export_parquet
+
+    with counting(Console(stderr=True), f"writing {arguments.out}", "rows") as progress:
+        written = export_parquet(arguments.folder, arguments.out, progress)
+    print(f"{arguments.out}: {', '.join(f'{split}.parquet {rows:,} rows' for split, rows in written.items())}")
+    print(f'next: datasets.load_dataset("parquet", data_dir="{arguments.out}")')
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

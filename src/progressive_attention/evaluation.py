@@ -1,7 +1,9 @@
 """A trained network over questions: one row per question, then a summary. Any grouping can be made later.
 
-Legend: R rows (questions), H x W pixels.
+Legend: R rows (questions), L attended layers, H x W pixels.
 """
+# pyarrow.compute makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,12 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
+from progressive_attention.distributed import gathered, merge_rows, world
 from progressive_attention.inference import predictions
-from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio, wilson_interval
+from progressive_attention.metrics.attention import (
+    OverlapCurves,
+    attention_entropy,
+    pointing_game,
+    true_positive_ratio,
+    wilson_interval,
+)
+from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import PIXEL_MAPS, geometry, pixel_maps
 from progressive_attention.weights import Trained
 
@@ -36,8 +47,9 @@ def examples(
     """Ask every question: a table of R rows in the questions' order, without those whose image can't be read.
 
     Columns: row, image, query, attribute (the truth), answer, correct, probability (of the answer),
-    probability_of_truth, scale (null if unknown), and those of ``attention_scores``, null without a mask, or where the
-    network has no such map. ``overlap``, if given, takes in the maps' precision, recall and IoU. Raises ValueError for
+    probability_of_truth, scale (null if unknown), those of ``attention_scores``, null without a mask, or where the
+    network has no such map, and entropy, a list of ``layer_entropies``. ``overlap``, if given, takes in the maps'
+    precision, recall and IoU. Of several processes each asks its part, and all have the whole. Raises ValueError for
     words that the network does not know, or images of another size than it was trained on.
     """
     questions = in_words_of(questions, trained.query_names, trained.attribute_names)
@@ -52,7 +64,9 @@ def examples(
     count = len(questions)
     answer, best, truth = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
     scores = {name: np.full(count, np.nan) for name in ATTENTION_COLUMNS}
+    entropy = np.full((count, len(where.fields)), np.nan)
     read = np.zeros(count, bool)
+    curves = OverlapCurves()
     done = 0
     for asked, prediction in predictions(trained.model, questions, device, batch=batch, bf16=bf16):
         real = asked.row >= 0
@@ -62,6 +76,7 @@ def examples(
         answer[rows] = probability.argmax(1)
         best[rows] = probability.max(1)
         truth[rows] = probability[np.arange(len(rows)), asked.attribute[real]]
+        entropy[rows] = layer_entropies(prediction, real)
         if questions.masks is not None:
             masks = questions.masks[rows]
             maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
@@ -70,12 +85,14 @@ def examples(
                 scores[name][rows] = values
             if overlap is not None:
                 for name, drawn in maps.items():
-                    overlap.add(
-                        name, drawn if void is None else drawn * ~void, masks if void is None else masks & ~void
-                    )
-        done += len(rows)
+                    curves.add(name, drawn if void is None else drawn * ~void, masks if void is None else masks & ~void)
+        done = min(count, done + len(rows) * world())
         if progress:
             progress(done, count)
+    merge_rows(read, answer, best, truth, entropy, *scores.values())
+    if overlap is not None:
+        for each in gathered(curves):
+            overlap.merge(each)
     scale = np.full(count, np.nan) if questions.scale is None else questions.scale
     columns = {
         "row": np.arange(count),
@@ -88,8 +105,28 @@ def examples(
         "probability_of_truth": truth,
         "scale": pa.array(scale, from_pandas=True),
         **{name: pa.array(values, from_pandas=True) for name, values in scores.items()},
+        "entropy": as_lists(entropy),
     }
     return pa.table(columns).filter(pa.array(read))
+
+
+def layer_entropies(prediction: Prediction, real: np.ndarray) -> np.ndarray:
+    """``attention_entropy`` of each layer's map on its own cells: (R, L) for the R questions ``real`` (B, K)."""
+    found = [attention_entropy(maps.double().cpu().numpy()[real]) for maps in prediction.attention]
+    return np.stack(found, 1) if found else np.zeros((int(real.sum()), 0))
+
+
+def as_lists(values: np.ndarray) -> pa.Array:
+    """(R, L) as a column of R lists of L numbers, null for NaN."""
+    rows, length = values.shape
+    starts = pa.array(length * np.arange(rows + 1), pa.int32())
+    return pa.ListArray.from_arrays(starts, pa.array(values.ravel(), pa.float64(), from_pandas=True))
+
+
+def entropies(table: pa.Table) -> np.ndarray:
+    """The column ``entropy`` of an evaluation's rows: (R, L) float64, NaN for null."""
+    values = pc.list_flatten(table["entropy"]).to_numpy()
+    return values.reshape(len(table), len(values) // max(1, len(table)))
 
 
 def attention_scores(
@@ -125,8 +162,8 @@ def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
 def summarise(table: pa.Table) -> dict[str, Any]:
     """Count, accuracy with its 95 % Wilson interval, accuracy by scale bin, means of attention's scores; in [0, 1].
 
-    None stands where there is nothing to average: no rows, no scales, no masks, no such map. Bins are half open, the
-    last closed.
+    ``entropy`` is a list, the mean of each layer. None stands where there is nothing to average: no rows, no scales,
+    no masks, no such map. Bins are half open, the last closed.
     """
     correct = table["correct"].to_numpy()
     right = int(correct.sum())
@@ -145,7 +182,13 @@ def summarise(table: pa.Table) -> dict[str, Any]:
         },
         "count_by_scale": {name: len(rows) for name, rows in by_scale.items()},
         **{name: mean(table[name].drop_null().to_numpy()) for name in ATTENTION_COLUMNS},
+        "entropy": mean_entropy(table),
     }
+
+
+def mean_entropy(table: pa.Table) -> list[float | None]:
+    """Of each layer, over the rows where it has one."""
+    return [mean(layer[~np.isnan(layer)]) for layer in entropies(table).T]
 
 
 def mean(values: np.ndarray) -> float | None:

@@ -1,4 +1,4 @@
-"""Take a trained network along: one file for onnxruntime or torch.export, checked against the network it was made of.
+"""Take a trained network along: one file for onnxruntime, torch.export or a browser, checked against the network.
 
 Legend: B images with one question each, K questions an image, H x W pixels, H_l x W_l cells at layer l, A attributes.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from progressive_attention import web_page
+from progressive_attention.absence import Detector, detector
 from progressive_attention.config import one_of
 from progressive_attention.files import replacing
 from progressive_attention.prediction import Prediction, QuestionNetwork
@@ -23,7 +25,7 @@ from progressive_attention.weights import Trained
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "web": ".html"}
 CHECKED = range(1, 6)  # sizes of the batches on which a file must answer as its network does
 TOLERANCE = 1e-4  # float32 sums in another order elsewhere; seen: 1e-5
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> what ``outputs`` tells
@@ -35,18 +37,24 @@ class OneQuestion(nn.Module):
     A copy, float32 on the CPU, in evaluation mode. Raises ValueError where the network's geometry is unknown.
     """
 
-    def __init__(self, network: QuestionNetwork) -> None:
+    def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.network = deepcopy(network).to("cpu", torch.float32)
+        self.network = deepcopy(trained.model).to("cpu", torch.float32)
         self.geometry = geometry(self.network)
+        self.detector = detector(trained, self.geometry)
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
         rows = self.network.answer(image, self.network.question(query), torch.arange(image.shape[0]), 0)
         attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
-        alone = Prediction(rows.logit[:, None], attention, [], transform, self.network.config.likelihood)
-        return outputs(alone, accumulated(alone, self.geometry))
+        magnitude = [m[:, None] for m in rows.magnitude]
+        alone = Prediction(rows.logit[:, None], attention, magnitude, transform, self.network.config.likelihood)
+        return outputs(alone, accumulated(alone, self.geometry), self.presence(alone))
+
+    def presence(self, prediction: Prediction) -> Tensor | None:
+        """The score that tells whether the object is there, (B, K); None where `pan absence` has chosen none."""
+        return self.detector.score(prediction) if self.detector else None
 
 
 def accumulated(prediction: Prediction, geometry: Geometry) -> Tensor | None:
@@ -56,33 +64,37 @@ def accumulated(prediction: Prediction, geometry: Geometry) -> Tensor | None:
     return accumulated_map(prediction, geometry) if prediction.attention else None
 
 
-def outputs(prediction: Prediction, accumulated: Tensor | None) -> dict[str, Tensor]:
+def outputs(prediction: Prediction, accumulated: Tensor | None, presence: Tensor | None = None) -> dict[str, Tensor]:
     """What a file gives, by name, float32; of a prediction with K = 1.
 
     ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums to
     one; ``attention_accumulated`` (B, H, W) as ``pixel_maps`` draws it. Spatial transformers have no layers' maps,
-    networks without attention only the first.
+    networks without attention only the first. ``presence`` (B,), the higher the surer that the asked object is there,
+    of networks with a threshold for it (``absence``).
     """
     found = {"log_prob": prediction.log_prob}
     found |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
     found |= {} if accumulated is None else {"attention_accumulated": accumulated}
+    found |= {} if presence is None else {"presence": presence}
     return {name: tensor[:, 0].float() for name, tensor in found.items()}
 
 
 def export(trained: Trained, path: Path, format: str = "onnx") -> float:
-    """Write a network as ``.onnx`` or, by torch.export, ``.pt2``; returns ``largest_difference`` from it.
+    """Write a network as ``.onnx``, by torch.export as ``.pt2``, or as a web page; returns ``largest_difference``.
 
     Inputs ``image`` (B, 3, H, W) float32 in [0, 1] and ``query`` (B,) int64, any B; outputs as ``outputs`` tells.
-    H = W is the network's image size. ``notes`` go along. The file is there only once it has answered as the network
-    does. Raises ValueError for another format or ending, missing packages, unknown geometry, and a file that differs.
+    H = W is the network's image size. ``notes`` go along. ``web`` is one ``.html`` file with the .onnx file inside. The
+    file is there only once it has answered as the network does. Raises ValueError for another format or ending,
+    missing packages, unknown geometry, a network too large for a page, and a file that differs.
     """
     ending = FORMATS[one_of("format", format, FORMATS)]
     if path.suffix != ending:
         raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
-    asked = OneQuestion(trained.model)
-    write, opened = (write_onnx, run_onnx) if format == "onnx" else (write_torch, run_torch)
+    asked = OneQuestion(trained)
+    ways = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch), "web": (write_web, run_web)}
+    write, opened = ways[format]
     with replacing(path) as temporary:
-        write(asked, temporary, notes(trained))
+        write(asked, temporary, trained)
         difference = largest_difference(asked, opened(temporary))
         if not difference <= TOLERANCE:  # nor NaN
             raise ValueError(
@@ -92,8 +104,8 @@ def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     return difference
 
 
-def notes(trained: Trained) -> dict[str, str]:
-    """What a file says of itself, each value as JSON."""
+def notes(trained: Trained, detector: Detector | None = None) -> dict[str, str]:
+    """What a file says of itself, each value as JSON; "absence" tells what ``presence`` is and where "found" begins."""
     config = trained.model.config
     told = {
         "query_names": trained.query_names,
@@ -102,6 +114,8 @@ def notes(trained: Trained) -> dict[str, str]:
         "likelihood": config.likelihood,
         "version": version("progressive-attention"),
     }
+    if detector:
+        told["absence"] = {"score": detector.name, "threshold": detector.threshold}
     return {name: json.dumps(value) for name, value in told.items()}
 
 
@@ -120,8 +134,13 @@ def graph(asked: OneQuestion) -> torch.export.ExportedProgram:
     return torch.export.export(asked, random_questions(asked.network, 2), dynamic_shapes=dynamic)
 
 
-def write_onnx(asked: OneQuestion, path: Path, notes: dict[str, str]) -> None:
+def write_onnx(asked: OneQuestion, path: Path, trained: Trained) -> None:
     """Write one .onnx file, weights inside; raises ValueError where the packages for it are missing."""
+    path.write_bytes(onnx_file(asked, notes(trained, asked.detector)))
+
+
+def onnx_file(asked: OneQuestion, notes: dict[str, str]) -> bytes:
+    """The bytes of an .onnx file; raises ValueError where the packages for it are missing."""
     try:
         import onnx
         import onnxruntime  # noqa: F401 (it opens the file, but now is the time to say that it is missing)
@@ -139,7 +158,7 @@ def write_onnx(asked: OneQuestion, path: Path, notes: dict[str, str]) -> None:
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(model, notes)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    return model.SerializeToString()
 
 
 def without_traces(model: "ModelProto") -> None:
@@ -149,11 +168,11 @@ def without_traces(model: "ModelProto") -> None:
         part.ClearField("metadata_props")
 
 
-def run_onnx(path: Path) -> Run:
-    """An .onnx file in onnxruntime, on the CPU."""
+def run_onnx(file: Path | bytes) -> Run:
+    """An .onnx file, or its bytes, in onnxruntime, on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(image: Tensor, query: Tensor) -> dict[str, Tensor]:
@@ -163,20 +182,36 @@ def run_onnx(path: Path) -> Run:
     return run
 
 
-def write_torch(asked: OneQuestion, path: Path, notes: dict[str, str]) -> None:
+def write_torch(asked: OneQuestion, path: Path, trained: Trained) -> None:
     """Write one .pt2 file of torch.export, the notes among its extra files."""
     program = graph(asked)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     program.example_inputs = None  # noise
     file = io.BytesIO()  # given a path, torch would write its name inside
-    torch.export.save(program, file, extra_files=dict(notes))
+    torch.export.save(program, file, extra_files=notes(trained, asked.detector))
     path.write_bytes(file.getvalue())
 
 
 def run_torch(path: Path) -> Run:
     """A .pt2 file in torch."""
     return torch.export.load(path).module()
+
+
+def write_web(asked: OneQuestion, path: Path, trained: Trained) -> None:
+    """Write one .html file that asks the network in a browser, everything inside."""
+    found = asked(*random_questions(asked.network, 1))
+    layers = range(1, len(asked.geometry.fields) + 1)
+    cells = [(*found[f"attention_{layer}"].shape[1:],) for layer in layers]
+    said = notes(trained, asked.detector)
+    about = {name: json.loads(value) for name, value in said.items()}
+    about |= web_page.told(asked.geometry, cells, trained.about)
+    path.write_text(web_page.render(about, onnx_file(asked, said)), encoding="utf-8")
+
+
+def run_web(path: Path) -> Run:
+    """The network inside a page, in onnxruntime."""
+    return run_onnx(web_page.unpack(path.read_text(encoding="utf-8"), "model"))
 
 
 @torch.no_grad()
@@ -190,7 +225,8 @@ def largest_difference(asked: OneQuestion, run: Run) -> float:
     for count in CHECKED:
         image, query = random_questions(asked.network, count, seed=count)
         prediction = asked.network(image, query)
-        expected = outputs(prediction, pixel_maps(prediction, asked.geometry).get("accumulated"))
+        accumulated = pixel_maps(prediction, asked.geometry).get("accumulated")
+        expected = outputs(prediction, accumulated, asked.presence(prediction))
         given = run(image, query)
         for name, tensor in expected.items():
             scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere

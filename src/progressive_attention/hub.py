@@ -4,7 +4,6 @@ A folder holds what ``pan train`` writes, and a model card: ``pan evaluate --wei
 downloaded here, and what was trained there goes to the Hub from here.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +15,7 @@ from progressive_attention.backbones import build_backbone
 from progressive_attention.config import ModelConfig
 from progressive_attention.files import write_text
 from progressive_attention.model_card import model_card
-from progressive_attention.network_folder import SHIPPED, describe, fill, read_config, save
-
-FILES = ["config.json", "weights.safetensors"]
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+from progressive_attention.network_folder import describe, fill, find, first_line, hugging_face, read_config, save
 
 
 class HubMixin(nn.Module):
@@ -50,7 +46,7 @@ class HubMixin(nn.Module):
         is broken, or of another kind.
         """
         download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = found(name_or_folder, **download)
+        folder = find(name_or_folder, **download)
         config, about = read_config(folder)
         if config.network != cls.network:
             raise ValueError(
@@ -136,38 +132,3 @@ class HubMixin(nn.Module):
         if results is not None:
             about["test"] = {key: value for key, value in results.items() if key != "precision_recall"}  # long curves
         return about
-
-
-def found(name_or_folder: str | Path, **download: Any) -> Path:
-    """The folder of a network, downloaded if need be; raises ValueError where there is none."""
-    name, folder = str(name_or_folder), Path(name_or_folder)
-    for known in (SHIPPED / name, folder):
-        if (known / "config.json").is_file():
-            return known
-    if folder.exists() or not REPOSITORY.fullmatch(name):
-        raise ValueError(
-            f"no network at {name!r}: expected a folder with {' and '.join(FILES)}, a shipped name (see `pan list`), "
-            "or a repository owner/name of the Hub"
-        )
-    hub = hugging_face()
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
-    except Exception as error:  # whatever goes wrong between here and there
-        raise ValueError(
-            f"{name!r} is no folder here, and can't be downloaded from the Hub ({first_line(error)}); "
-            "check its name, or give the path of a folder"
-        ) from error
-
-
-def hugging_face() -> Any:
-    """The package huggingface_hub; raises ValueError where it is missing."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ValueError("huggingface_hub is not installed; pip install 'progressive-attention[hub]'") from error
-    return huggingface_hub
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

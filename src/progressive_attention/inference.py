@@ -4,6 +4,7 @@ Legend: B images, K queries per image, H x W pixels.
 """
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
+from progressive_attention.distributed import gathered, local_device, own_part
 from progressive_attention.metrics.ranking import RankingScores
+from progressive_attention.one_batch import summed
 from progressive_attention.prediction import Prediction, QuestionNetwork
 
 T = TypeVar("T")
@@ -24,15 +27,20 @@ HALF = torch.finfo(torch.float16).max
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that is not there."""
+    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that is not there.
+
+    Of several processes each has the GPU of its own number.
+    """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(local_device() if name == "cuda" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} can't be used ({reason}); try cpu, cuda or cuda:0") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # which NCCL asks for
     return device
 
 
@@ -122,7 +130,7 @@ class Entrance:
             features = self.model.trunk(entering, self.skip)
         if batch.place is not None:
             return features
-        if self.features is None and features[0].numel() * 2 * len(self.images) <= KEEP_FEATURES:
+        if self.features is None and math.prod(features.shape[1:]) * 2 * len(self.images) <= KEEP_FEATURES:
             shape = len(self.images), *features.shape[1:]
             kept = {"dtype": torch.float16, "device": self.device, "memory_format": torch.channels_last}
             self.features = torch.empty(shape, **kept)
@@ -171,6 +179,7 @@ def predictions(
 ) -> Iterator[tuple[Batch, Prediction]]:
     """Ask all questions, those of one image together, in evaluation mode; the order of rows is the image order.
 
+    Of several processes each asks its own part of them, in the batches in which one alone would.
     ``entrance`` is that of the questions' images, for one who asks the same ones again.
     """
     was_training = model.training
@@ -179,7 +188,8 @@ def predictions(
     entrance = entrance or Entrance(questions.images, device)
     try:
         groups = questions.groups(together=True)
-        for asked, pixels in loaded(entrance, batches(questions, groups, np.arange(len(groups)), batch)):
+        own = np.array(own_part(len(groups), batch), np.int64)
+        for asked, pixels in loaded(entrance, batches(questions, groups, own, batch)):
             with precision(device, bf16):
                 entering = entrance(asked, pixels)
                 query = torch.from_numpy(asked.query).to(device)
@@ -195,11 +205,15 @@ def accuracy(model: nn.Module, questions: QuestionSet, device: torch.device, **o
         answer, real = prediction.logit.argmax(-1).cpu().numpy(), asked.row >= 0
         right += int((answer == asked.attribute)[real].sum())
         asked_in_all += int(real.sum())
+    right, asked_in_all = summed(torch.tensor([right, asked_in_all])).tolist()
     return right / asked_in_all
 
 
 def ranking(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> RankingScores:
-    """How all attributes of questions with labels are ranked; ``options`` are those of ``predictions``."""
+    """How all attributes of questions with labels are ranked, of this process's questions where there are several.
+
+    ``options`` are those of ``predictions``.
+    """
     scores = RankingScores(len(questions.attribute_names))
     for asked, prediction in predictions(model, questions, device, **options):
         real = asked.row >= 0
@@ -213,6 +227,5 @@ def validation_score(
     """What training keeps the best weights by, in [0, 1], and its name: accuracy, or the weighted mAP of labels."""
     if questions.likelihood == "softmax":
         return "validation_accuracy", accuracy(model, questions, device, **options)
-    return "validation_weighted_mean_ap", ranking(model, questions, device, **options).summary()[
-        "weighted_mean_ap"
-    ] or 0.0
+    figures = ranking(model, questions, device, **options).per_attribute(gathered)
+    return "validation_weighted_mean_ap", figures.summary()["weighted_mean_ap"] or 0.0

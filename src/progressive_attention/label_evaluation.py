@@ -17,9 +17,17 @@ import torch
 from progressive_attention.data.image_files import BoxMasks
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
-from progressive_attention.evaluation import ATTENTION_COLUMNS, attention_scores, names_of
+from progressive_attention.distributed import gathered, merge_rows, world
+from progressive_attention.evaluation import (
+    ATTENTION_COLUMNS,
+    as_lists,
+    attention_scores,
+    layer_entropies,
+    mean_entropy,
+    names_of,
+)
 from progressive_attention.inference import predictions
-from progressive_attention.metrics.ranking import RankingScores
+from progressive_attention.metrics.ranking import AttributeScores, RankingScores
 from progressive_attention.receptive_field import geometry, pixel_maps
 from progressive_attention.weights import Trained
 
@@ -89,9 +97,11 @@ def label_examples(
 ) -> pa.Table:
     """Ask every question of ``askable``: a table of R rows in their order; ``scores`` takes in all log-odds and labels.
 
+    Of several processes each asks its part: all have the whole table, ``scores`` its own part.
     Columns: row, image (its number, or its path), query, attributes (those that hold), top (the TOP likeliest),
-    log_odds (theirs), read (false where the image can't be; all that follows from it is null), and ``attention_scores``
-    against the box (``tpr_box_last`` ...) and the mask (``tpr_mask_last`` ...), null where there is none.
+    log_odds (theirs), read (false where the image can't be; all that follows from it is null), ``attention_scores``
+    against the box (``tpr_box_last`` ...) and the mask (``tpr_mask_last`` ...), null where there is none, and entropy,
+    a list of ``layer_entropies``.
     """
     where = geometry(trained.model)
     side = trained.model.config.image_size
@@ -99,6 +109,7 @@ def label_examples(
     looked = {f"{name}_{what}": np.full(len(questions), np.nan) for what in LOOKED for name in ATTENTION_COLUMNS}
     top = np.zeros((len(questions), min(TOP, len(questions.attribute_names))), np.int64)
     odds, read = np.full(top.shape, np.nan), np.zeros(len(questions), bool)
+    entropy = np.full((len(questions), len(where.fields)), np.nan)
     done = 0
     for asked, prediction in predictions(trained.model, questions, device, batch=batch, bf16=bf16):
         real = asked.row >= 0
@@ -108,6 +119,7 @@ def label_examples(
             scores.add(log_odds, asked.attribute[real])
             top[rows] = np.argsort(-log_odds, 1, kind="stable")[:, : top.shape[1]]
             odds[rows], read[rows] = np.take_along_axis(log_odds, top[rows], 1), True
+            entropy[rows] = layer_entropies(prediction, real)
             maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
             for what, masks in targets.items():
                 if masks is not None:
@@ -115,9 +127,10 @@ def label_examples(
                     found = attention_scores(maps, masks[rows], beyond=bool(prediction.transform), void=void)
                     for name, values in found.items():
                         looked[f"{name}_{what}"][rows] = values
-        done += int((asked.row >= 0).sum())
+        done = min(len(questions), done + int((asked.row >= 0).sum()) * world())
         if progress:
             progress(done, len(questions))
+    merge_rows(read, top, odds, entropy, *looked.values())
     paths = getattr(questions.images, "paths", None)
     labels = questions.attribute[np.arange(len(questions))] == 1
     words = np.array(questions.attribute_names, object)
@@ -130,6 +143,7 @@ def label_examples(
         "log_odds": pa.array([row if seen else None for row, seen in zip(odds, read, strict=True)], NUMBERS),
         "read": read,
         **{renamed(name): pa.array(values, from_pandas=True) for name, values in looked.items()},
+        "entropy": as_lists(entropy),
     }
     return pa.table(columns)
 
@@ -142,7 +156,9 @@ def renamed(column: str) -> str:
 
 
 def summarise_labels(table: pa.Table) -> dict[str, Any]:
-    """Rows, those whose image can't be read, and means of attention's scores over rows and by query; None for none."""
+    """Rows, those whose image can't be read, means of attention's scores over rows and by query, and each layer's mean
+    entropy; None for none.
+    """
     measured = [name for name in table.column_names if name.startswith(("tpr_", "pointing_"))]
     read = table.filter(table["read"])
     by_query = read.group_by("query").aggregate([("row", "count"), *((name, "mean") for name in measured)])
@@ -154,6 +170,7 @@ def summarise_labels(table: pa.Table) -> dict[str, Any]:
         "count": len(read),
         "unread": len(table) - len(read),
         **{name: pc.mean(read[name]).as_py() for name in measured},
+        "entropy": mean_entropy(read),
         "by_query": queries,
     }
 
@@ -164,12 +181,13 @@ def evaluate_labels(
     """Everything measured, and the rows behind it; ``options`` are those of ``label_examples``.
 
     ``RankingScores.summary`` of the network and, as ``query_prior_...``, of ``query_prior`` from the training labels,
-    which also tell head, medium and tail; ``summarise_labels``; what was left out. Shares in [0, 1], None where there
-    is nothing to measure.
+    which also tell head, medium and tail; ``by_attribute`` of both; ``summarise_labels``; what was left out. Shares in
+    [0, 1], None where there is nothing to measure.
     """
     asked, lost = askable(questions, trained)
     scores = RankingScores(len(trained.attribute_names))
     table = label_examples(trained, asked, device, scores, **options)
+    found, of_prior = scores.per_attribute(gathered), None
     before: dict[str, Any] = {}
     train_count = None
     if train is not None:
@@ -179,5 +197,25 @@ def evaluate_labels(
         prior, known = RankingScores(len(trained.attribute_names)), query_prior(learnt)
         for rows in np.array_split(read, max(1, len(read) // 4096)):
             prior.add(known[asked.query[rows]], asked.attribute[rows])
-        before = {f"query_prior_{name}": value for name, value in prior.summary(train_count).items()}
-    return {**summarise_labels(table), **lost, **scores.summary(train_count), **before}, table
+        of_prior = prior.per_attribute()
+        before = {f"query_prior_{name}": value for name, value in of_prior.summary(train_count).items()}
+    each = by_attribute(trained.attribute_names, found, of_prior)
+    return {**summarise_labels(table), **lost, **found.summary(train_count), **before, "by_attribute": each}, table
+
+
+def by_attribute(
+    names: tuple[str, ...], scores: AttributeScores, prior: AttributeScores | None = None
+) -> dict[str, dict[str, Any]]:
+    """Of each attribute the rows where it holds, VOC's 11-point AP and, from ``prior``, that of the query alone.
+
+    APs are in [0, 1], None for an attribute that holds nowhere; those of ``prior`` None without one.
+    """
+    aps = {"ap": scores.eleven_point_ap}
+    aps["query_prior_ap"] = np.full(len(names), np.nan) if prior is None else prior.eleven_point_ap
+    return {
+        name: {
+            "count": int(scores.counts.positive[i]),
+            **{key: None if np.isnan(values[i]) else float(values[i]) for key, values in aps.items()},
+        }
+        for i, name in enumerate(names)
+    }

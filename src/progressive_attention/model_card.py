@@ -27,13 +27,14 @@ def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
     """
     side = about["model"]["image_size"]
     size = f"- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.\n"
-    parts = [what_it_is(about), asking(about, name), measured(about.get("test")), facts(about) + size]
+    parts = [what_it_is(about), asking(about, name), measured(about.get("test")), facts(about, name) + size]
     return "\n".join([front_matter(about, name), f"# {name}\n", *parts])
 
 
 def front_matter(about: Mapping[str, Any], name: str) -> str:
     """What the Hub reads; JSON's strings are YAML's too."""
     lines = ["library_name: progressive-attention", "pipeline_tag: visual-question-answering"]
+    lines += [f"license: {about['license']}"] if "license" in about else []
     lines += ["tags:", "- progressive-attention", "- attention", "- visual-attribute-prediction"]
     found = [(key, (about.get("test") or {}).get(key)) for key in ("accuracy", "weighted_mean_ap")]
     if metrics := [(key, value) for key, value in found if value is not None]:
@@ -61,8 +62,7 @@ def asking(about: Mapping[str, Any], name: str) -> str:
     return (
         "```python\nfrom progressive_attention import ProgressiveAttentionNetwork\n\n"
         f"model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})\n```\n\n"
-        "or, FOLDER being where these files are, "
-        f"`pan predict --weights FOLDER picture.png --query {shlex.quote(about['query_names'][0])}`\n"
+        f"or `pan predict --weights {shlex.quote(name)} picture.png --query {shlex.quote(about['query_names'][0])}`\n"
     )
 
 
@@ -81,7 +81,7 @@ def measured(test: Mapping[str, Any] | None) -> str:
     return "\n".join(rows) + "\n"
 
 
-def facts(about: Mapping[str, Any]) -> str:
+def facts(about: Mapping[str, Any], name: str) -> str:
     """Training, words and provenance, a line each."""
     lines = []
     if "images" in about and "questions" in about:
@@ -94,9 +94,14 @@ def facts(about: Mapping[str, Any]) -> str:
     if best := about.get("best"):
         scores = [f"{key.replace('_', ' ')} {value:.2%}" for key, value in best.items() if key in VALIDATION]
         lines.append(f"Best epoch {best['epoch']}: {', '.join(scores)}.")
+    if "seconds" in about:
+        lines.append(f"{about['seconds'] / 60:.0f} minutes of training and validation.")
     if "command" in about:
         made = ", ".join(f"{key} {about[key]}" for key in ("commit", "torch", "hardware") if key in about)
         lines.append(f"To train it again: `{about['command']}` ({made})")
+    if about.get("test") and about.get("data"):
+        words = shlex.join(["pan", "evaluate", "--weights", name, "--data", about["data"], "--json"])
+        lines.append(f"To measure it again: `{words}`")
     for key in ("query", "attribute"):
         names = about[f"{key}_names"]
         more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
@@ -106,8 +111,20 @@ def facts(about: Mapping[str, Any]) -> str:
         lines.append(
             f"Its query vectors are those of {made}: it can be asked by other words, too, how well is not told here."
         )
-    lines.append("It always answers, also about what is not there.")
+    lines.append(when_absent(about.get("absence")))
     return "".join(f"- {line}\n" for line in lines)
+
+
+def when_absent(told: Mapping[str, Any] | None) -> str:
+    """What it says of things that are not there: what `pan absence` measured, or that it answers all the same."""
+    if told is None:
+        return "It always answers, also about what is not there."
+    low, high = told["auroc_ci95"]
+    return (
+        f'Below {told["score"]} {told["threshold"]:.4g} it says "not found": of {told["absent"]:,} things that are not '
+        f"there {told['told']:.1%}, of {told['present']:,} that are {1 - told['kept']:.1%}, on {told['test']} "
+        f"(AUROC {told['auroc']:.4f}, 95 %: {low:.4f} to {high:.4f})."
+    )
 
 
 VALIDATION = ("validation_accuracy", "validation_weighted_mean_ap")

@@ -1,9 +1,10 @@
 """A trained network's folder: weights.safetensors with config.json beside it, never a pickle.
 
 ``config.json`` holds the model's configuration, the names of queries and attributes, how it was trained, and what was
-measured. Reading it needs no torch.
+measured. Finding it and reading it needs no torch; huggingface_hub is imported for the Hub itself only.
 """
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,54 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "assets" / "weights"
 FORMAT = 1
+FILES = ["config.json", "weights.safetensors"]
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+def shipped() -> list[str]:
+    """Names of the trained networks in this package."""
+    return sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
+
+
+def find(name_or_folder: str | Path, **download: Any) -> Path:
+    """The folder of a shipped name, of a run, or of a repository ``owner/name`` of the Hub, downloaded if need be.
+
+    The first that is there is taken. ``a/b`` is no repository where a folder ``a`` is: a path's typing error must not
+    go to the Hub. ``download`` are keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is
+    known.
+    """
+    name, folder = str(name_or_folder), Path(name_or_folder)
+    if name in shipped():
+        return SHIPPED / name
+    if (folder / FILES[0]).is_file():
+        return folder
+    if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
+        raise ValueError(
+            f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "
+            f"writes), a repository owner/name of the Hub, or one of: {', '.join(shipped()) or 'none shipped'}"
+        )
+    hub = hugging_face(f"{name!r} is no folder here, and to ask the Hub for it: ")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
+    except Exception as error:  # whatever goes wrong between here and there
+        raise ValueError(
+            f"{name!r} is no folder here, and can't be downloaded from the Hub ({first_line(error)}); "
+            "check its name, or give the path of a folder"
+        ) from error
+
+
+def hugging_face(why: str = "") -> Any:
+    """The package huggingface_hub; raises ValueError, which begins with ``why``, where it is missing."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(f"{why}huggingface_hub is not installed; pip install 'progressive-attention[hub]'") from error
+    return huggingface_hub
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def describe(

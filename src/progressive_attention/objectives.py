@@ -12,10 +12,19 @@ from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
 from progressive_attention.models import ProgressiveAttentionNetwork
+from progressive_attention.one_batch import summed
 from progressive_attention.receptive_field import Field, Geometry, coverage, geometry
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
-"""(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar."""
+"""(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar.
+
+Of a batch dealt out to several processes each gives its part: what is its own in the sum, over what there is in all.
+"""
+
+
+def mean_of_all(total: Tensor, count: Tensor) -> Tensor:
+    """A process's part of a mean over all processes: its own sum, over everyone's count; zero where nothing counts."""
+    return total / summed(count).clamp(min=1)
 
 
 def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
@@ -27,12 +36,12 @@ def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
     logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
     if attribute.ndim == 2:
         total = nn.functional.nll_loss(logit.flatten(0, 1), attribute.flatten(), ignore_index=-1, reduction="sum")
-        return total / (attribute >= 0).sum().clamp(min=1)
+        return mean_of_all(total, (attribute >= 0).sum())
     known = attribute >= 0
     each = nn.functional.binary_cross_entropy_with_logits(
         logit, attribute.clamp(min=0).to(logit.dtype), reduction="none"
     )
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return mean_of_all((each * known).sum(), known.sum())
 
 
 def answers_only(prediction: Any, attribute: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -49,7 +58,7 @@ def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Ten
     """
     asked, known = knowledge(logit.detach(), attribute)
     cost = ((known * gate[asked].mean((-2, -1))).sum() for gate in gates)
-    return sum(cost, logit.new_zeros(())) / max(1, len(known))
+    return mean_of_all(sum(cost, logit.new_zeros(())), asked.sum())
 
 
 def knowledge(logit: Tensor, attribute: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,18 +95,16 @@ def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, m
     the last map asks nothing of it.
     """
     asked = attribute >= 0 if attribute.ndim == 2 else (attribute >= 0).any(-1)
-    if not asked.any():
-        return attention[-1].new_zeros(())
     maps = [one[asked] for one in attention]
     targets = [
         cells_of_target(mask[asked], layer, (one.shape[-2], one.shape[-1])).to(one.dtype)
         for one, layer in zip(maps, where.fields, strict=True)
     ]
     share = targets[-1] / targets[-1].sum((-2, -1), keepdim=True).clamp(min=1e-6)
-    total = -(share * maps[-1].clamp(min=1e-12).log()).sum((-2, -1)).mean()
+    total = -(share * maps[-1].clamp(min=1e-12).log()).sum()
     for gate, target in zip(maps[:-1], targets[:-1], strict=True):
-        total = total + nn.functional.binary_cross_entropy(gate, target)
-    return total
+        total = total + nn.functional.binary_cross_entropy(gate, target, reduction="none").mean((-2, -1)).sum()
+    return mean_of_all(total, asked.sum())
 
 
 def objective(recipe: Recipe, model: nn.Module) -> Loss:

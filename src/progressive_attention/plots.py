@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from progressive_attention.data.absent import ABSENT
 from progressive_attention.files import replacing
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Answered(Protocol):
     @property
     def likelihood(self) -> str: ...  # "bernoulli" where several attributes may hold
     @property
+    def found(self) -> bool | None: ...  # False where the asked object seems not to be there, None where nobody knows
+    @property
     def ranked(self) -> list[tuple[str, float]]: ...  # all attributes, the likeliest first
     @property
     def image(self) -> np.ndarray: ...  # (H, W, 3) uint8
@@ -51,13 +54,21 @@ class Answered(Protocol):
 
 
 class Scene(NamedTuple):
-    """One test scene with several networks' answers; ``mask`` (H, W) bool is the target's, None if unknown."""
+    """One test scene with several networks' answers; ``mask`` (H, W) bool is the target's, None if unknown.
+
+    ``truth`` is the attribute that holds, or all that do.
+    """
 
     image: np.ndarray
     mask: np.ndarray | None
     query: str
-    truth: str
+    truth: str | Sequence[str]
     answers: Mapping[str, Answered]  # by the network's name
+
+
+def truths_of(scene: Scene) -> tuple[str, ...]:
+    """The attributes that hold."""
+    return (scene.truth,) if isinstance(scene.truth, str) else tuple(scene.truth)
 
 
 class ScaleSeries(NamedTuple):
@@ -191,9 +202,11 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
 
 
 def told(answer: Answered) -> str:
-    """The answer and its probability; where several attributes may hold, the likeliest ones."""
-    said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else answer.ranked[:RANKED]
-    return ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
+    """The answer and its probability; where several attributes may hold, the likeliest ones; or "not found"."""
+    ranked = [pair for pair in answer.ranked if answer.found is None or pair[0] != ABSENT]
+    said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else ranked[:RANKED]
+    words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
+    return f"not found; else {words}" if answer.found is False else words
 
 
 def colour_bar(axes: "Axes", high: float, note: str) -> None:
@@ -223,10 +236,12 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
         x = places[-1][-1] + side
     width, height = x + gap, top + side + gap
     figure = new_figure(width, height, 100)
-    looks = [("", f"{scene.query}? {scene.truth}", "black", [("target outlined", scene.image)])]
+    title = "the image" if scene.mask is None or not scene.mask.any() else "target outlined"
+    truth = shortened(", ".join(truths_of(scene)), CAPTION - 2)
+    looks = [(shortened(f"{scene.query}?", CAPTION - 2), truth, "black", [(title, scene.image)])]
     for name, panels in shown.items():
         answer = scene.answers[name]
-        right = answer.attribute == scene.truth
+        right = answer.attribute in truths_of(scene)
         verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
         drawn = [(title, over_image(scene.image, values, high)) for title, values, high in panels]
         looks.append((name, verdict, RIGHT if right else WRONG, drawn or [("no attention map", scene.image)]))
@@ -241,6 +256,11 @@ def attention_row(scene: Scene, path: Path | None = None) -> bytes:
             outline(axes, scene.mask)
             label(axes, title, fontsize=13)
     return finish(figure, path)
+
+
+def shortened(text: str, letters: int = CAPTION) -> str:
+    """At most so many letters of a text."""
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def contact_sheet(
@@ -261,9 +281,10 @@ def contact_sheet(
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = i % columns * cell_w + 5, top + i // columns * cell_h
         sheet[y : y + zoom * height, x : x + zoom * width] = image.repeat(zoom, 0).repeat(zoom, 1)
-        text = caption if len(caption) <= CAPTION else caption[: CAPTION - 1] + "…"
         middle = x + zoom * width / 2
-        axes.text(middle, y + zoom * height + 4, text, ha="center", va="top", fontsize=11, parse_math=False)
+        axes.text(
+            middle, y + zoom * height + 4, shortened(caption), ha="center", va="top", fontsize=11, parse_math=False
+        )
     if title:
         axes.text(sheet.shape[1] / 2, 10, title, ha="center", va="top", fontsize=13, weight="bold", parse_math=False)
     axes.imshow(sheet, interpolation="none", aspect="auto")
@@ -271,20 +292,25 @@ def contact_sheet(
 
 
 def scale_curve(
-    series: Sequence[ScaleSeries], path: Path | None = None, title: str = "", count: Mapping[str, int] | None = None
+    series: Sequence[ScaleSeries],
+    path: Path | None = None,
+    title: str = "",
+    count: Mapping[str, int] | None = None,
+    width: int = 1000,
 ) -> bytes:
     """Accuracy by scale with 95 % intervals; the papers' values dashed, in the colour of the network they are of.
 
-    ``count`` is the number of questions by bin.
+    ``count`` is the number of questions by bin; ``width`` that of the figure in pixels.
     """
     if not series:
         raise ValueError("no series to draw; give at least one network's accuracy by scale")
     bins = list(series[0].accuracy)
-    lines = math.ceil(sum(2 if one.published is not None else 1 for one in series) / 2)  # of the legend
+    columns = 2 if width >= 800 else 1  # of the legend
+    lines = math.ceil(sum(2 if one.published is not None else 1 for one in series) / columns)
     bottom, plot, top = 110, 410, 26 * lines + 60  # pixels
     height = bottom + plot + top
-    figure = new_figure(1000, height, 140)
-    axes = figure.add_axes((0.09, bottom / height, 0.89, plot / height))
+    figure = new_figure(width, height, 140)
+    axes = figure.add_axes((90 / width, bottom / height, 1 - 110 / width, plot / height))
     here, papers = [], []
     for i, one in enumerate(series):
         colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
@@ -295,6 +321,8 @@ def scale_curve(
         ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
         errors = np.abs(np.array(y)[:, None] - ends).T
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
+        for k, value, low in zip(x, y, ends[:, 0], strict=True) if len(series) == 1 else ():
+            axes.text(k, low - 3, f"{value:.1f}", ha="center", va="top", fontsize=9, color=colour)
         here.append(axes.errorbar(x, y, errors, label=f"{one.name}, here", **style))
         if isinstance(one.published, Mapping):
             at = [k for k, name in enumerate(bins) if name in one.published]
@@ -313,7 +341,7 @@ def scale_curve(
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.text(0.02, 1 - 12 / height, title, va="top", fontsize=11, weight="bold", parse_math=False)
-    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": 2, "frameon": False}
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": columns, "frameon": False}
     legend = axes.legend(handles=[*here, *papers], fontsize=9, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)

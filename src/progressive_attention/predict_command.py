@@ -5,10 +5,11 @@ import json
 import sys
 from pathlib import Path
 
+from progressive_attention.absence import Detector
 from progressive_attention.data.image_root import SUFFIXES
 from progressive_attention.data.pictures import open_picture
 from progressive_attention.plots import answer_figure
-from progressive_attention.predictor import Predictor
+from progressive_attention.predictor import Answer, Predictor
 from progressive_attention.text_queries import encoder_of
 
 SHOWN = 8  # attributes that are printed, the likeliest; --json gives all
@@ -26,6 +27,14 @@ def pictures_of(paths: list[str]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def said(answer: Answer, detector: Detector | None) -> str:
+    """The attribute; or that the object was not found, by which score, and what the attribute would be."""
+    if detector is None or answer.found:
+        return answer.attribute
+    below = f"{detector.name} {answer.presence:.4g}, found from {detector.threshold:.4g}"
+    return f"not found [{below}]; if it were there: {answer.attribute}"
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -49,11 +58,13 @@ def predict(arguments: argparse.Namespace) -> None:
                     "answer": answer.attribute,
                     "probability": answer.probability,
                     "probabilities": probabilities,
+                    "presence": answer.presence,
+                    "found": answer.found,
                     "figure": str(figure),
                 }
             )
             if not arguments.json:
                 others = ", ".join(f"{name} {p:.1%}" for name, p in answer.ranked[:SHOWN])
-                print(f"{path}  {answer.query} -> {answer.attribute}  ({others})  {figure}")
+                print(f"{path}  {answer.query} -> {said(answer, predictor.detector)}  ({others})  {figure}")
     if arguments.json:
         print(json.dumps(results))

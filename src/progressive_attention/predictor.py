@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from progressive_attention.absence import detector
+from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.inference import as_tensor, pick_device
 from progressive_attention.receptive_field import as_values, geometry, pixel_maps
@@ -18,11 +20,14 @@ from progressive_attention.weights import load
 class Answer:
     """What the network said about one question, and where it looked.
 
-    ``attribute`` is the likeliest. ``probabilities`` sum to one where exactly one attribute holds (``likelihood``
-    "softmax"); where any number may hold ("bernoulli") each is that of its own.
+    ``attribute`` is the likeliest, but never "absent" where ``found`` tells that. ``probabilities`` sum to one where
+    exactly one attribute holds (``likelihood`` "softmax"); where any number may hold ("bernoulli") each is that of its
+    own.
     ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
     its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
     summing to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
+    ``presence`` tells how surely the asked object is there, the higher the surer, in the units of the network's score
+    (``absence``), and ``found`` whether that reaches its threshold; both None where `pan absence` has set none.
     """
 
     query: str
@@ -33,6 +38,8 @@ class Answer:
     layers: list[np.ndarray]
     maps: dict[str, np.ndarray]
     likelihood: str = "softmax"
+    presence: float | None = None
+    found: bool | None = None
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
@@ -51,6 +58,7 @@ class Predictor:
         self.device, self.encode = pick_device(device), encode
         self.trained = load(weights, self.device)
         self.geometry = geometry(self.trained.model)
+        self.detector = detector(self.trained, self.geometry)
 
     @property
     def side(self) -> int:
@@ -73,6 +81,8 @@ class Predictor:
         ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
         prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
+        nobody_knows: list[tuple[float | None, bool | None]] = [(None, None)] * len(queries)
+        there = self.detector.told(prediction)[0] if self.detector else nobody_knows
         maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
@@ -82,10 +92,11 @@ class Predictor:
         answers = []
         for k, query in enumerate(queries):
             each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
-            best = max(each, key=each.__getitem__)
+            best = max(each, key=lambda name: (name != ABSENT or self.detector is None, each[name]))
             own = {name: drawn[k] for name, drawn in maps.items()}
             shown = [layer[k] for layer in layers]
-            answers.append(Answer(str(query), best, each[best], each, pixels.copy(), shown, own, prediction.likelihood))
+            said = str(query), best, each[best], each
+            answers.append(Answer(*said, pixels.copy(), shown, own, prediction.likelihood, *there[k]))
         return answers
 
     def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:

@@ -13,8 +13,18 @@ from typing import Any
 from rich.table import Table
 
 from progressive_attention import published
+from progressive_attention.config import STYLES
 from progressive_attention.files import write_text
-from progressive_attention.plots import Answered, ScaleSeries, Scene, answer_figure, attention_row, scale_curve
+from progressive_attention.plots import (
+    RANKED,
+    Answered,
+    ScaleSeries,
+    Scene,
+    answer_figure,
+    attention_row,
+    scale_curve,
+    truths_of,
+)
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --ground: #ffffff; --soft: #5a5a5a; --line: #d0d0d0;
@@ -158,14 +168,19 @@ def measures(report: Report) -> list[tuple[str, list[str]]]:
         ),
         line("95 % interval", [f"{100 * low:.1f} – {100 * high:.1f}" for low, high in ends], nothing),
         *(line(f"TPR, {name} map", [percent(one[f"tpr_{name}"]) for one in ours], nothing) for name in MAPS),
-        line("TPR, papers' own map", nothing, [f"{row.tpr:.2f} %" if row else "–" for row in theirs]),
+        *[line("TPR, papers' own map", nothing, [f"{row.tpr:.2f} %" if row else "–" for row in theirs])] * bool(papers),
         line("TPR, uniform map", [percent(one["tpr_uniform"]) for one in ours], uniform),
     ]
 
 
 def table_title(report: Report) -> str:
     """The set and the number of questions."""
-    return f"{report.data.upper()}, {report.networks[0].summary['count']:,} test questions"
+    return f"{title_of(report.data)}, {report.networks[0].summary['count']:,} test questions"
+
+
+def title_of(data: str) -> str:
+    """A data set's name in headings."""
+    return data.upper() if data in STYLES else data
 
 
 def terminal_table(report: Report) -> Table:
@@ -180,28 +195,48 @@ def terminal_table(report: Report) -> Table:
 
 
 def results_section(report: Report) -> str:
-    """Accuracy and true-positive ratios, ours beside the papers'."""
-    names = "".join(f"<th scope='colgroup' colspan='2'>{escape(one.name)}</th>" for one in report.networks)
-    heads = "<th scope='col'>here</th><th scope='col'>papers</th>" * len(report.networks)
+    """Accuracy and true-positive ratios; where the papers used this data set, ours beside theirs."""
+    beside = report.data in published.TABLE_1
+    width = 2 if beside else 1
+    names = "".join(f"<th scope='colgroup' colspan='{width}'>{escape(one.name)}</th>" for one in report.networks)
+    head = f"<tr><th></th>{names}</tr>"
+    if beside:
+        head += (
+            "\n<tr><th></th>" + "<th scope='col'>here</th><th scope='col'>papers</th>" * len(report.networks) + "</tr>"
+        )
+    lines = measures(report)
+    if not beside:
+        lines = [(label, cells[::2]) for label, cells in lines if set(cells[::2]) != {"–"}]
+    kinds = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MAPS.items())
+    budget = (
+        "<p class='soft'>Not the same budget: the papers trained on 30,000 images until 50 epochs brought no "
+        "improvement (their 2016 code: at most 300 epochs); what was done here is told at the end. "
+        f"Published values: {escape(published.SOURCE)}.</p>\n"
+    )
+    theirs = "The papers don’t say how the map they measured is made; here it is three:"
+    maps = (
+        "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
+        f"{theirs if beside else 'It is measured on three maps:'}</p>\n<dl class='soft'>{kinds}</dl>"
+    )
+    title = f"{'Ours beside the papers’' if beside else 'Measured'}: {table_title(report)}"
+    table = numbers_table(head, lines, "results")
+    return f"<h2>{escape(title)}</h2>\n{table}{budget * beside}{maps * any('TPR' in label for label, _ in lines)}"
+
+
+def numbers_table(head: str, lines: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
+    """A table of lines, a label and its cells each; ``head`` is HTML already."""
     rows = "\n".join(
         f"<tr><th scope='row'>{escape(label)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        for label, cells in measures(report)
+        for label, cells in lines
     )
-    kinds = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MAPS.items())
     return (
-        f"<h2>Ours beside the papers’: {escape(table_title(report))}</h2>\n"
-        "<div class='wide'><table class='numbers results'>\n"
-        f"<thead><tr><th></th>{names}</tr>\n<tr><th></th>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
-        "<p class='soft'>Not the same budget: the papers trained on 30,000 images until 50 epochs brought no "
-        "improvement (their 2016 code: at most 300 epochs), here it was minutes; what exactly is told at the end. "
-        f"Published values: {escape(published.SOURCE)}.</p>\n"
-        "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
-        f"The papers don’t say how the map they measured is made; here it is three:</p>\n<dl class='soft'>{kinds}</dl>"
+        f"<div class='wide'><table class='numbers {kind}'>\n"
+        f"<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
     )
 
 
-def curve_section(report: Report) -> str:
-    """Accuracy by scale, if scales are known."""
+def curve_section(report: Report, width: int = 1000) -> str:
+    """Accuracy by scale, if scales are known, ``width`` pixels wide."""
     first = report.networks[0].summary
     if not any(first.get("count_by_scale", {}).values()):
         return ""
@@ -216,9 +251,10 @@ def curve_section(report: Report) -> str:
         f"{one.name}: " + ", ".join(f"scale {name} {percent(value)}" for name, value in one.accuracy.items())
         for one in series
     )
-    png = scale_curve(series, title=f"{report.data.upper()}: accuracy by scale", count=first["count_by_scale"])
+    title = f"{title_of(report.data)}: accuracy by scale"
+    png = scale_curve(series, title=title, count=first["count_by_scale"], width=width)
     caption = "Bars are 95 % intervals; n is the number of test questions."
-    if report.data != "mbg":
+    if report.data in published.TABLE_1 and report.data != "mbg":
         caption += " By scale the papers publish MBG only; dashed is their accuracy over all scales."
     return "<h2>Small and large</h2>\n" + picture(png, alt, caption)
 
@@ -229,21 +265,35 @@ def scenes_section(report: Report) -> str:
         return ""
     figures = []
     for i, scene in enumerate(report.scenes, 1):
-        said = []
-        for name, answer in scene.answers.items():
-            right = answer.attribute == scene.truth
-            kind, mark = ("right", "✓ right") if right else ("wrong", "✗ wrong")
-            told = f"{escape(answer.attribute)} {mark}"
-            said.append(f"{escape(name)}: <span class='{kind}'>{told}</span> ({percent(answer.probability)})")
-        question = f"{i}. What colour is the {scene.query}? {scene.truth.capitalize()}."
-        caption = f"<b>{escape(question)}</b> " + "; ".join(said)
+        said = "; ".join(f"{escape(name)}: {verdict(answer, scene)}" for name, answer in scene.answers.items())
+        question = f"{i}. {question_of(report.data, scene)}"
+        caption = f"<b>{escape(question)}</b> {said}"
         figures.append(picture(attention_row(scene), f"Attention for: {question}", caption, "scene"))
+    outlined = "The target is outlined. " * any(scene.mask is not None for scene in report.scenes)
     return (
-        "<h2>Where the networks look</h2>\n"
-        "<p class='soft'>The target is outlined. Gates are drawn from 0 to 1, the last layer’s softmax and the "
+        f"<h2>Where the network{'s look' if len(report.networks) > 1 else ' looks'}</h2>\n"
+        f"<p class='soft'>{outlined}Gates are drawn from 0 to 1, the last layer’s softmax and the "
         f"accumulated map from 0 to their largest value; hatched: no cell of that layer. {escape(report.chosen)}</p>\n"
         + "\n".join(figures)
     )
+
+
+def question_of(data: str, scene: Scene) -> str:
+    """The question and what is true."""
+    asked = f"What colour is the {scene.query}?" if data in STYLES else f"{scene.query}: what is it like?"
+    return f"{asked} {', '.join(truths_of(scene)).capitalize() or 'Nothing that is listed'}."
+
+
+def verdict(answer: Answered, scene: Scene) -> str:
+    """The answer, right or wrong, and its probability, in HTML; where several attributes may hold, the likeliest."""
+    said = [(answer.attribute, answer.probability)]
+    if answer.likelihood == "bernoulli":
+        said = answer.ranked[:RANKED]
+    told = []
+    for attribute, probability in said:
+        kind, mark = ("right", "✓ right") if attribute in truths_of(scene) else ("wrong", "✗ wrong")
+        told.append(f"<span class='{kind}'>{escape(attribute)} {mark}</span> ({percent(probability)})")
+    return ", ".join(told)
 
 
 def answers_section(report: Report) -> str:
@@ -268,14 +318,7 @@ def facts_section(report: Report) -> str:
     """What was trained and where, so that it can be done again."""
     labels = list(dict.fromkeys(label for one in report.networks for label in one.training))
     head = "".join(f"<th scope='col'>{escape(one.name)}</th>" for one in report.networks)
-    rows = "\n".join(
-        f"<tr><th scope='row'>{escape(label)}</th>"
-        + "".join(f"<td>{escape(one.training.get(label, '–'))}</td>" for one in report.networks)
-        + "</tr>"
-        for label in labels
-    )
+    lines = [(label, [one.training.get(label, "–") for one in report.networks]) for label in labels]
     facts = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in report.facts.items())
-    return (
-        "<h2>What was trained here</h2>\n<div class='wide'><table class='numbers'>\n"
-        f"<thead><tr><th></th>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n<dl>{facts}</dl>"
-    )
+    table = numbers_table(f"<tr><th></th>{head}</tr>", lines)
+    return f"<h2>What was trained here</h2>\n{table}<dl>{facts}</dl>"

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from progressive_attention.one_batch import moments_of_all
+
 SHARED_FROM = 5  # questions an image from which on sharing a convolution pays (benchmarks/NOTES.md)
 CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.ReLU, nn.Identity)  # each channel by itself, and all of them alike
 
@@ -129,7 +131,7 @@ def scale_and_shift(norm: nn.BatchNorm2d, features: Tensor, gates: Tensor, quest
     assert norm.num_batches_tracked is not None
     if norm.training:
         average, count = (mean, variance), questions * features.shape[2] * features.shape[3]
-        mean, variance = gated_moments(features, gates, questions)
+        mean, variance, count = moments_of_all(*gated_moments(features, gates, questions), count)
         with torch.no_grad():
             average[0].lerp_(mean, norm.momentum)
             average[1].lerp_(variance * (count / (count - 1)), norm.momentum)
@@ -150,7 +152,7 @@ def shares_convolution(stage: nn.Module, norm: nn.Module, features: Tensor, ques
         and not isinstance(first.padding, str)
         and isinstance(norm, nn.BatchNorm2d | nn.Identity)
         and features.device.type == "cpu"
-        and questions >= SHARED_FROM * len(features)
+        and questions >= max(1, SHARED_FROM * len(features))  # none where all are another process's
     )
 
 

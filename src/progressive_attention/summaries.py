@@ -46,6 +46,8 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
         table.add_row(f"pointing game, {name} map", percent(summary[f"pointing_{name}"]))
         best = f"{percent(curves['best_iou'])} from {curves['best_threshold']:.0%} of its maximum"
         table.add_row(f"IoU, {name} map", best)
+    for row in entropy_rows(summary):
+        table.add_row(*row)
     return table
 
 
@@ -55,15 +57,28 @@ def labels_table(summary: dict[str, Any], title: str) -> Table:
     table.add_column("measure")
     table.add_column("network", justify="right")
     table.add_column("query alone", justify="right")
-    table.add_row("questions", f"{summary['count']:,}", "")
+    for row in label_rows(summary):
+        table.add_row(*row)
+    for row in entropy_rows(summary):
+        table.add_row(*row, "")
+    return table
+
+
+def label_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Measure, network and query alone: the questions, how well they are ranked, and where the network looked."""
+    rows = [("questions", f"{summary['count']:,}", "")]
     for name, what in LABEL_MEASURES.items():
-        prior = summary.get(f"query_prior_{name}")
-        table.add_row(what, percent(summary[name]), percent(prior))
+        rows.append((what, percent(summary[name]), percent(summary.get(f"query_prior_{name}"))))
     for target in ("box", "mask"):
         for name in MAPS:
             ratio = f"true-positive ratio, {name} map in the {target}"
-            table.add_row(ratio, percent(summary[f"tpr_{target}_{name}"]), "")
-    return table
+            rows.append((ratio, percent(summary[f"tpr_{target}_{name}"]), ""))
+    return rows
+
+
+def entropy_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each layer's mean entropy."""
+    return [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
 
 
 def percent(value: float | None) -> str:

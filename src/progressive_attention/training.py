@@ -1,7 +1,8 @@
 """Train any network that answers questions about images; this file knows nothing of attention.
 
 A run is a folder: log.jsonl, checkpoint.safetensors to go on from, and the best epoch's weights.safetensors and
-config.json. Every step is a function of (state, seed, step number), so a killed run goes on exactly.
+config.json. Every step is a function of (state, seed, step number), so a killed run goes on exactly. Several processes
+(``distributed``) share the images of every step, and take the step that one would.
 """
 
 import json
@@ -9,38 +10,28 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from progressive_attention import weights
-from progressive_attention.config import ModelConfig, Recipe
+from progressive_attention.checkpoints import State, restore, save_checkpoint
+from progressive_attention.config import Recipe
 from progressive_attention.data.image_files import FileImages
 from progressive_attention.data.questions import Batch, QuestionSet, make_batch
-from progressive_attention.files import read_json, write_tensors, write_text
+from progressive_attention.distributed import is_first, rank, share
+from progressive_attention.files import read_json, write_text
 from progressive_attention.inference import Entrance, keep_freed_memory, loaded, precision, validation_score
 from progressive_attention.objectives import Loss, answers_only
+from progressive_attention.one_batch import norms_of_all, sum_gradients, summed
 from progressive_attention.optimizers import Muon
 from progressive_attention.prediction import QuestionNetwork
 
 SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch: what a kill may cost
-
-
-@dataclass
-class State:
-    """Where a run stands, beside weights and optimiser; seconds are those of training steps."""
-
-    step: int = 0
-    epoch_loss: float = 0.0  # summed over the steps of the running epoch
-    epoch_seconds: float = 0.0
-    best_score: float = -1.0
-    best_epoch: int = -1
-    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,8 @@ class Progress:
     epoch: int  # counted from 1
     loss: float  # mean over this epoch so far
     questions: int  # asked in this step
+    step_loss: float  # of this step alone, NaN if it asked nothing
+    learning_rate: float  # the recipe's, before a module's own factor
     record: dict[str, Any] | None = None
 
 
@@ -156,30 +149,34 @@ def training(
     state = restore(out, model, optimizer, identity)
     entrance, to_validate = (Entrance(data.images, device, model, skip) for data in (train, validation))
     about = {**about, "recipe": asdict(recipe), "seed": seed}
-    saved, asked = time.monotonic(), 0
+    saved, asked, now, rate = time.monotonic(), 0, math.nan, 0.0
     while state.step < steps and not state.stopped:
         epoch, first = divmod(state.step, per_epoch)
         order = order_in_epoch(len(groups), recipe, seed, epoch)[first:]
-        asked_now = ([groups[i] for i in step] for step in order)
+        asked_now = ([groups[i] for i in share(step)] for step in order)
         started = time.monotonic()
         for batch, pixels in loaded(entrance, (moved(train, rows, recipe, seed, epoch) for rows in asked_now)):
             model.train()
             for module in frozen:
                 module.eval()
-            torch.manual_seed(seed * 1_000_003 + state.step)  # dropout; set at each step, resuming needs no state
+            # For dropout, other values in each process; set at each step, so that resuming needs no state.
+            torch.manual_seed(seed * 1_000_003 + state.step + (rank() << 48))
+            rate, now = learning_rate(recipe, state.step, steps, per_epoch), math.nan
             for group in optimizer.param_groups:
-                group["lr"] = group["factor"] * learning_rate(recipe, state.step, steps, per_epoch)
-            asked = int((batch.query >= 0).sum())
-            if asked >= min(2, len(batch.image)):  # else its images can't be read, but for one: no batch for a norm
-                with precision(device, recipe.bf16):
+                group["lr"] = group["factor"] * rate
+            asked, images = summed(torch.tensor([(batch.query >= 0).sum(), len(batch.image)])).tolist()
+            if asked >= min(2, images):  # else its images can't be read, but for one: no batch for a norm
+                with precision(device, recipe.bf16), norms_of_all():
                     entering, query = entrance(batch, pixels), torch.from_numpy(batch.query).to(device)
                     prediction = model(entering, query, skip=skip) if skip else model(entering, query)
                 mask = masks_of(train, batch, device) if recipe.mask_price else None
                 value = loss(prediction, torch.from_numpy(batch.attribute).to(device), mask)
                 optimizer.zero_grad()
                 value.backward()
+                value = sum_gradients(model, value)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                state.epoch_loss += finite(value.detach(), norm, state.step, out)
+                now = finite(value, norm, state.step, out)
+                state.epoch_loss += now
                 optimizer.step()
             state.step += 1
             state.epoch_seconds += time.monotonic() - started
@@ -190,7 +187,7 @@ def training(
                 save_checkpoint(out, model, optimizer, state, identity)
                 saved = time.monotonic()
             try:
-                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked)
+                yield Progress(state.step, steps, epoch + 1, state.epoch_loss / done, asked, now, rate)
             except GeneratorExit:
                 save_checkpoint(out, model, optimizer, state, identity)
                 raise
@@ -198,7 +195,7 @@ def training(
         record = end_epoch(model, validation, to_validate, recipe, out, about, state, epoch, per_epoch)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
-        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, record)
+        yield Progress(state.step, steps, epoch + 1, record["loss"], asked, now, rate, record)
 
 
 def moved(questions: QuestionSet, groups: list[np.ndarray], recipe: Recipe, seed: int, epoch: int) -> Batch:
@@ -245,9 +242,12 @@ def end_epoch(
     }
     if score > state.best_score:
         state.best_score, state.best_epoch = score, epoch
-        weights.save(out, model.state_dict(), {**about, "best": record})
+        if is_first():
+            weights.save(out, model.state_dict(), {**about, "best": record})
     state.stopped = 0 < recipe.patience <= epoch - state.best_epoch
     state.epoch_loss = state.epoch_seconds = 0.0
+    if not is_first():
+        return record
     log = out / "log.jsonl"
     kept = [line for line in read_log(log) if line["epoch"] <= epoch]  # a kill may come between log and checkpoint
     write_text(log, "".join(json.dumps(line) + "\n" for line in [*kept, record]))
@@ -289,48 +289,3 @@ def masks_of(questions: QuestionSet, batch: Batch, device: torch.device) -> Tens
         places = [batch.place[image] for image in asked.nonzero()[0]]
         mask[asked] = questions.masks.read(batch.row[asked], places)  # type: ignore[attr-defined] (masks in files)
     return torch.from_numpy(mask).to(device)
-
-
-def save_checkpoint(
-    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, identity: dict[str, Any]
-) -> None:
-    """One file with weights, optimiser state and counters, so that it can't be half new."""
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        tensors |= {f"optimizer/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
-    notes = {"state": json.dumps(asdict(state)), "run": json.dumps(identity)}
-    write_tensors(out / "checkpoint.safetensors", tensors, notes)
-
-
-def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> State:
-    """Load the checkpoint in ``out`` if there is one; raises ValueError if it is broken or of another run."""
-    path = out / "checkpoint.safetensors"
-    if not path.exists():
-        return State()
-    try:
-        with safe_open(path, "pt") as file:
-            notes = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
-    if "run" not in notes:
-        raise ValueError(f"{path} is no checkpoint of a training; choose another --out, or delete it")
-    old, now = json.loads(notes["run"]), json.loads(json.dumps(identity))
-    later = {one.name: one.default for one in (*fields(Recipe), *fields(ModelConfig)) if one.default is not MISSING}
-    old = {**json.loads(json.dumps({key: later[key] for key in now if key in later})), **old}  # choices made later
-    if different := [key for key in sorted({*old, *now}) if old.get(key) != now.get(key)]:
-        changes = ", ".join(f"{key} {old.get(key)} there, {now.get(key)} now" for key in different)
-        raise ValueError(f"{out} holds another run ({changes}); choose another --out, or delete it")
-    try:
-        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
-    except RuntimeError as error:  # a network that is not described in ``about``
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{out} holds another network's run ({reason}); choose another --out, or delete it") from error
-    for name, parameter in model.named_parameters():
-        prefix = f"optimizer/{name}/"
-        for key, tensor in tensors.items():
-            if key.startswith(prefix):
-                like = parameter if tensor.shape == parameter.shape else tensor
-                value = tensor.to(parameter.device)
-                optimizer.state[parameter][key[len(prefix) :]] = torch.empty_like(like, dtype=tensor.dtype).copy_(value)
-    return State(**json.loads(notes["state"]))

@@ -1,10 +1,10 @@
-"""Trained networks by name or folder; ``network_folder`` tells what is in one."""
+"""Trained networks by name, folder or repository of the Hub; ``network_folder`` tells what is in one."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from progressive_attention.network_folder import FORMAT, SHIPPED, describe, fill, read_config, save
+from progressive_attention.network_folder import FORMAT, SHIPPED, describe, fill, find, read_config, save, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -24,26 +24,8 @@ class Trained:
     about: dict[str, Any]
 
 
-def shipped() -> list[str]:
-    """Names of the trained networks in this package."""
-    return sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
-
-
-def find(name_or_folder: str | Path) -> Path:
-    """Folder of a shipped name or of a run; raises ValueError naming what is known."""
-    folder = Path(name_or_folder)
-    if str(name_or_folder) in shipped():
-        return SHIPPED / str(name_or_folder)
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"no trained weights at {str(name_or_folder)!r}: expected a folder with config.json and "
-            f"weights.safetensors (what `pan train --out` writes), or one of: {', '.join(shipped()) or 'none shipped'}"
-        )
-    return folder
-
-
 def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Trained:
-    """The trained network in evaluation mode; raises ValueError for a folder that is incomplete or broken."""
+    """The trained network in evaluation mode; raises ValueError where there is none, or it is broken."""
     from progressive_attention.models import from_config  # only now: names and cards of networks cost no torch
 
     folder = find(name_or_folder)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.pictures import Fit, labelled, opened, picture_size, target, to_rgb
+from progressive_attention.distributed import gathered, share
 
 UNREADABLE_SHARE = 0.05  # of a split's images; with more, something is wrong with the folder, not with a picture
 KEEP_BYTES = 2 * 2**30  # decoded pixels up to this size are kept, more are decoded each time
@@ -38,8 +39,8 @@ class FileImages:
         self.sizes = self.sizes.copy()
         self.threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
         unknown = np.flatnonzero((self.sizes <= 0).any(1))
-        for i, size in zip(unknown, self.threads.map(self.read_size, unknown.tolist()), strict=True):
-            self.sizes[i] = size
+        if len(unknown):
+            self.read_sizes(share(unknown))
         self.check_share()
         if self.nbytes <= KEEP_BYTES:
             self.kept, self.known = np.zeros(self.shape, np.uint8), np.zeros(len(self), bool)
@@ -113,6 +114,13 @@ class FileImages:
         except ValueError as error:
             self.unreadable[image] = str(error)
             return None
+
+    def read_sizes(self, unknown: np.ndarray) -> None:
+        """Those of some images (n,); of several processes each reads its share, and learns the others'."""
+        found = np.array([*self.threads.map(self.read_size, unknown.tolist())], np.int64).reshape(-1, 2)
+        for images, sizes, unreadable in gathered((unknown, found, self.unreadable)):
+            self.sizes[images] = sizes
+            self.unreadable |= unreadable
 
     def read_size(self, image: int) -> tuple[int, int]:
         """Width and height by the file's header; 1 x 1 if it is unreadable."""

@@ -71,7 +71,10 @@ class Manifest:
         rows = self.table.filter(pc.is_in(self.table["split"], pa.array(split.split(","))))
         if not len(rows):
             have = ", ".join(sorted(self.table["split"].unique().to_pylist()))
-            raise ValueError(f"{self.name} has no rows of split {split!r}; its table has {have}")
+            raise ValueError(
+                f"{self.name} has no rows of split {split!r}; its table has {have}; name that split in the column "
+                "split, or leave the column out to have images spread"
+            )
         return replace(self, table=rows)
 
     def names(self, *columns: str) -> tuple[str, ...]:
@@ -149,7 +152,10 @@ def check_columns(path: Path, table: pa.Table) -> None:
     names = table.column_names
     answers = [name for name in ("attribute", "attributes") if name in names]
     if missing := [name for name in ("image", "query") if name not in names] + ["attribute"] * (not answers):
-        raise ValueError(f"{path} lacks the columns {missing}; it has {names}")
+        raise ValueError(
+            f"{path} lacks the columns {missing}; it has {names}; rename yours: image, query, and attribute (the one "
+            "that holds) or attributes (all that hold)"
+        )
     for name in names:
         if name not in SCHEMA.names:
             near = difflib.get_close_matches(name, SCHEMA.names, 1)

@@ -77,9 +77,16 @@ def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
 
 
 def opened(
-    file: Path | str | BinaryIO, name: str, convert: Callable[[Image.Image], Image.Image], near: int | None = None
+    file: Path | str | BinaryIO,
+    name: str,
+    convert: Callable[[Image.Image], Image.Image],
+    near: int | None = None,
+    most: int | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it."""
+    """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it.
+
+    More than ``most`` pixels (MAX_PIXELS) are refused by the header alone.
+    """
 
     def upright(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
         size = upright_size(picture)
@@ -88,7 +95,7 @@ def opened(
             picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
         return convert(ImageOps.exif_transpose(picture)), size
 
-    return examined(file, name, upright)
+    return examined(file, name, upright, most)
 
 
 def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
@@ -96,19 +103,20 @@ def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
     return examined(file, name, upright_size)
 
 
-def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T]) -> T:
-    """What is found in an image file that is not too large; raises ValueError naming it."""
+def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int | None = None) -> T:
+    """What is found in an image file of at most ``most`` pixels (MAX_PIXELS); raises ValueError naming it."""
+    most = most or MAX_PIXELS
     try:
         with Image.open(file) as picture:
             width, height = picture.size
-            if width * height <= MAX_PIXELS:
+            if width * height <= most:
                 return examine(picture)
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
     except Exception as error:  # Pillow raises whatever a damaged file runs into
         reason = f"{name} can't be read as an image ({why(error)})"
         raise ValueError(f"{reason}; expected PNG, JPEG, WebP or another") from error
-    raise ValueError(f"{name} has {width} x {height} pixels, expected at most {MAX_PIXELS:,}")
+    raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
 
 
 def why(error: Exception) -> str:
@@ -132,7 +140,7 @@ def labelled(mask: Image.Image) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency over black, 16 bits a channel scaled to 8."""
     if picture.mode.startswith("I"):
-        bright = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
+        bright: np.ndarray = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(bright.astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -144,4 +152,4 @@ def target(mask: Image.Image) -> Image.Image:
     """Any mode as 255 where a pixel is not zero in some channel, else 0 (mode L)."""
     wide = mask.mode.startswith("I") or mask.mode == "F"  # small values there would be black as RGB
     inside = np.asarray(mask) != 0 if wide else np.asarray(to_rgb(mask)).any(-1)
-    return Image.fromarray(inside.astype(np.uint8) * 255)
+    return Image.fromarray(np.asarray(inside, np.uint8) * 255)

@@ -240,8 +240,8 @@ class Batch:
 
 
 def make_batch(questions: QuestionSet, groups: Sequence[np.ndarray]) -> Batch:
-    """Put groups of rows (each of one image) side by side, padded with -1."""
-    row = np.full((len(groups), max(map(len, groups))), -1)
+    """Put groups of rows (each of one image) side by side, padded with -1; of no groups a batch of no images."""
+    row = np.full((len(groups), max(map(len, groups), default=1)), -1)
     for i, group in enumerate(groups):
         row[i, : len(group)] = group
     image = questions.image[row[:, 0]]

@@ -84,11 +84,18 @@ class Draft:
         return [result for result in found if not isinstance(result, Refused)]
 
     def write(
-        self, out: Path, *, source: str, images: ImageRoot, masks: ImageRoot | None, settings: dict[str, Any]
+        self,
+        out: Path,
+        *,
+        source: str,
+        images: ImageRoot,
+        masks: ImageRoot | None,
+        settings: dict[str, Any],
+        home: Path | None = None,
     ) -> dict[str, Any]:
         """Check the rows against the files they name, and write the data set; returns what dataset.json says.
 
-        Raises ValueError if no row can be used.
+        ``home`` as in ``write_dataset``. Raises ValueError if no row can be used.
         """
         drop_contradictions(self)
         take_sizes(self, images)
@@ -108,6 +115,7 @@ class Draft:
             source=source,
             images=images.root,
             masks=None if masks is None else masks.root,
+            home=home,
             settings=settings,
             counts=self.counts(),
             mended=dict((+self.mended).most_common()),

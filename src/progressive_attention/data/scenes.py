@@ -142,9 +142,13 @@ def sample_scene(
     return Scene(style, digits, patches, background, asked)
 
 
-def sample_digits(stream: Stream, pool: Pool) -> tuple[Digit, ...] | None:
-    """5 to 9 digits of distinct numbers, no box on an earlier digit's ink; None if one found no place."""
-    count = FEWEST + below(stream.take(1)[0], MOST - FEWEST + 1)
+def sample_digits(stream: Stream, pool: Pool, count: int | None = None) -> tuple[Digit, ...] | None:
+    """``count`` (else 5 to 9) digits of distinct numbers, no box on an earlier digit's ink; None if one found no place.
+
+    What is drawn for a digit does not depend on ``count``.
+    """
+    if count is None:
+        count = FEWEST + below(stream.take(1)[0], MOST - FEWEST + 1)
     left = list(range(10))
     ink = np.zeros((SIZE + 1, SIZE + 1), np.int32)  # summed-area table: ink[y, x] = inked pixels above and left
     digits: list[Digit] = []

@@ -22,13 +22,15 @@ def load_questions(
     seed: int = 0,
     images: int = 30_000,
     image_size: int = 100,
+    absent: bool = False,
     mnist_dir: Path | None = None,
     backgrounds: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> QuestionSet:
     """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or of an .npz.
 
-    ``queries`` concerns the synthetic sets only: in the user's data every row is asked. Of a folder ``split`` may be
+    ``queries`` and ``absent`` concern the synthetic sets only: in the user's data every row is asked, those whose
+    attribute is "absent" among them. Of a folder ``split`` may be
     several, ``"train,validation"``. Without ``split``: the test split of a set or folder, and the whole of an .npz.
     ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
     """
@@ -40,6 +42,7 @@ def load_questions(
             queries=queries,
             seed=seed,
             images=images,
+            absent=absent,
             mnist_dir=mnist_dir,
             backgrounds=backgrounds,
             progress=progress,

@@ -23,6 +23,7 @@ import joblib
 import numpy as np
 
 from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, one_of
+from progressive_attention.data.absent import ABSENT, with_absent
 from progressive_attention.data.digits import load_digits, pools
 from progressive_attention.data.photographs import Photographs
 from progressive_attention.data.questions import OwnerMasks, QuestionSet
@@ -84,6 +85,7 @@ def synthetic(
     queries: str = "one",
     seed: int = 0,
     images: int = 30_000,
+    absent: bool = False,
     mnist_dir: Path | None = None,
     backgrounds: Path | None = None,
     cache_dir: Path | None = None,
@@ -95,9 +97,10 @@ def synthetic(
     ``paper``: ``images`` training images, a third as many for validation and for test; ``queries="one"`` keeps the
     asked digit of each scene, ``"all"`` and ``"rows"`` every digit. ``authors``: one pool of ``images // 2`` scenes,
     every digit a row; the first ``images`` rows train, the next ``images // 3`` validate, the last ``images // 3``
-    test. The pixels depend on style, split, protocol, seed and the digits and photographs alone: not on ``workers``,
-    and scene i not on ``images``. ``progress(done, total)`` is called while rendering. ``cache_dir`` defaults to the
-    environment's PAN_CACHE, else ~/.cache/progressive_attention.
+    test. With ``absent`` the digits that a scene lacks are asked about, too, after all others, and answered "absent":
+    one a scene for ``paper`` with ``queries="one"``, else all. The pixels depend on style, split, protocol, seed and
+    the digits and photographs alone: not on ``workers``, and scene i not on ``images``. ``progress(done, total)`` is
+    called while rendering. ``cache_dir`` defaults to the environment's PAN_CACHE, else ~/.cache/progressive_attention.
     """
     one_of("queries", queries, ("one", "all", "rows"))
     source = SceneSource(style, split, protocol, seed, mnist_dir, backgrounds)
@@ -109,6 +112,9 @@ def synthetic(
     count = images // 2 if protocol == "authors" else images if split == "train" else third
     cache = Path(cache_dir or os.environ.get("PAN_CACHE") or "~/.cache/progressive_attention").expanduser()
     arrays = cached(source, count, cache, workers or joblib.cpu_count(), progress)
+    digits, attributes = len(arrays["image"]), COLOURS
+    if absent:
+        arrays, attributes = arrays | with_absent(arrays, 10, len(COLOURS)), (*COLOURS, ABSENT)
     image, label = arrays["image"], arrays["label"]
     questions = QuestionSet(
         name=f"{style}/{split}",
@@ -117,14 +123,16 @@ def synthetic(
         query=arrays["query"],
         attribute=arrays["attribute"],
         query_names=tuple("0123456789"),
-        attribute_names=COLOURS,
+        attribute_names=attributes,
         scale=arrays["scale"],
         box=arrays["box"],
         masks=OwnerMasks(arrays["owner"], image, label),
     )
     if protocol == "authors":
         part = {"train": slice(images), "validation": slice(images, images + third), "test": slice(-third, None)}
-        return questions.rows(np.arange(len(questions))[part[split]])
+        rows = np.arange(digits)[part[split]]
+        missing = digits + np.flatnonzero(np.isin(image[digits:], image[rows]))
+        return questions.rows(np.concatenate([rows, missing]))
     return questions.rows(np.flatnonzero(arrays["asked"])) if queries == "one" else questions
 
 

@@ -48,13 +48,22 @@ REJECTED = pa.schema(
 
 
 def write_dataset(
-    out: Path, rows: pa.Table, rejected: pa.Table, *, source: str, images: Path, masks: Path | None, **about: Any
+    out: Path,
+    rows: pa.Table,
+    rejected: pa.Table,
+    *,
+    source: str,
+    images: Path,
+    masks: Path | None,
+    home: Path | None = None,
+    **about: Any,
 ) -> dict[str, Any]:
     """Write a data set's folder, whole or not at all; returns what dataset.json says.
 
     ``rows`` has columns of SCHEMA, ``rejected`` those of REJECTED (its ``reason`` a few distinct words, ``detail``
-    what was there). ``about`` (settings, counts, mended) is kept as given. Raises ValueError if ``out`` exists and is
-    not empty: an import never replaces another.
+    what was there). ``home`` is a folder beside ``out``, of images and masks perhaps, that becomes the data set's.
+    ``about`` (settings, counts, mended) is kept as given. Raises ValueError if ``out`` exists and is not empty: an
+    import never replaces another.
     """
     out = out.resolve()  # the folder that a link leads to, not the link, is what can be replaced
     check_free(out)
@@ -62,14 +71,13 @@ def write_dataset(
     told = {
         "format": FORMAT,
         "source": source,
-        "images": relative_to(out, images),
-        "masks": None if masks is None else relative_to(out, masks),
+        "images": relative_to(home or out, images),
+        "masks": None if masks is None else relative_to(home or out, masks),
         **about,
         "rows": len(rows),
         "rejected": {count["values"]: count["counts"] for count in sorted(reasons, key=lambda c: -c["counts"])},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    temporary = home or beside(out)
     try:
         parquet.write_table(conform(rows, SCHEMA), temporary / MANIFEST, compression="zstd")
         parquet.write_table(conform(rejected, REJECTED), temporary / REJECTED_TABLE, compression="zstd")
@@ -79,6 +87,12 @@ def write_dataset(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return told
+
+
+def beside(out: Path) -> Path:
+    """A new hidden folder beside ``out``, to be filled and renamed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
 
 
 def check_free(out: Path) -> None:

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,13 +12,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
+from progressive_attention.data.hub_parquet import FOLDERS, pictures_in, read_columns
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import check_columns
 from progressive_attention.data.rows import Draft, Refused, clean, clean_list
-from progressive_attention.data.table import SCHEMA
+from progressive_attention.data.table import SCHEMA, beside
 
 PATHS = ("image", "mask")
 
@@ -31,29 +32,47 @@ class Raw(NamedTuple):
 
 
 def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Path | None = None) -> dict[str, Any]:
-    """Write a data set from a .csv, .jsonl or .parquet table; returns what dataset.json says.
+    """Write a data set from a .csv, .jsonl or .parquet table, or a folder of the last; returns what dataset.json says.
 
     Columns are ``table.SCHEMA``'s: image, query, and either attributes (all that hold) or attribute (the one that
     does), the others as you have them. Paths start at ``images`` and ``masks``, by default the table's folder. In CSV
     lists are written ``red; old``, and ``;`` is a list of none; a blank cell states nothing. Words keep their case;
     blanks around them go, and Unicode is composed (NFC). Rows without a split get one if no row has: by the hash of
-    the image's path.
+    the image's path. Pictures inside a Parquet table (``hub_parquet``) become files of the data set.
 
     Rows that can't be used go to rejected.parquet. Raises ValueError for a table that is broken, or has unknown,
     missing or wrongly typed columns, naming line or row; if no row can be used; and if ``out`` is there already.
     """
-    raw = read(path)
-    mended: Counter[str] = Counter()
-    draft = Draft(typed(path, raw, mended), (f"{raw.unit} {number}" for number in raw.numbers))
-    draft.mended = mended
-    check_words(draft)
-    return draft.write(
-        out,
-        source=path.suffix.removeprefix("."),
-        images=ImageRoot(images or path.parent),
-        masks=ImageRoot(masks or path.parent) if "mask" in raw.columns else None,
-        settings={"table": str(path)},
-    )
+    out = out.resolve()
+    inside = pictures_in(path) if suffix(path) == ".parquet" else []
+    home = beside(out) if inside else None
+    try:
+        raw = read(path, home)
+        mended: Counter[str] = Counter()
+        draft = Draft(typed(path, raw, mended), (f"{raw.unit} {number}" for number in raw.numbers))
+        draft.mended = mended
+        check_words(draft)
+        return draft.write(
+            out,
+            source=suffix(path).removeprefix("."),
+            images=root_of("image", path, images, home if "image" in inside else None),
+            masks=root_of("mask", path, masks, home if "mask" in inside else None) if "mask" in raw.columns else None,
+            settings={"table": str(path)},
+            home=home,
+        )
+    finally:
+        if home is not None:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def root_of(column: str, path: Path, given: Path | None, home: Path | None) -> ImageRoot:
+    """Where a column's files are: unpacked below ``home``, or where it was said, or beside the table."""
+    if home is None:
+        return ImageRoot(given or (path if path.is_dir() else path.parent))
+    if given is not None:
+        raise ValueError(f"{path} has its {FOLDERS[column]} inside; leave out --{FOLDERS[column]}")
+    (home / FOLDERS[column]).mkdir(exist_ok=True)  # there may be none
+    return ImageRoot(home / FOLDERS[column])
 
 
 def check_words(draft: Draft) -> None:
@@ -141,13 +160,18 @@ def as_integer(value: Any, bits: int) -> int:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> Raw:
+def suffix(path: Path) -> str:
+    """A file's ending; a folder is one of Parquet files."""
+    return ".parquet" if path.is_dir() else path.suffix
+
+
+def read(path: Path, home: Path | None = None) -> Raw:
     """A table by its file's ending; raises ValueError for a broken one, and for unknown or missing columns."""
-    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-    if path.suffix not in readers:
+    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": partial(read_parquet, home=home)}
+    if suffix(path) not in readers:
         raise ValueError(f"{path} must end with {', '.join(readers)}, to tell what it is")
     try:
-        return readers[path.suffix](path)
+        return readers[suffix(path)](path)
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error.strerror or error})") from error
 
@@ -232,12 +256,12 @@ def distinct(keys: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(key for some in keys for key in some))
 
 
-def read_parquet(path: Path) -> Raw:
-    """Rows are counted from 1."""
+def read_parquet(path: Path, home: Path | None = None) -> Raw:
+    """Rows are counted from 1, of a folder's files in the order of their names."""
     try:
-        table = parquet.read_table(path)
+        columns = read_columns(path, home)
     except pa.ArrowException as error:
         raise ValueError(f"{path} can't be read as Parquet: {error}") from error
-    checked(path, table.column_names, len(table))
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    return Raw(columns, "row", range(1, len(table) + 1))
+    rows = len(next(iter(columns.values()), []))
+    checked(path, list(columns), rows)
+    return Raw(columns, "row", range(1, rows + 1))

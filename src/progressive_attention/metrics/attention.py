@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 THRESHOLDS = np.arange(101) / 100  # shares of a map's maximum; k / 100 exactly, as one would write it
+# Sums of shares are whole numbers of these, so that they are the same in any order; 2**28 examples fit into int64.
+UNITS = np.array([2.0**-26, 2.0**-62])
 # Values closer than this share of the map's maximum are equal: rounding must not choose among a cell's pixels.
 ROUNDING = 1e-6
 
@@ -20,13 +22,18 @@ def checked(attention: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nda
     """
     if attention.ndim != 3 or attention.shape != mask.shape:
         raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
+    return checked_values(attention), np.ascontiguousarray(mask, np.bool_)
+
+
+def checked_values(attention: np.ndarray) -> np.ndarray:
+    """The same, contiguous, as float64; raises ValueError for values that are no map."""
     attention = np.ascontiguousarray(attention, np.float64)
     if not (attention.min(initial=0) >= 0 and attention.max(initial=0) < np.inf):
         raise ValueError(
             f"attention must be finite and >= 0, got values from {attention.min()} to {attention.max()}; "
             "of a signed map take the magnitude or the positive part"
         )
-    return attention, np.ascontiguousarray(mask, np.bool_)
+    return attention
 
 
 def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
@@ -115,19 +122,21 @@ def at_or_above(counts: np.ndarray) -> np.ndarray:
 class OverlapCurves:
     """Curves of many examples, batch by batch: the mean over examples of precision, recall and IoU at each threshold.
 
-    Only sums are kept. Empty masks are left out.
+    Only sums are kept. Empty masks are left out. Merged in any order, the figures are the same to the last bit.
     """
 
     def __init__(self) -> None:
         self.count: dict[str, int] = {}
-        self.sums: dict[str, np.ndarray] = {}  # (3, T) each: precision, recall, IoU
+        self.sums: dict[str, np.ndarray] = {}  # (3, T, 2) int64 each: precision, recall, IoU in coarse and fine UNITS
 
     def add(self, name: str, attention: np.ndarray, mask: np.ndarray) -> None:
         """Examples (R, H, W), (R, H, W) bool of the map of this name."""
         found = overlap(attention, mask)
         known = found.target > 0
-        sums = np.stack([values[known].sum(0) for values in (found.precision, found.recall, found.iou)])
-        self._add(name, int(known.sum()), sums)
+        shares = np.stack([values[known] for values in (found.precision, found.recall, found.iou)])
+        coarse = np.rint(shares / UNITS[0])
+        fine = np.rint((shares - coarse * UNITS[0]) / UNITS[1])
+        self._add(name, int(known.sum()), np.stack([coarse, fine], -1).astype(np.int64).sum(1))
 
     def merge(self, other: "OverlapCurves") -> None:
         """Take in the examples of another one, e.g. another process's."""
@@ -146,7 +155,7 @@ class OverlapCurves:
         curves = {}
         for name, count in self.count.items():
             if count:
-                precision, recall, iou = self.sums[name] / count
+                precision, recall, iou = self.sums[name] @ UNITS / count
                 best = int(iou.argmax())
                 curves[name] = {
                     "count": count,
@@ -190,6 +199,29 @@ def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
         grown[:, y:] |= wide[:, : height - y]
         grown[:, : height - y] |= wide[:, y:]
     return grown
+
+
+def attention_entropy(attention: np.ndarray) -> np.ndarray:
+    """How evenly a layer's map lies over its N = H W cells: (R, H, W) >= 0 -> (R,) in [0, 1]. Shannon, 1948.
+
+    −Σ p ln p / ln N, where p is the map divided by its sum: 0 where all lies on one cell, 1 where all cells have the
+    same. A softmax is p already. Of a gate the division forgets how far it is open: a gate of 1 everywhere and one of
+    0.1 everywhere both have 1. NaN for a map of zeros, which is no attention, and for one of a single cell, which has
+    no choice. Raises ValueError for other shapes, and for values that are no map.
+    """
+    if attention.ndim != 3:
+        raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
+    rows, height, width = attention.shape
+    cells = height * width
+    values = checked_values(attention).reshape(rows, cells)
+    peak = values.max(1, initial=0)
+    known = (peak > 0) & (cells > 1)
+    share = values[known] / peak[known, None]  # first by the peak: a sum of denormal numbers would have few digits
+    share /= share.sum(1, keepdims=True)
+    information = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    entropy = np.full(rows, np.nan)
+    entropy[known] = np.clip(information / np.log(max(cells, 2)), 0, 1)  # rounding may leave it outside
+    return entropy
 
 
 def wilson_interval(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -8,6 +8,7 @@ Legend: R rows (an object of an image each), A attributes, T distinct scores of 
 
 import tempfile
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,14 +182,19 @@ class RankingScores:
         self.waiting += other.waiting
         self._write(at_least=BLOCK)
 
-    def per_attribute(self) -> AttributeScores:
-        """Every attribute's figures; reads all scores, one attribute at a time."""
+    def per_attribute(self, everyones: Callable[[Any], list[Any]] = lambda own: [own]) -> AttributeScores:
+        """Every attribute's figures; reads all scores, one attribute at a time.
+
+        ``everyones`` tells of what this process has what all have (``distributed.gathered``): then those of all rows.
+        """
         self._write(at_least=1)
+        counts = LabelCounts(*np.sum(everyones(self.counts), 0))
         aps = np.full((3, self.num_attributes), np.nan)
         for attribute in range(self.num_attributes):
-            found = curve(self._scores(attribute, 1), self._scores(attribute, 0))
+            parts = everyones((self._scores(attribute, 1), self._scores(attribute, 0)))
+            found = curve(*(np.concatenate(part) for part in zip(*parts, strict=True)))
             aps[:, attribute] = found.eleven_point_ap, found.all_point_ap, found.average_precision
-        return AttributeScores(aps[0], aps[1], aps[2], self.counts)
+        return AttributeScores(aps[0], aps[1], aps[2], counts)
 
     def summary(self, train_count: np.ndarray | None = None) -> dict[str, Any]:
         """``AttributeScores.summary`` of all rows so far."""

@@ -1,0 +1,40 @@
+"use strict";
+// Attention maps on the picture's pixels, and in colour.
+
+// A layer's cells (h x w) on pixels (H x W): rows @ cells @ columns.T, divided by how far each pixel is covered; NaN
+// where no cell is. rows is H x h, columns W x w, shares of pixels in cells.
+function placed(cells, { rows, columns }) {
+  const w = columns[0].length;
+  const values = new Float64Array(rows.length * columns.length);
+  const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+  const [high, wide] = [rows.map(sum), columns.map(sum)];
+  rows.forEach((shares, y) => {
+    const line = new Float64Array(w); // this row of pixels, but still in the layer's columns
+    shares.forEach((share, i) => {
+      if (share) for (let j = 0; j < w; j++) line[j] += share * cells[i * w + j];
+    });
+    columns.forEach((parts, x) => {
+      let value = 0;
+      for (let j = 0; j < w; j++) if (parts[j]) value += parts[j] * line[j];
+      values[y * columns.length + x] = value / (high[y] * wide[x]); // 0 / 0 is the NaN
+    });
+  });
+  return values;
+}
+
+// The largest value that is a number.
+function highest(values) {
+  return values.reduce((most, value) => (value > most ? value : most), 0);
+}
+
+// Draw a map (side x side) from 0 to `high` in the colours (256 of RGB); hatched where it is NaN.
+function paint(canvas, values, side, high, colours) {
+  const image = new ImageData(side, side);
+  values.forEach((value, i) => {
+    const stripe = ((i % side) + Math.floor(i / side)) % 6 < 2 ? 110 : 40;
+    const step = Math.min(255, Math.floor((value / (high || 1)) * 256));
+    image.data.set([...(Number.isNaN(value) ? [stripe, stripe, stripe] : colours[step]), 255], 4 * i);
+  });
+  Object.assign(canvas, { width: side, height: side });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}

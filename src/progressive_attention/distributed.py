@@ -1,0 +1,192 @@
+"""One job in several processes, as torchrun starts it: who this one is, what its share is, what all have together.
+
+Alone, a process is number 0 of 1, all is its share, and what it has is what all have. What goes between processes is
+pickled: they are one job's, and trust each other.
+"""
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from uuid import uuid4
+
+import numpy as np
+
+T = TypeVar("T")
+PATIENCE = 600.0  # seconds in which a process that says nothing is not yet taken for lost
+AGAIN = "start the job again, and a training goes on from its last checkpoint; torchrun --max-restarts 3 does it itself"
+
+
+def several() -> bool:
+    """Whether torchrun (or whoever else sets its environment) has started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def group() -> Any:
+    """``torch.distributed`` where processes have joined, else None."""
+    found = sys.modules.get("torch.distributed")  # without torch nobody has joined
+    return found if found is not None and found.is_available() and found.is_initialized() else None
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    joined_now = group()
+    return joined_now.get_rank() if joined_now else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    joined_now = group()
+    return joined_now.get_world_size() if joined_now else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints, and writes files."""
+    return rank() == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the job's processes for a while: gloo for what is in memory, NCCL for what is on a GPU.
+
+    ``PAN_TIMEOUT`` in the environment replaces PATIENCE. Raises ValueError for an environment that is not torchrun's,
+    and ConnectionError, here and in any later exchange, when another process is lost.
+    """
+    if not several():
+        yield
+        return
+    import torch
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start several processes "
+            "by torchrun, or unset WORLD_SIZE"
+        )
+    told = os.environ.get("PAN_TIMEOUT", str(PATIENCE))
+    try:
+        patience = timedelta(seconds=float(told))
+        assert patience > timedelta()
+    except (ValueError, OverflowError, AssertionError) as error:
+        raise ValueError(f"PAN_TIMEOUT must be a number of seconds above zero, got {told!r}") from error
+    signal.signal(signal.SIGTERM, stopped)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with exchange():
+        store, number, processes = next(rendezvous("env://", timeout=patience))
+        store = distributed.PrefixStore(agreed(store, number, processes, patience), store)  # type: ignore
+        distributed.init_process_group(backend, None, patience, processes, number, store)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one error is enough
+        raise
+    distributed.destroy_process_group()  # after an error the others may not be there to agree
+
+
+def agreed(store: Any, number: int, processes: int, patience: timedelta) -> str:
+    """A name that the processes of this very start have agreed on, once each knows that each other knows all of them.
+
+    torchrun keeps its store when it starts all again, and there processes would find, and wait for, those that are
+    gone. Nor do its counts of restarts help: each machine has its own.
+    """
+    store.set(f"start/{number}", uuid4().hex)
+    until = time.monotonic() + patience.total_seconds()
+    while time.monotonic() < until:
+        everyone = b" ".join(store.get(f"start/{i}") for i in range(processes))
+        store.set(f"seen/{number}", everyone)
+        if all(store.get(f"seen/{i}") == everyone for i in range(processes)):
+            return sha256(everyone).hexdigest()
+        time.sleep(0.05)
+    raise RuntimeError(f"not all of {processes} processes started within {patience}")
+
+
+def stopped(*_: object) -> NoReturn:
+    """What SIGTERM does: torchrun sends it to all that are left when one has ended."""
+    raise ConnectionError(f"stopped by SIGTERM: another process of the job has ended, or the job was ended; {AGAIN}")
+
+
+@contextmanager
+def exchange() -> Iterator[None]:
+    """Around every exchange: raises ConnectionError, which tells the remedy, when another process is lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^\[\S+:\d+\] ", "", line).partition(". ")[0]  # without the place in gloo's source
+        raise ConnectionError(
+            f"another process of the job was lost, killed or stopped by an error of its own ({reason}); {AGAIN}"
+        ) from error
+
+
+def local_device() -> str:
+    """This process's own GPU, the one with its number on this machine, as torch calls it; alone just "cuda"."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several() else "cuda"
+
+
+def share(items: T) -> T:
+    """Every world-th item, from the rank-th on: shares differ by one at most."""
+    return items[rank() :: world()]  # type: ignore[index]
+
+
+def own_part(count: int, size: int) -> range:
+    """Which of ``count`` items, worked on ``size`` at a time: one part of them in a row, of whole batches.
+
+    So that the same items meet in a batch, whatever the number of processes, and give the same to the last bit.
+    """
+    batches = -(-count // size)
+    first, last = (-(-batches * i // world()) * size for i in (rank(), rank() + 1))
+    return range(min(first, count), min(last, count))
+
+
+def gathered(value: T) -> list[T]:
+    """What every process has, in the order of their numbers; in every process."""
+    joined_now = group()
+    if joined_now is None:
+        return [value]
+    values: list[Any] = [None] * world()
+    with exchange():
+        joined_now.all_gather_object(values, value)
+    return values
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process."""
+    made: list[Any] = [make() if is_first() else None]
+    joined_now = group()
+    if joined_now is not None:
+        with exchange():
+            joined_now.broadcast_object_list(made, src=0)
+    return made[0]
+
+
+def merge_rows(known: np.ndarray, *columns: np.ndarray) -> None:
+    """Fill in, in place, the rows of columns (R, ...) that other processes know, each its own; ``known`` (R,) bool."""
+    rows = np.flatnonzero(known)
+    for theirs, values in gathered((rows, [column[rows] for column in columns])):
+        known[theirs] = True
+        for column, value in zip(columns, values, strict=True):
+            column[theirs] = value
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """One process of this machine after another: what the first one makes, a cache say, the others find made.
+
+    No exchange, so nobody's patience ends meanwhile.
+    """
+    if not several():
+        yield
+        return
+    from filelock import FileLock
+
+    with FileLock(Path(tempfile.gettempdir()) / f"pan-{os.getppid()}.lock"):  # they have one parent
+        yield

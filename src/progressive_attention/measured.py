@@ -1,0 +1,174 @@
+"""A trained network measured on a data set, and the measurement as files: rows as Parquet, figures as JSON.
+
+The rows' file tells what it is of: the weights, the questions, and how these are loaded again.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from rich.console import Console
+
+from progressive_attention import weights
+from progressive_attention.config import STYLES
+from progressive_attention.data.absent import ABSENT
+from progressive_attention.data.questions import Labels, QuestionSet
+from progressive_attention.data.sources import load_questions
+from progressive_attention.distributed import gathered, in_turn
+from progressive_attention.evaluation import examples, summarise, with_curves
+from progressive_attention.files import read_json, replacing, write_json
+from progressive_attention.label_evaluation import evaluate_labels
+from progressive_attention.metrics.attention import OverlapCurves
+from progressive_attention.progress import counting
+from progressive_attention.weights import Trained
+
+ABOUT = b"progressive_attention"  # the key of the rows' file's notes
+PATHS = "mnist_dir", "backgrounds"
+Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
+
+
+class Measured(NamedTuple):
+    """One row a question (``evaluation.examples``, ``label_evaluation.label_examples``), and their figures."""
+
+    table: pa.Table
+    figures: dict[str, Any]
+
+
+def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
+    """``load_questions`` with a bar while scenes are rendered, which one process of a machine does for all."""
+    turn = in_turn() if data in STYLES else nullcontext()
+    with turn, counting(console, f"rendering {data}", "scenes") as progress:
+        return load_questions(data, split, progress=progress, **options)
+
+
+def measure(
+    trained: Trained, questions: QuestionSet, source: Mapping[str, Any], device: torch.device, console: Console
+) -> Measured:
+    """Ask all questions, which ``source`` gave, with a bar; where any number of attributes hold, also the training
+    labels of ``source``, for what the query alone tells. Raises ValueError as ``examples`` and ``askable`` do.
+    """
+    with counting(console, f"asking {questions.name}", "questions") as progress:
+        if questions.likelihood == "bernoulli":
+            learnt = training_part(console, source)
+            figures, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
+        else:
+            overlap = OverlapCurves()
+            table = examples(trained, questions, device, progress=progress, overlap=overlap)
+            figures = with_curves(summarise(table), overlap)
+    warn_of_unreadable(questions, console)
+    return Measured(table, figures)
+
+
+def training_part(console: Console, source: Mapping[str, Any]) -> QuestionSet | None:
+    """The training questions, of which an evaluation wants the labels only; None if there are none, as in VOC's."""
+    try:
+        return load_with_bar(console, **{**source, "split": "train"})
+    except ValueError as error:
+        console.print(f"no training labels, so no class-prior baseline: {error}")
+        return None
+
+
+def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
+    """Say which images could not be used by any process, if there are such."""
+    parts = gathered(getattr(questions.images, "unreadable", {}))
+    if unreadable := {image: reason for part in parts for image, reason in part.items()}:
+        first = next(iter(unreadable.values()))
+        console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
+
+
+def home_of(given: str) -> Path:
+    """Where files about a network go: into its run; of weights that shipped or came by the Hub below runs/evaluate."""
+    return Path(given) if is_own(given) else Path("runs/evaluate") / given
+
+
+def is_own(given: str) -> bool:
+    """Whether weights are those of a folder here."""
+    return given not in weights.shipped() and Path(given).is_dir()
+
+
+def rows_path(given: str, name: str) -> Path:
+    """Where the rows of an evaluation on questions of this name go."""
+    folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
+    return folder / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
+
+
+def name_of(data: str, split: str | None) -> str:
+    """The name that ``load_questions`` gives its questions."""
+    name = Path(data).resolve().name
+    return name if name.endswith(".npz") else f"{name}/{split or 'test'}"
+
+
+def source_of(about: Mapping[str, Any]) -> Source:
+    """The test questions of what a network was trained on, as far as its config.json tells; no data: no key "data".
+
+    The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
+    scenes.
+    """
+    source: Source = {"split": None, "image_size": about["model"]["image_size"]}
+    if about.get("data"):
+        source["data"] = about["data"]
+    if about.get("data") in STYLES:
+        source |= {name: about[name] for name in ("protocol", "seed", "images") if name in about}
+        source["absent"] = ABSENT in about["attribute_names"]
+        if about.get("protocol") == "authors" and "images" in source:
+            source["images"] *= 2  # of its one pool, half as many scenes as rows
+    return source
+
+
+def fingerprint_of(questions: QuestionSet) -> str:
+    """A hash of rows, words and image names, but not of pixels."""
+    answers = questions.attribute
+    labels = [answers.start, answers.attribute, answers.value] if isinstance(answers, Labels) else [answers]
+    places = [values for values in (questions.scale, questions.box) if values is not None]
+    digest = sha256()
+    for values in (questions.image, questions.query, *labels, *places):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    paths = getattr(questions.images, "paths", None)
+    words = [questions.query_names, questions.attribute_names, None if paths is None else list(paths)]
+    digest.update(json.dumps(words).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_of_weights(given: str) -> str:
+    """A hash of a trained network's weights."""
+    with (weights.find(given) / "weights.safetensors").open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def write_measured(
+    path: Path, measured: Measured, given: str, questions: QuestionSet, source: Mapping[str, Any]
+) -> None:
+    """Write the rows to ``path`` and their figures beside it as JSON, each whole or not at all."""
+    about = {
+        "weights": fingerprint_of_weights(given),
+        "questions": fingerprint_of(questions),
+        "source": {name: str(value) if isinstance(value, Path) else value for name, value in source.items()},
+    }
+    notes = {**(measured.table.schema.metadata or {}), ABOUT: json.dumps(about).encode()}
+    with replacing(path) as temporary:
+        parquet.write_table(measured.table.replace_schema_metadata(notes), temporary)
+    write_json(path.with_suffix(".json"), measured.figures)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What ``write_measured`` noted of rows: "weights", "questions", "source"; empty unless both files are there."""
+    if not path.with_suffix(".json").exists():
+        return {}
+    try:
+        notes = json.loads((parquet.read_schema(path).metadata or {})[ABOUT])
+        paths = {name: Path(notes["source"][name]) for name in PATHS if notes["source"].get(name)}
+        return {**notes, "source": {**notes["source"], **paths}}
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        return {}
+
+
+def read_measured(path: Path) -> Measured:
+    """What ``write_measured`` wrote; raises ValueError where the figures are missing or broken."""
+    return Measured(parquet.read_table(path), read_json(path.with_suffix(".json")))

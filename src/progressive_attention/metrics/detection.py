@@ -1,0 +1,55 @@
+"""How well one score tells positives from negatives, and where to draw the line: pure functions.
+
+Legend: P positives and N negatives, each a score; the higher, the surer that it is a positive. For us: asked objects
+that are in their pictures, and others.
+"""
+
+import math
+
+import numpy as np
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+def checked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64; raises ValueError for other shapes than (P,) and (N,), none of either, or NaN."""
+    found = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
+    for name, values in zip(("positive", "negative"), found, strict=True):
+        if values.ndim != 1 or not len(values) or np.isnan(values).any():
+            raise ValueError(f"{name} must be at least one score, none of them NaN, got {values!r}")
+    return found
+
+
+def wins(score: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    """Share of the rivals (N,) that each score (P,) exceeds, a tie counting half: (P,) in [0, 1]."""
+    rivals = np.sort(rivals)
+    return (np.searchsorted(rivals, score, "left") + np.searchsorted(rivals, score, "right")) / (2 * len(rivals))
+
+
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive (P,) scores above a negative (N,), a tie counting half."""
+    return float(wins(*checked(positive, negative)).mean())
+
+
+def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
+    """95 % interval of ``auroc``, normal, cut to [0, 1]: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988).
+
+    It takes all scores as independent: rows that share a picture make it too narrow. With one positive or one negative
+    there is no spread to measure: (0, 1).
+    """
+    positive, negative = checked(positive, negative)
+    if min(len(positive), len(negative)) < 2:
+        return 0.0, 1.0
+    of_positive, of_negative = wins(positive, negative), 1 - wins(negative, positive)
+    variance = of_positive.var(ddof=1) / len(positive) + of_negative.var(ddof=1) / len(negative)
+    middle, half = float(of_positive.mean()), Z95 * math.sqrt(variance)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def keeping_threshold(positive: np.ndarray, keep: float) -> float:
+    """The highest threshold that at least the share ``keep``, in (0, 1], of the positives (P,) reaches."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep must be a share in (0, 1], got {keep}; 0.95 keeps 95 %")
+    positive, _ = checked(positive, positive)
+    reached = math.ceil(keep * len(positive) - 1e-9)  # 0.07 x 100 is a little more than 7
+    return float(np.sort(positive)[len(positive) - reached])

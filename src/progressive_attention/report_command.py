@@ -1,0 +1,24 @@
+"""What ``pan report`` does."""
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from progressive_attention.files import write_text
+from progressive_attention.inference import pick_device
+from progressive_attention.measured import home_of
+from progressive_attention.run_page import run_page
+from progressive_attention.run_report import gather
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the page, and tell where it is and what it lacks."""
+    device = str(pick_device(arguments.device))
+    found = gather(arguments.run, arguments.data, arguments.split, device, Console(stderr=True))
+    out = arguments.out or home_of(arguments.run) / "report.html"
+    write_text(out, run_page(found))
+    for one in found.missing:
+        remedy = f"; `{one.remedy}` supplies it" if one.remedy else ""
+        print(f"not in the report: {one.what}: {one.why}{remedy}", file=sys.stderr)
+    print(f"report: {out}")

@@ -1,0 +1,137 @@
+"""Answers as HTML: probabilities, each layer's attention over the image, what it removed; networks side by side.
+
+Nothing is fetched: pictures are inside. All text is escaped. How opaque the attention lies over the image is the style
+sheet's variable ``--opacity``, so a slider needs no server.
+"""
+
+import io
+from base64 import b64encode
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from progressive_attention.plots import COLOUR_MAP, RANKED, panels_of, range_of
+from progressive_attention.predictor import Answer
+from progressive_attention.serve.layers import heat, removed
+
+BARS = 8  # attributes told, the likeliest
+
+
+class Asked(NamedTuple):
+    """One network's answer; ``trained_on`` names a data set, "" if unknown."""
+
+    network: str
+    trained_on: str
+    answer: Answer
+
+
+def notice(text: str) -> str:
+    """A message instead of an answer."""
+    return f"<p class='notice' role='status'>{escape(text)}</p>"
+
+
+def answers(asked: list[Asked], truth: str | None) -> str:
+    """What each network says, side by side; ``truth`` as of ``scene.truth_of``."""
+    return side_by_side([heading(one) + said(one.answer, truth) + bars(one.answer) for one in asked])
+
+
+def attention(asked: list[Asked]) -> str:
+    """Where each network looked, layer by layer, and what each layer removed, side by side."""
+    return side_by_side([(heading(one) if len(asked) > 1 else "") + tiles(one.answer) for one in asked])
+
+
+def side_by_side(columns: list[str]) -> str:
+    """Columns of HTML, one under the other where the page is narrow."""
+    return f"<div class='columns'>{''.join(f'<section>{column}</section>' for column in columns)}</div>"
+
+
+def heading(one: Asked) -> str:
+    """The network's name, and what it learnt from."""
+    about = f" <span class='soft'>trained on {escape(one.trained_on.upper())}</span>" if one.trained_on else ""
+    return f"<h3>{escape(one.network)}{about}</h3>"
+
+
+def said(answer: Answer, truth: str | None) -> str:
+    """The answer, and whether it is right as far as that is known."""
+    if answer.likelihood == "softmax":
+        told = f"<b>{escape(answer.attribute)}</b> {100 * answer.probability:.1f} %"
+    else:
+        told = ", ".join(f"<b>{escape(name)}</b> {100 * share:.0f} %" for name, share in answer.ranked[:RANKED])
+    if answer.found is False:
+        told = f"<b>not found</b>; if it is there, {told}"
+    return f"<p class='said'>{escape(answer.query)} → {told}</p><p>{verdict(answer, truth)}</p>"
+
+
+def verdict(answer: Answer, truth: str | None) -> str:
+    """Right or wrong, as far as that is known."""
+    query = escape(answer.query)
+    if truth is None:
+        return "<span class='soft'>your own picture: nobody has told what is right</span>"
+    if not truth:
+        if answer.found is False:
+            return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
+        return (
+            f"<span class='wrong'>there is no {query} in this scene: softmax attention always points somewhere</span>"
+        )
+    if answer.attribute == truth and answer.found is not False:
+        return "<span class='right'>✓ right</span>"
+    return f"<span class='wrong'>✗ wrong, the {query} is {escape(truth)}</span>"
+
+
+def bars(answer: Answer) -> str:
+    """The likeliest attributes with their probabilities."""
+    rows = "".join(
+        f"<span>{escape(name)}</span><i style='width:{100 * share:.1f}%'></i><span>{100 * share:.1f}&nbsp;%</span>"
+        for name, share in answer.ranked[:BARS]
+    )
+    return f"<div class='bars'>{rows}</div>"
+
+
+def tiles(answer: Answer) -> str:
+    """Each layer's attention, what it removed, and the accumulated map, which of one layer would be the same again."""
+    took = removed(answer.image, answer.layers)
+    panels = panels_of(answer)
+    shown = []
+    for i, (title, values, _) in enumerate(panels if len(panels) > 2 else panels[:1]):
+        shown.append(overlay(answer.image, heat(values), title, range_of(values)))
+        if i < len(took):
+            image, share = (
+                f"<img src='{uri(took[i].picture)}' alt=''>",
+                f"{100 * took[i].share:.0f} % of what reached it",
+            )
+            shown.append(tile(image, f"layer {i + 1} removed" if len(took) > 1 else "removed", share))
+    if not shown:
+        return "<p class='soft'>This network has no attention map.</p>"
+    return f"<div class='tiles'>{''.join(shown)}</div>"
+
+
+def overlay(image: np.ndarray, over: np.ndarray, title: str, note: str) -> str:
+    """A map over the image, as opaque as the slider says."""
+    layers = f"<img src='{uri(image)}' alt=''><img class='heat' src='{uri(over)}' alt='{escape(title)}'>"
+    return tile(layers, title, note)
+
+
+def tile(images: str, title: str, note: str) -> str:
+    """A square picture with two lines under it."""
+    return (
+        f"<figure><div class='square'>{images}</div>"
+        f"<figcaption>{escape(title)}<br><span class='soft'>{escape(note)}</span></figcaption></figure>"
+    )
+
+
+def uri(pixels: np.ndarray) -> str:
+    """(H, W, 3) uint8 as a data: address."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def legend() -> str:
+    """How to read the pictures."""
+    from matplotlib import colormaps
+
+    ramp = colormaps[COLOUR_MAP](np.linspace(0, 1, 64)[None], bytes=True)[..., :3]
+    told = "each map’s largest; hatched: no cell of that layer"
+    return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='dark blue to yellow'> {told}</div>"

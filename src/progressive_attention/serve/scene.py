@@ -1,0 +1,98 @@
+"""A scene from sliders, and which of its digits was clicked.
+
+Legend: images are SIZE x SIZE pixels; a box is x0 y0 x1 y1 in pixels, right and lower edge not in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from progressive_attention.config import one_of
+from progressive_attention.data.scenes import (
+    COLOURS,
+    MOST,
+    PATCHES,
+    SIZE,
+    Scene,
+    Stream,
+    below,
+    sample_digits,
+    sample_patch,
+)
+from progressive_attention.data.synthetic import SceneSource
+
+MOST_CLUTTER = 40
+LARGEST_SEED = 999_999
+DIGITS_PART, CLUTTER_PART, CROP_PART = range(3)  # each has integers of its own: no slider moves what another one drew
+
+
+@dataclass(frozen=True)
+class Sliders:
+    """What a scene is drawn from: 1 to 9 digits, 0 to 40 distractors, a photograph (1 is the first, 0 black), a seed.
+
+    Raises ValueError for other values. A digit, a distractor more leaves the others where they are.
+    """
+
+    digits: int = 7
+    clutter: int = 0
+    background: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges = {"digits": (1, MOST), "clutter": (0, MOST_CLUTTER), "seed": (0, LARGEST_SEED)}
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number in {least}..{most}, got {value!r}")
+
+
+def sliders_of(style: str) -> Sliders:
+    """The sliders that give scenes like those of MREF, MDIST or MBG."""
+    looks = {"mref": Sliders(), "mdist": Sliders(clutter=PATCHES), "mbg": Sliders(background=1)}
+    return looks[one_of("set", style, looks)]
+
+
+def arranged(sliders: Sliders, source: SceneSource) -> Scene:
+    """The scene of the sliders, of the source's digits and photographs; raises ValueError for a photograph not there.
+
+    As in the synthetic sets (``sample_scene``), but for the numbers, which are the sliders'.
+    """
+    sizes = source.photographs.sizes if source.photographs else []
+    if not isinstance(sliders.background, int) or not 0 <= sliders.background <= len(sizes):
+        raise ValueError(f"background must be in 0..{len(sizes)}, got {sliders.background!r}")
+    stream = Stream((sliders.seed, DIGITS_PART))
+    while (digits := sample_digits(stream, source.pool, sliders.digits)) is None:
+        pass
+    clutter = Stream((sliders.seed, CLUTTER_PART))
+    patches = tuple(sample_patch(clutter, source.pool) for _ in range(sliders.clutter))
+    background = None
+    if sliders.background:
+        height, width = sizes[sliders.background - 1]
+        x, y = Stream((sliders.seed, CROP_PART)).take(2)
+        background = sliders.background - 1, below(x, width - SIZE + 1), below(y, height - SIZE + 1)
+    return Scene(source.style, digits, patches, background, below(stream.take(1)[0], len(digits)))
+
+
+def digits_of(scene: Scene) -> list[dict[str, Any]]:
+    """What can be asked of a scene and what is right, in the order drawn, ready for JSON."""
+    return [
+        {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
+        for d in scene.digits
+    ]
+
+
+def clicked(digits: Sequence[dict[str, Any]], x: float, y: float) -> str | None:
+    """The query of the digit at a pixel, None where there is none.
+
+    Of several boxes the last drawn: no box lies on ink drawn before it, so on ink that digit is the right one.
+    """
+    for digit in reversed(digits):
+        x0, y0, x1, y1 = digit["box"]
+        if x0 <= x < x1 and y0 <= y < y1:
+            return digit["query"]
+    return None
+
+
+def truth_of(digits: Sequence[dict[str, Any]] | None, query: str) -> str | None:
+    """What colour a digit of a drawn scene has: "" where it has no such digit, None where nothing is known."""
+    return None if digits is None else {one["query"]: one["attribute"] for one in digits}.get(query, "")
