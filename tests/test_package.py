@@ -39,6 +39,7 @@ LAYERS = (
     ("receptive_field",),
     ("metrics",),
     ("inference", "weights", "objectives", "optimizers", "machine"),
+    ("text_queries",),
     ("checkpoints",),
     ("training", "absence"),
     ("pacing",),

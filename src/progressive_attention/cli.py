@@ -28,6 +28,8 @@ from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SP
 from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
+VECTORS = "names (n,), vectors (n, D)"
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
 WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
@@ -66,6 +68,7 @@ def build_parser() -> Parser:
         "  pan train --data mref --model pan-hard-ctx --out runs/mref\n"
         "  pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san\n"
         "  pan train --data my-folder --backbone vgg16 --backbone-weights vgg16.safetensors --prior --out runs/mine\n"
+        "  pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words\n"
         "  pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine",
     )
     train.add_argument("--data", required=True, help=DATA_HELP)
@@ -77,6 +80,9 @@ def build_parser() -> Parser:
         help="a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)",
     )
     train.add_argument("--prior", action="store_true", help="show the query to the classifier, too")
+    asked = train.add_mutually_exclusive_group()
+    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
+    asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=f"ask by an .npz: {VECTORS}")
     train.add_argument("--freeze", metavar="STAGE", help="the backbone learns only behind this stage, e.g. pool3")
     train.add_argument("--image-size", type=positive, metavar="PX", help="side to which images are fitted")
     train.add_argument("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
@@ -109,6 +115,7 @@ def build_parser() -> Parser:
         "--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz; of a folder also train,validation"
     )
     evaluate.add_argument("--images", type=positive, help="as in training: the test split holds a third as many scenes")
+    evaluate.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     evaluate.add_argument("--rows", type=Path, metavar="FILE", help="where one Parquet row per question goes")
     evaluate.add_argument("--device")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
@@ -138,6 +145,7 @@ def build_parser() -> Parser:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     predict.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     predict.add_argument("--query", action="append", required=True, help="may be given several times")
+    predict.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     predict.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the figures")
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")

@@ -22,6 +22,13 @@ from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.summaries import labels_table, score_of, summary_table
 from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures, summary_writer
+from progressive_attention.text_queries import (
+    SENTENCE_ENCODER,
+    encoder_of,
+    knowing,
+    sentence_encoder,
+    unit_vectors,
+)
 from progressive_attention.training import Progress as Step
 
 
@@ -55,11 +62,16 @@ def train(arguments: argparse.Namespace) -> None:
     train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
     validation = load_with_bar(console, arguments.data, "validation", **options)
     changes = {"backbone": arguments.backbone, "prior": arguments.prior}
+    vectors = None
+    if arguments.text_queries or arguments.query_embeddings:
+        encode = encoder_of(arguments.query_embeddings)
+        changes["query_encoder"] = SENTENCE_ENCODER if encode is None else encode.source
+        vectors = unit_vectors(train_set.query_names, encode or sentence_encoder())
     run = prepared(
         *(arguments.model, train_set, validation, recipe, arguments.out),
         data=arguments.data if arguments.data in STYLES else Path(arguments.data).name,
         **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
-        **{"changes": changes, "backbone_weights": arguments.backbone_weights},
+        **{"changes": changes, "backbone_weights": arguments.backbone_weights, "query_vectors": vectors},
     )
     curves = arguments.out / "tensorboard"
     pictures = attention_pictures(arguments.out, validation)
@@ -123,6 +135,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}
     questions = load_with_bar(console, **source)
+    if trained.model.query_vectors is not None:
+        trained = knowing(trained, questions.query_names, encoder_of(arguments.query_embeddings))
     measured = measure(trained, questions, source, device, console)
     if not is_first():
         return
