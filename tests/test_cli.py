@@ -1,5 +1,6 @@
 """The command line end to end, as a user types it, on tiny data."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -272,3 +273,10 @@ def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
         main()
     assert end.value.code == 0
     assert "predict" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code in (None, 0)
+    assert capsys.readouterr().out == f"progressive_attention {importlib.metadata.version('progressive-attention')}\n"

@@ -41,11 +41,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class ShowVersion(argparse.Action):
+    """Looks the version up only when asked for: that costs more than the rest of a --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from progressive_attention import __version__
+
+        print(f"progressive_attention {__version__}")
+        parser.exit()
+
+
 def build_parser() -> Parser:
     """All commands with their options."""
     parser = Parser(
         prog="pan", description="Ask an image about one object; get its attribute and the attention that led there."
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add = partial(documented, commands)
 
