@@ -29,6 +29,7 @@ NEVER = {
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",
     "pan evaluate --weights runs/vg": "the same",
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
+    "pan train --data mref --model pan-hard-ctx --absent": "six minutes on an idle machine",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
     "pan predict --weights owner/name": "stands for a repository of the Hub; tests/test_hub.py has one",
     "pan train --data runs/photographs --backbone resnet18": "tests/test_tutorial.py trains it",
