@@ -110,6 +110,7 @@ def build_parser() -> Parser:
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
+    train.add_argument("--trackio", metavar="PROJECT", help="curves in this project of trackio, on this machine")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
