@@ -29,6 +29,7 @@ NEVER = {
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",
     "pan evaluate --weights runs/vg": "the same",
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
+    "pan train --data mref --text-queries": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
     "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",
@@ -40,6 +41,9 @@ SLOW = {
     "pan report mref-pan-hard-ctx": "half a minute: 10,000 scenes",
     "pan train --data data/photographs": "half a minute",
     "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/photographs": "asks what that trains",
+    "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/text": "the same",
+    "pan evaluate --weights runs/text": "the same",
+    "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/letters": "the same",
 }
 OWN_TEST = {"docs/photographs.md": "tests/test_tutorial.py"}  # pages that another file runs, wholly
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
