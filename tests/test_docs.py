@@ -30,6 +30,7 @@ NEVER = {
     "pan evaluate --weights runs/vg": "the same",
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
     "pan train --data mref --model pan-hard-ctx --absent": "six minutes on an idle machine",
+    "pan train --data mref --text-queries": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
     "pan predict --weights owner/name": "stands for a repository of the Hub; tests/test_hub.py has one",
     "pan train --data runs/photographs --backbone resnet18": "tests/test_tutorial.py trains it",
@@ -45,6 +46,9 @@ SLOW = {
     "pan report mref-pan-hard-ctx": "half a minute: 10,000 scenes",
     "pan train --data data/photographs": "half a minute",
     "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/photographs": "asks what that trains",
+    "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/text": "the same",
+    "pan evaluate --weights runs/text": "the same",
+    "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/letters": "the same",
 }
 OWN_TEST = {"docs/photographs.md": "tests/test_tutorial.py"}  # pages that another file runs, wholly
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
