@@ -76,7 +76,7 @@ def test_json_comes_back_as_it_was(tmp_path):
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
 
 
-BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" * 100_000}
+BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000}
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())

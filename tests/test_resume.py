@@ -1,10 +1,11 @@
 """Runs go on exactly wherever they were stopped, and refuse what is not theirs."""
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,24 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
+        next(start(tmp_path, ROWS))
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"run": "{}"},
+        {"run": "[" * 100_000, "state": "{}"},
+        {"run": "[]", "state": "{}"},
+        {"run": "{}", "state": '[{"step": 1}]'},
+        {"run": "{", "state": "{}"},
+        {"run": "{}", "state": json.dumps({**asdict(checkpoints.State()), "step": "3"})},
+        {"run": "{}", "state": json.dumps({**asdict(checkpoints.State()), "stopped": 255})},
+    ],
+)
+def test_a_checkpoint_with_broken_notes_is_refused(tmp_path, notes):
+    save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", notes)
+    with pytest.raises(ValueError, match="checkpoint.safetensors (is no checkpoint|has a broken note|must be)"):
         next(start(tmp_path, ROWS))
 
 

@@ -45,7 +45,7 @@ def pictures_in(path: Path) -> list[str]:
         schema = parquet.read_schema(files_of(path)[0])
     except (pa.ArrowException, OSError):
         return []  # what is wrong is told by whoever reads all of it
-    return [name for name in FOLDERS if name in schema.names and is_picture(schema.field(name).type)]
+    return [name for name in FOLDERS if schema.names.count(name) == 1 and is_picture(schema.field(name).type)]
 
 
 def is_picture(kind: pa.DataType) -> bool:
@@ -63,6 +63,8 @@ def read_columns(path: Path, home: Path | None) -> dict[str, list[Any]]:
     for part in files_of(path):
         with parquet.ParquetFile(part) as file:
             names, classes = file.schema_arrow.names, class_names(file.schema_arrow)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{part} has the columns {names}, expected each once")
             split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
             added = {"split": split} if split and path.is_dir() and "split" not in names else {}
             columns = columns or {name: [] for name in (*names, *added)}
@@ -93,7 +95,9 @@ def in_words(cell: Any, names: list[str]) -> Any:
     """A class's number, or a list of them, as words; -1, which is no class, as None."""
     if isinstance(cell, list):
         return [in_words(one, names) for one in cell]
-    return None if cell is None or cell < 0 else names[cell] if cell < len(names) else cell
+    if not isinstance(cell, int):  # not written by datasets
+        return cell
+    return None if cell < 0 else names[cell] if cell < len(names) else cell
 
 
 def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
