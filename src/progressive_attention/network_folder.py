@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from progressive_attention.config import ModelConfig
-from progressive_attention.files import read_json, write_json, write_tensors
+from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,13 +96,14 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 def fill(model: "nn.Module", folder: Path) -> None:
     """Load a folder's weights; raises ValueError where they are missing, broken or another model's."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = folder / "weights.safetensors"
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(read_tensors(path)[0])
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not hold this model's weights ({reason}); it may be truncated") from error
+        raise ValueError(
+            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
+        ) from error
