@@ -31,6 +31,7 @@ NEVER = {
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
+    "python tests/faults/run.py": "minutes; tests/test_faults.py injects a few",
     "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",
     "pan report runs/first": "the same; tests/test_tutorial.py runs it after a training",
 }

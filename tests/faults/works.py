@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 from PIL import Image
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -73,12 +73,12 @@ def scenes(folder: Path, _: Path) -> None:
     )  # fmt: skip
 
 
-TRAIN = ["train", "--data", "squares.npz", "--model", "pan-hard-ctx", "--batch", "6", "--device", "cpu", "--out", "run"]
+TRAIN = ["train", "--data", "squares.npz", "--model", "pan-hard-ctx", "--batch", "9", "--device", "cpu", "--out", "run"]
 
 
 def train() -> int:
     training.SAVE_EVERY = -1.0  # after each step, so that most moments have something to lose
-    return cli.main([*TRAIN, "--epochs", "3"])
+    return cli.main([*TRAIN, "--epochs", "2"])
 
 
 def train_long() -> int:
@@ -160,9 +160,9 @@ def import_table() -> int:
 
 
 def imported(folder: Path) -> Outcome:
-    files = {path.name: digest(path) for path in sorted((folder / "set").glob("*.parquet"))}
-    about = (folder / "set" / "dataset.json").read_text().replace(str(folder.resolve()), "")
-    return {**files, "about": about, "rows": len(pyarrow.parquet.read_table(folder / "set" / "manifest.parquet"))}
+    tables = {path.name: str(parquet.read_table(path).to_pylist()) for path in sorted((folder / "set").glob("*.parquet"))}
+    texts = {**tables, "about": (folder / "set" / "dataset.json").read_text()}
+    return {name: text.replace(str(folder.resolve()), "") for name, text in texts.items()}
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
