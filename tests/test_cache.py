@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -199,6 +201,17 @@ def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, monkey
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="png: expected a whole image, got .*; replace it or remove it"):
         synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds, workers=workers)
+    assert folders(tmp_path) == []
+
+
+def test_a_killed_worker_is_told(tmp_path, monkeypatch):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(module, "IN_PROCESS", 1)
+    monkeypatch.setattr(module, "worker_chunk", die)
+    with pytest.raises(OSError, match="a process that rendered scenes was killed, .*; the same command renders them"):
+        synthetic("mref", "train", images=3, cache_dir=tmp_path, workers=2)
     assert folders(tmp_path) == []
 
 

@@ -38,7 +38,7 @@ def run(work: Work, folder: Path, meddle: Meddle | None = None, sabotage: Callab
     """``work`` in a child whose working directory is ``folder``; ``sabotage`` is called in it first."""
     told = folder.with_suffix(".told")
     sys.stdout.flush()
-    started = time.monotonic()
+    begins, begun = os.pipe()
     child = os.fork()
     if not child:
         code = 1
@@ -52,13 +52,19 @@ def run(work: Work, folder: Path, meddle: Meddle | None = None, sabotage: Callab
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if sabotage:
                 sabotage()
+            os.write(begun, b"!")
             code = work.do()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # now it comes too late
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+    os.close(begun)
+    os.read(begins, 1)
+    os.close(begins)
+    started = time.monotonic()
     if meddle:
         meddle(child)
     while True:

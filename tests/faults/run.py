@@ -75,7 +75,7 @@ class Bench:
                 folder = self.ready(work, self.fresh())
                 ended = children.run(work, folder)
                 assert ended.code == 0, f"{work.name} fails undisturbed: {ended.told}"
-                assert not torn(folder) and not leavings(folder)
+                assert [torn(folder), *leavings(folder)] == [""]
                 expected = self.known[work.name][1] if work.name in self.known else work.outcome(folder)
                 assert work.outcome(folder) == expected, f"{work.name} leaves something else each time"
                 self.known[work.name] = folder, expected, ended.seconds
@@ -98,7 +98,7 @@ class Bench:
 
     def kill(self, work: Work, share: float) -> str:
         """SIGKILL after that share of the undisturbed run's time; earlier if it had ended by then."""
-        for attempt in range(20):
+        for _ in range(20):
             folder = self.ready(work, self.fresh())
             ended = children.run(work, folder, after(share * self.undisturbed(work)[2], signal.SIGKILL))
             if ended.code == -signal.SIGKILL:

@@ -160,7 +160,9 @@ def import_table() -> int:
 
 
 def imported(folder: Path) -> Outcome:
-    tables = {path.name: str(parquet.read_table(path).to_pylist()) for path in sorted((folder / "set").glob("*.parquet"))}
+    tables = {
+        path.name: str(parquet.read_table(path).to_pylist()) for path in sorted((folder / "set").glob("*.parquet"))
+    }
     texts = {**tables, "about": (folder / "set" / "dataset.json").read_text()}
     return {name: text.replace(str(folder.resolve()), "") for name, text in texts.items()}
 
