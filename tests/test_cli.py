@@ -267,6 +267,15 @@ def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "stopped" in capsys.readouterr().err
 
 
+def test_interrupt_while_the_options_are_read_is_told(monkeypatch, capsys):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("progressive_attention.cli.build_parser", stop)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "pan: stopped\n"
+
+
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pan"])
     with pytest.raises(SystemExit) as end:

@@ -262,13 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Of several processes the first one speaks; another only of what ends itself alone.
     """
-    started = time.monotonic()
-    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
-    arguments.started = started
-    arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
+    started, name = time.monotonic(), "pan"
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
     number = os.environ.get("RANK", "0") if several else "0"
     try:
+        arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
+        name = f"pan {arguments.command}"
+        arguments.started = started
+        arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
         if several:
             return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
@@ -276,11 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if number != "0" and not isinstance(error, ConnectionError):
             time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
         who = f"process {number}: " * (number != "0")
-        print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if number == "0":
-            print(f"pan {arguments.command}: stopped", file=sys.stderr)
+            print(f"{name}: stopped", file=sys.stderr)
         return 130
 
 

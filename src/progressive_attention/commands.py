@@ -3,8 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
 from progressive_attention.measured import load_with_bar, measure, rows_path, warn_of_unreadable, write_measured
 from progressive_attention.prepare import prepared
-from progressive_attention.progress import bars
+from progressive_attention.progress import bars, stopping
 from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.step_log import StepLog
@@ -112,12 +112,17 @@ def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
 
 
 def watch(
-    run: Iterator[Step], title: str, epochs: int, console: Console, logs: Sequence[Callable[[Step], None]] = ()
+    run: Generator[Step, None, None],
+    title: str,
+    epochs: int,
+    console: Console,
+    logs: Sequence[Callable[[Step], None]] = (),
 ) -> None:
     """Show a training as a bar, and each epoch as a line; ``logs`` are told of each step, too."""
-    with bars(console) as progress:
+    with stopping() as stop, closing(run), bars(console) as progress:
         task = None
         for step in run:
+            stop()
             if task is None:  # only now, so that a refusal stays one line
                 task = progress.add_task(title, total=step.steps, note="")
             speed = progress.tasks[task].speed  # steps a second, None at first

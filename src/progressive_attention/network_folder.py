@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from progressive_attention.config import ModelConfig, checked
-from progressive_attention.files import read_json, write_json, write_tensors
+from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,11 +110,10 @@ def filled(build: "Callable[[], Network]", folder: Path, backbone: str) -> "Netw
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = folder / "weights.safetensors"
     try:
-        tensors = load_file(path)
+        tensors, _ = read_tensors(path)
         if backbone == "conv-stack":  # timm's can't be run without memory, and has timm's size
             with torch.device("meta"):
                 wanted = build().state_dict()
@@ -128,7 +127,15 @@ def filled(build: "Callable[[], Network]", folder: Path, backbone: str) -> "Netw
         model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
-    except (SafetensorError, RuntimeError, TypeError, OverflowError) as error:  # the latter two: sizes above 2**63
+    except (
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:  # sizes above 2**63
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not hold this model's weights ({reason}); it may be truncated") from error
+        raise ValueError(
+            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
+        ) from error
     return model.eval()
