@@ -155,6 +155,8 @@ BAD_TABLES = [
     ([base(mask_value="12:30:00")], "mask_value must hold numbers, or nothing where it is unknown"),
     ([base(id="2020-01-01")], "id must hold numbers, or nothing where it is unknown"),
     ([base(id=1e19)], "id must hold numbers, .*expected numbers of at most 2..53"),
+    ([base(scale=float("1e999"))], "scale must hold numbers, .*got inf"),
+    ([base(x0=0, y0=0, x1=float("1e999"), y1=1)], "x1 must hold numbers, .*got inf"),
     ([base(id=-9.3e18)], "id must hold numbers, .*expected numbers of at most 2..53"),
     ([base(x0=0, y0=0, x1=1e300, y1=1)], "x1 must hold numbers, .*expected numbers of at most 2..53"),
     ([base(x0="left", y0=0, x1=3, y1=3)], r"x0 must hold numbers, or nothing where it is unknown \(.*left"),
@@ -193,7 +195,7 @@ def test_brackets_that_would_kill_the_process(folder, before):
 
 @pytest.mark.parametrize(
     "line, deep",
-    [("", 0), ("[[1], [2, {}]]", 2), ('{"a": "[[[", "b": ["\\"["]}', 2), ("]]]]", 0), ("]]]][[", 2), ('"a\\\\"[', 1)],
+    [("", 0), ("[[1], [2, {}]]", 3), ('{"a": "[[[", "b": ["\\"["]}', 2), ("]]]]", 0), ("]]]][[", 2), ('"a\\\\"[', 1)],
 )
 def test_depth(line, deep):
     assert depth(line.encode()) == deep

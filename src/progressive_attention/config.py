@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
-MAX_SIDE = 10_000  # pixels; a square of these takes 300 MB
+LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8}  # a file's word must not take all memory
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
 
 
@@ -90,8 +90,9 @@ class ModelConfig:
         for name in ("num_queries", "num_attributes", "hidden", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.image_size > MAX_SIDE:
-            raise ValueError(f"image_size must be <= {MAX_SIDE}, got {self.image_size}")
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be <= {most}, got {getattr(self, name)}")
         if self.radius < 0:
             raise ValueError(f"radius must be >= 0, got {self.radius}; 0 means no local context")
         if self.query_size < 0:

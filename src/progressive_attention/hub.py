@@ -53,7 +53,7 @@ class HubMixin(nn.Module):
                 f"{str(name_or_folder)!r} holds a network of kind {config.network!r}, and {cls.__name__} is of kind "
                 f"{cls.network!r}; progressive_attention.weights.load takes the folder of any kind"
             )
-        model = filled(lambda: cls(config, build_backbone(config.backbone)), folder, config.backbone)
+        model = filled(lambda: cls(config, build_backbone(config.backbone)), folder)
         model.about = about
         return model
 

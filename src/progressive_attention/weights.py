@@ -31,5 +31,5 @@ def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Tr
 
     folder = find(name_or_folder)
     config, about = read_config(folder)
-    model = filled(partial(from_config, config), folder, config.backbone)
+    model = filled(partial(from_config, config), folder)
     return Trained(model.to(device), tuple(about["query_names"]), tuple(about["attribute_names"]), about)

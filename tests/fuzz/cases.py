@@ -78,7 +78,7 @@ def make_case(reader: Reader, seeds: list[dict[str, bytes]], seed: int, name: st
     """A seed with one file mutated, or an image that is a link; the same for the same seed, reader and case."""
     rng = random.Random(f"{seed} {name} {case}")
     files = dict(rng.choice(seeds))
-    images = [path for path in files if path.endswith((".png", ".jpg", ".zip"))]
+    images = [path for path in files if path.endswith((".png", ".jpg", ".zip")) and ".json" not in path]
     if reader.links and images and rng.random() < 0.05:
         files[rng.choice(images)] = (
             LINK + rng.choice([f"{'../' * rng.randrange(4)}{OUTSIDE}", ".", "..", "a.png", "/"]).encode()

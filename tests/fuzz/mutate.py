@@ -116,7 +116,7 @@ def in_tokens(content: bytes, rng: Random, pattern: str, values: list[str]) -> b
         case 2:
             del tokens[at]
         case 3:
-            tokens.insert(other, tokens[at] * rng.choice((1, 1, 3, 1000)))
+            tokens.insert(other, tokens[at] * (rng.choice((1, 1, 3, 1000)) if len(tokens[at]) < 1000 else 1))
         case 4:
             tokens[at], tokens[other] = tokens[other], tokens[at]
     return "".join(tokens).encode("utf-8", "surrogatepass")
