@@ -248,7 +248,7 @@ def faults(bench: Bench, kills: int) -> Iterator[Fault]:
             for share in (np.arange(4) + bench.rng.random(4)) / 4:
                 yield Fault(kind, f"{work.name} at {share:.0%}", partial(bench.interrupt, work, share, times))
     for share in 0.6, 0.9:
-        yield Fault("Ctrl-C once", f"saved at {share:.0%}", partial(bench.saved_by_ctrl_c, share))
+        yield Fault("Ctrl-C saves", f"one long epoch at {share:.0%}", partial(bench.saved_by_ctrl_c, share))
     train, rendering, report = WORKS["training"], WORKS["rendering"], WORKS["report"]
     for work, pattern, remedy in (
         (train, "run/checkpoint.safetensors", True),
