@@ -15,7 +15,7 @@ from rich.console import Console
 from test_report import Page
 from tiny_photographs import write_photographs
 
-from progressive_attention import run_report, weights
+from progressive_attention import network_folder, run_report, weights
 from progressive_attention.cli import main
 from progressive_attention.config import RECIPES
 from progressive_attention.evaluation import entropies
@@ -168,7 +168,7 @@ def test_network_without_attention_and_foreign_words(place, monkeypatch):
 
 
 def test_shipped_weights_by_name(place, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", place / "shipped")
+    monkeypatch.setattr(network_folder, "SHIPPED", place / "shipped")
     shutil.copytree("runs/film", "shipped/tiny", ignore=shutil.ignore_patterns("log.jsonl", "checkpoint*"))
     pan("report", "tiny", "--device", "cpu")
     found = sorted(path.name for path in Path("runs/evaluate/tiny").iterdir())
