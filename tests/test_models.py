@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_models import (
     ATTRIBUTES,
+    BY_TEXT,
     EXACT,
     QUERIES,
     build,
@@ -63,7 +64,7 @@ def test_outputs_keep_k_and_maps_are_attention(name, likelihood, shape, train):
         assert (magnitude >= 0).all()
     for alpha in prediction.attention[-1:]:  # the others are gates; no map where there is none
         assert_close(alpha.sum((-2, -1)), torch.ones(3, k, dtype=torch.float64))
-    transforms = {"stn-s": 1, "stn-m": 4}.get(name, 0)
+    transforms = {"stn-s": 1, "stn-m": 4}.get(name.removesuffix(BY_TEXT), 0)
     assert [tuple(transform.shape) for transform in prediction.transform] == [(3, k, 2, 3)] * transforms
 
 
@@ -92,9 +93,15 @@ def slow_forward(model: ProgressiveAttentionNetwork, image: torch.Tensor, query:
         answer = torch.einsum("dcn,cnij->dij", layer.weight.flatten(2), stacked)
         return answer if layer.bias is None else answer + layer.bias[:, None, None]
 
+    def asked_by(layer: nn.Module, question: int) -> torch.Tensor:
+        """What a query brings: (D,)."""
+        if model.query_vectors is None:
+            return layer.weight[question]
+        return (layer.weight * model.query_vectors[question]).sum(1) + layer.bias
+
     def score_of(scorer: nn.Module, features: torch.Tensor, question: int, size: int) -> torch.Tensor:
         """(C, H, W) -> (H, W)."""
-        asked = scorer.query.weight[question][:, None, None]
+        asked = asked_by(scorer.query, question)[:, None, None]
         if isinstance(scorer, AttentionScorer):
             assert scorer.context.weight.shape[-1] == size
             around = linear(scorer.context, cells(features, size, padding=size // 2))  # F_ij, eq. (7)
@@ -140,7 +147,7 @@ def slow_forward(model: ProgressiveAttentionNetwork, image: torch.Tensor, query:
             features = (features * alpha).sum((1, 2), keepdim=True)  # eq. (4)
         features = normalise(model.norms[3], features)
         if model.config.prior:  # fused with the query once more
-            asked = model.prior.query.weight[query[b, k]][:, None, None]
+            asked = asked_by(model.prior.query, query[b, k])[:, None, None]
             features = (linear(model.prior.feature, features[:, None]) + asked).clamp(min=0)
         answers = linear(model.classifier, features[:, None])
         answers = answers.softmax(0) if model.config.likelihood == "softmax" else answers.sigmoid()  # eq. (5)

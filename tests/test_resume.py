@@ -1,5 +1,6 @@
 """Runs go on exactly wherever they were stopped, and refuse what is not theirs."""
 
+import io
 import json
 import signal
 import subprocess
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
 from progressive_attention import checkpoints
 from progressive_attention import training as module
+from progressive_attention.commands import watch
 from progressive_attention.models import build_model
+from progressive_attention.objectives import answers_only
 from progressive_attention.training import fit, read_log, training
 
 
@@ -79,6 +83,23 @@ def test_a_watcher_that_fails_costs_no_step(whole, tmp_path):
     fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=(steps := []).append)
     assert [progress.step for progress in steps][:2] == [5, 6]
     del held  # whose traceback kept all that was alive
+    assert results(tmp_path) == expected
+
+
+def test_ctrl_c_within_a_step_loses_nothing(whole, tmp_path):
+    recipe, expected = whole
+    losses = []
+
+    def loss(*arguments):
+        losses.append(answers_only(*arguments))
+        if len(losses) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return losses[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(start(tmp_path, recipe, loss=loss), "squares", recipe.epochs, Console(file=io.StringIO()))
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=(steps := []).append)
+    assert steps[0].step == 3
     assert results(tmp_path) == expected
 
 

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny_models import every_model
 from tiny_photographs import FROZEN, RECIPE, SIDE, about, finish, network, photographs, run, write_photographs
 from tiny_runs import TRAIN as IN_MEMORY
 from tiny_runs import questions_in_epoch, results
@@ -15,6 +14,7 @@ from torch.testing import assert_close
 
 from progressive_attention import inference, weights
 from progressive_attention import training as module
+from progressive_attention.config import MODELS
 from progressive_attention.data.questions import Labels, make_batch
 from progressive_attention.label_evaluation import evaluate_labels
 from progressive_attention.models import build_model
@@ -243,7 +243,7 @@ def test_too_many_broken_files_stop_a_run(tmp_path):
 # --- where training starts --------------------------------------------------------------------------------------------
 
 
-@every_model
+@pytest.mark.parametrize("name", MODELS)
 def test_the_classifier_starts_at_the_attributes_shares(name):
     labels = Labels(np.array([0, 1, 3, 3, 4]), np.array([0, 0, 1, 0]), np.array([1, 1, 1, 1], np.int8), 3)
     model = build_model(name, num_queries=2, num_attributes=3, likelihood="bernoulli")

@@ -17,8 +17,14 @@ from progressive_attention.spatial_transformer import Localiser
 QUERIES, ATTRIBUTES, PIXELS = 5, 3, 62
 SIDES = [30, 14, 6, 2]
 EXACT = {"rtol": 0, "atol": 1e-10}
-SCORING = [name for name, row in MODELS.items() if row.get("network", "pan") == "pan"]  # every location, into maps
-every_model = pytest.mark.parametrize("name", MODELS)
+BY_TEXT = " by text"  # behind a model's name: its queries have vectors
+NAMES = [
+    *MODELS,
+    *(f"{one}{BY_TEXT}" for one in ("pan-hard-ctx", "stn-s", "concat", "film", "cbam", "cross-attention")),
+]
+ROWS = {name: MODELS[name.removesuffix(BY_TEXT)] for name in NAMES}
+SCORING = [name for name, row in ROWS.items() if row.get("network", "pan") == "pan"]  # every location, into maps
+every_model = pytest.mark.parametrize("name", NAMES)
 every_likelihood = pytest.mark.parametrize("likelihood", ["softmax", "bernoulli"])
 every_scoring_model = pytest.mark.parametrize("name", SCORING)
 
@@ -27,7 +33,9 @@ def build(name: str, seed: int = 0, **changes):
     """A small float64 model with norms, running averages and transformers unlike their initial values."""
     torch.manual_seed(seed)
     changes = {"hidden": 4, "image_size": PIXELS, **changes}
-    model = build_model(name, num_queries=QUERIES, num_attributes=ATTRIBUTES, **changes).double()
+    if name.endswith(BY_TEXT):
+        changes["query_vectors"] = F.normalize(torch.randn(QUERIES, 7))
+    model = build_model(name.removesuffix(BY_TEXT), num_queries=QUERIES, num_attributes=ATTRIBUTES, **changes).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine:
             for values in (module.weight.data, module.running_var):
@@ -61,4 +69,4 @@ def sides(name: str) -> list[int]:
     """Of the attention maps."""
     if name not in SCORING:
         return []
-    return SIDES[-1:] if MODELS[name].get("only") == "last" else SIDES
+    return SIDES[-1:] if ROWS[name].get("only") == "last" else SIDES

@@ -1,6 +1,7 @@
 """The papers' equations, one short function each.
 
 Legend: N images or rows, M rows (one row = one question about one image), C channels, H x W cells, A attributes.
+Queries are ids (M,), or where they have vectors of their own those, (M, D): see ``query_layer``.
 Equation numbers are those of the 2018 paper (PAN); shapes are channels-first.
 """
 
@@ -78,6 +79,25 @@ def as_logit(output: Tensor, likelihood: str) -> Tensor:
     return output.log_softmax(1) if likelihood == "softmax" else output
 
 
+def query_layer(num_queries: int, query_size: int, width: int) -> nn.Embedding | nn.Linear:
+    """What a query brings to a layer: with ``query_size`` 0 a learnt vector of each id, (M,) -> (M, width); else a
+    linear map of the query's own vector, (M, query_size) -> (M, width). Of one-hot vectors the two are the same.
+    """
+    if not query_size:
+        return nn.Embedding(num_queries, width)
+    layer = nn.Linear(query_size, width)
+    start_queries(layer, std=1.0)  # as an embedding does
+    return layer
+
+
+def start_queries(layer: nn.Embedding | nn.Linear, mean: float = 0.0, std: float = 0.1) -> None:
+    """Draw what queries bring at first from N(mean, std²), that of vectors of length one, too."""
+    if isinstance(layer, nn.Linear):
+        nn.init.constant_(layer.bias, mean)
+        mean = 0.0
+    nn.init.normal_(layer.weight, mean, std)
+
+
 class AttentionScorer(nn.Module):
     """g_att of eqs. (2) and (7): a two-layer perceptron on [local context, query], giving one score a location.
 
@@ -86,17 +106,23 @@ class AttentionScorer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0, query_std: float = 0.1
+        self,
+        channels: int,
+        num_queries: int,
+        hidden: int = 32,
+        radius: int = 0,
+        query_std: float = 0.1,
+        query_size: int = 0,
     ) -> None:
         super().__init__()
         # No bias here: each query brings its own.
         self.context = nn.Conv2d(channels, hidden, 2 * radius + 1, padding=radius, bias=False)
-        self.query = nn.Embedding(num_queries, hidden)
+        self.query = query_layer(num_queries, query_size, hidden)
         self.score = nn.Conv2d(hidden, 1, 1)
-        nn.init.normal_(self.query.weight, std=query_std)
+        start_queries(self.query, std=query_std)
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
-        """(M, C, H, W), query ids (M,) -> score (M, H, W); with ``image`` (M,) the features are those of N images."""
+        """(M, C, H, W), queries (M,) or (M, D) -> score (M, H, W); with ``image`` (M,) the features are of N images."""
         hidden = self.context(features)
         if image is not None:
             hidden = AskEachQuestion.apply(hidden, image)
@@ -111,12 +137,18 @@ class ChannelPoolScorer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0, query_std: float = 0.1
+        self,
+        channels: int,
+        num_queries: int,
+        hidden: int = 32,
+        radius: int = 0,
+        query_std: float = 0.1,
+        query_size: int = 0,
     ) -> None:
         super().__init__()
-        self.query = nn.Embedding(num_queries, channels)
+        self.query = query_layer(num_queries, query_size, channels)
         self.score = nn.Conv2d(2, 1, 7, padding=3)
-        nn.init.normal_(self.query.weight, mean=1.0, std=0.1)
+        start_queries(self.query, mean=1.0)
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """As AttentionScorer's."""
@@ -134,11 +166,17 @@ class DotProductScorer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, num_queries: int, hidden: int = 32, radius: int = 0, query_std: float = 0.1
+        self,
+        channels: int,
+        num_queries: int,
+        hidden: int = 32,
+        radius: int = 0,
+        query_std: float = 0.1,
+        query_size: int = 0,
     ) -> None:
         super().__init__()
         self.key = nn.Conv2d(channels, hidden, 1, bias=False)  # a softmax would not see it
-        self.query = nn.Embedding(num_queries, hidden)
+        self.query = query_layer(num_queries, query_size, hidden)
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """As AttentionScorer's."""
@@ -157,14 +195,14 @@ class QueryPrior(nn.Module):
     to an attribute's odds whatever the image shows. Of hard attention every location's feature is fused.
     """
 
-    def __init__(self, channels: int, units: int, num_queries: int) -> None:
+    def __init__(self, channels: int, units: int, num_queries: int, query_size: int = 0) -> None:
         super().__init__()
         self.feature = nn.Conv2d(channels, units, 1, bias=False)  # each query brings its own
-        self.query = nn.Embedding(num_queries, units)
-        nn.init.normal_(self.query.weight, std=0.1)
+        self.query = query_layer(num_queries, query_size, units)
+        start_queries(self.query)
 
     def forward(self, features: Tensor, query: Tensor) -> Tensor:
-        """(M, C, H, W), query ids (M,) -> (M, units, H, W) >= 0."""
+        """(M, C, H, W), queries (M,) or (M, D) -> (M, units, H, W) >= 0."""
         fused = self.feature(features)
         return (fused + self.query(query).to(fused.dtype)[..., None, None]).relu()
 

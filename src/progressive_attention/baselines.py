@@ -7,7 +7,7 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
-from progressive_attention.attention import QueryPrior, as_logit
+from progressive_attention.attention import QueryPrior, as_logit, query_layer, start_queries
 from progressive_attention.backbones import Backbone, build_backbone
 from progressive_attention.config import ModelConfig
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
@@ -62,7 +62,7 @@ class ConcatenationNetwork(Baseline):
         super().__init__(config, backbone)
         width = 4 * config.hidden  # one vector must hold what the scorers say of many locations
         self.context = nn.Linear(self.flattened, width, bias=False)
-        self.query = nn.Embedding(config.num_queries, width)
+        self.query = query_layer(config.num_queries, config.query_size, width)
         self.classifier = nn.Linear(width, config.num_attributes)
 
     def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:
@@ -82,9 +82,10 @@ class FiLMNetwork(Baseline):
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
-        layers = [nn.Embedding(config.num_queries, 2 * channels) for channels in backbone.channels]
+        sizes = config.num_queries, config.query_size
+        layers = [query_layer(*sizes, 2 * channels) for channels in backbone.channels]
         for layer in layers:
-            nn.init.normal_(layer.weight, std=0.1)
+            start_queries(layer)
         self.film = nn.ModuleList(layers)
 
     def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:
@@ -118,11 +119,11 @@ class SpatialTransformerNetwork(Baseline):
             self.localisation[str(i)] = nn.Sequential(
                 *(layer for pair in list(zip(stages, norms, strict=True))[i:] for layer in pair), nn.Flatten()
             )
-            self.localisers[str(i)] = Localiser(self.flattened, config.num_queries, config.hidden)
+            self.localisers[str(i)] = Localiser(*(self.flattened, config.num_queries, config.hidden, config.query_size))
         self.prior = None
         if config.prior:
             units = self.channels[-1]
-            self.prior = QueryPrior(self.flattened, units, config.num_queries)
+            self.prior = QueryPrior(self.flattened, units, config.num_queries, config.query_size)
             self.classifier = nn.Linear(units, config.num_attributes)
 
     def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:

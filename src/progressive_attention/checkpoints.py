@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from progressive_attention.config import ModelConfig, Recipe, checked
 from progressive_attention.distributed import from_first, is_first
-from progressive_attention.files import write_tensors
+from progressive_attention.files import read_tensors, write_tensors
 
 
 @dataclass
@@ -44,9 +44,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | No
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        return read_tensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
 
 

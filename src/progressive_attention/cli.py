@@ -28,6 +28,8 @@ from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SP
 from progressive_attention.data_cli import add_data_command, documented
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
+VECTORS = "names (n,), vectors (n, D)"
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
 WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
@@ -39,11 +41,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class ShowVersion(argparse.Action):
+    """Looks the version up only when asked for: that costs more than the rest of a --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from progressive_attention import __version__
+
+        print(f"progressive_attention {__version__}")
+        parser.exit()
+
+
 def build_parser() -> Parser:
     """All commands with their options."""
     parser = Parser(
         prog="pan", description="Ask an image about one object; get its attribute and the attention that led there."
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add = partial(documented, commands)
 
@@ -66,6 +79,7 @@ def build_parser() -> Parser:
         "  pan train --data mref --model pan-hard-ctx --out runs/mref\n"
         "  pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san\n"
         "  pan train --data my-folder --backbone vgg16 --backbone-weights vgg16.safetensors --prior --out runs/mine\n"
+        "  pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words\n"
         "  pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine",
     )
     train.add_argument("--data", required=True, help=DATA_HELP)
@@ -77,6 +91,9 @@ def build_parser() -> Parser:
         help="a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)",
     )
     train.add_argument("--prior", action="store_true", help="show the query to the classifier, too")
+    asked = train.add_mutually_exclusive_group()
+    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
+    asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=f"ask by an .npz: {VECTORS}")
     train.add_argument("--freeze", metavar="STAGE", help="the backbone learns only behind this stage, e.g. pool3")
     train.add_argument("--image-size", type=positive, metavar="PX", help="side to which images are fitted")
     train.add_argument("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
@@ -93,6 +110,7 @@ def build_parser() -> Parser:
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
+    train.add_argument("--trackio", metavar="PROJECT", help="curves in this project of trackio, on this machine")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
@@ -109,6 +127,7 @@ def build_parser() -> Parser:
         "--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz; of a folder also train,validation"
     )
     evaluate.add_argument("--images", type=positive, help="as in training: the test split holds a third as many scenes")
+    evaluate.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     evaluate.add_argument("--rows", type=Path, metavar="FILE", help="where one Parquet row per question goes")
     evaluate.add_argument("--device")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
@@ -138,6 +157,7 @@ def build_parser() -> Parser:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     predict.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     predict.add_argument("--query", action="append", required=True, help="may be given several times")
+    predict.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     predict.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the figures")
     predict.add_argument("--device")
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
@@ -242,13 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Of several processes the first one speaks; another only of what ends itself alone.
     """
-    started = time.monotonic()
-    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
-    arguments.started = started
-    arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
+    started, name = time.monotonic(), "pan"
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
     number = os.environ.get("RANK", "0") if several else "0"
     try:
+        arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
+        name = f"pan {arguments.command}"
+        arguments.started = started
+        arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
         if several:
             return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
@@ -256,11 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if number != "0" and not isinstance(error, ConnectionError):
             time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
         who = f"process {number}: " * (number != "0")
-        print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if number == "0":
-            print(f"pan {arguments.command}: stopped", file=sys.stderr)
+            print(f"{name}: stopped", file=sys.stderr)
         return 130
 
 

@@ -58,7 +58,9 @@ class ModelConfig:
     δ of the local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s
     ``"sum"``, or the 2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has one
     attribute, ``"bernoulli"`` where it may have any number of them. ``prior`` shows the query to the classifier too
-    (``attention.QueryPrior``).
+    (``attention.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so many
+    values, made by ``query_encoder``, and what is learnt is to read them, so that others can be asked, too
+    (``text_queries``).
     """
 
     num_queries: int
@@ -76,6 +78,8 @@ class ModelConfig:
     choice: Literal["softmax", "sparsemax"] = "softmax"
     likelihood: Literal["softmax", "bernoulli"] = "softmax"
     prior: bool = False
+    query_size: int = 0
+    query_encoder: str = ""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -91,6 +95,13 @@ class ModelConfig:
                 raise ValueError(f"{name} must be <= {most}, got {getattr(self, name)}")
         if self.radius < 0:
             raise ValueError(f"radius must be >= 0, got {self.radius}; 0 means no local context")
+        if self.query_size < 0:
+            raise ValueError(f"query_size must be >= 0, got {self.query_size}; 0 learns a vector for each query")
+        if self.query_encoder and not self.query_size:
+            raise ValueError(
+                f"query_encoder {self.query_encoder!r} makes vectors, and query_size 0 says that there are none; give "
+                "their length"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not self.attend_at:

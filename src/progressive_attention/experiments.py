@@ -121,7 +121,8 @@ class Grid:
         checked("variant", self.variant, str)
         self._check_sizes("", self.images, self.epochs, *self.seeds)
         self._check_changes("recipe_changes", RECIPES[self.recipe], ("name", "epochs", "learning_rate"))
-        self._check_changes("network_changes", ModelConfig(1, 1), ("num_queries", "num_attributes", "likelihood"))
+        of_data = ("num_queries", "num_attributes", "likelihood", "query_size", "query_encoder")
+        self._check_changes("network_changes", ModelConfig(1, 1), of_data)
         if "image_size" in self.network_changes and set(self.datasets) != {USERS_OWN}:
             raise ValueError(f"image_size can be chosen for data sets {USERS_OWN!r} only; scenes are drawn in one size")
         if (set(self.recipe_changes) - PLAIN or self.network_changes) and not self.variant:

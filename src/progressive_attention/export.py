@@ -46,7 +46,7 @@ class OneQuestion(nn.Module):
 
     def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
-        rows = self.network.answer(image, query, torch.arange(image.shape[0]), 0)
+        rows = self.network.answer(image, self.network.question(query), torch.arange(image.shape[0]), 0)
         attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
         magnitude = [m[:, None] for m in rows.magnitude]
         alone = Prediction(rows.logit[:, None], attention, magnitude, transform, self.network.config.likelihood)

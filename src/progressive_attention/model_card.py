@@ -106,6 +106,11 @@ def facts(about: Mapping[str, Any], name: str) -> str:
         names = about[f"{key}_names"]
         more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
         lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
+    if about["model"].get("query_size"):
+        made = about["model"]["query_encoder"] or "an encoder that is not named"
+        lines.append(
+            f"Its query vectors are those of {made}: it can be asked by other words, too, how well is not told here."
+        )
     lines.append(when_absent(about.get("absence")))
     return "".join(f"- {line}\n" for line in lines)
 

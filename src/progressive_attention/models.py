@@ -42,6 +42,7 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
                     config.hidden,
                     config.radius if i != self.last else 0,
                     backbone.query_std,
+                    config.query_size,
                 )
                 for i in self.attended
             }
@@ -49,7 +50,8 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
         self.head_norms = nn.ModuleDict({str(i): backbone.head_norm(channels[i]) for i in self.attended})
         self.choose = att.CHOICES[config.choice]
         last = channels[self.last]
-        self.prior = att.QueryPrior(last, last, config.num_queries) if config.prior else None
+        sizes = config.num_queries, config.query_size
+        self.prior = att.QueryPrior(last, last, *sizes) if config.prior else None
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Conv2d(last, config.num_attributes, 1)
 
@@ -88,7 +90,7 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
         return staged(stage, norm(features), given)
 
     def _classified(self, features: Tensor, attention: Tensor, score: Tensor, question: Tensor) -> Tensor:
-        """Features before the last gate (M, C, H, W), map and score (M, H, W), query ids (M,) -> logit (M, A)."""
+        """Features before the last gate (M, C, H, W), map and score (M, H, W), queries -> logit (M, A)."""
         soft, likelihood = self.config.pooling == "soft", self.config.likelihood
         if soft:
             features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
@@ -137,19 +139,35 @@ def build_model(
     num_queries: int,
     num_attributes: int,
     backbone_weights: str | Path | None = None,
+    query_vectors: Tensor | None = None,
     **changes: object,
 ) -> QuestionNetwork:
     """A model by name, e.g. ``build_model("pan-hard-ctx", num_queries=10, num_attributes=5)``.
 
     ``changes`` are ModelConfig's fields, e.g. ``backbone="vgg16", attend_at=("pool3", "pool4", "pool5"), radius=2``;
-    ``backbone_weights`` as in ``build_backbone``.
+    ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, D) are what queries are asked by, if
+    given; they never learn. Raises ValueError.
     """
-    return from_config(model_config(name, num_queries, num_attributes, **changes), backbone_weights)
+    if query_vectors is None and changes.get("query_size"):
+        raise ValueError(
+            f"query_size {changes['query_size']} needs query_vectors (num_queries, query_size); give these"
+        )
+    if query_vectors is not None:
+        changes["query_size"] = query_vectors.shape[-1]
+    return from_config(model_config(name, num_queries, num_attributes, **changes), backbone_weights, query_vectors)
 
 
-def from_config(config: ModelConfig, backbone_weights: str | Path | None = None) -> QuestionNetwork:
+def from_config(
+    config: ModelConfig, backbone_weights: str | Path | None = None, query_vectors: Tensor | None = None
+) -> QuestionNetwork:
     """The network that a config describes, with fresh weights from torch's global generator.
 
-    Its backbone's are pretrained where ``backbone_weights`` names them, as in ``build_backbone``. Raises ValueError.
+    Its backbone's are pretrained where ``backbone_weights`` names them, as in ``build_backbone``. ``query_vectors``
+    (num_queries, query_size) are zeros unless given, to be loaded with the weights. Raises ValueError.
     """
-    return NETWORKS[config.network](config, build_backbone(config.backbone, backbone_weights))
+    network = NETWORKS[config.network](config, build_backbone(config.backbone, backbone_weights))
+    if query_vectors is None:
+        return network
+    if len(query_vectors) != config.num_queries:
+        raise ValueError(f"expected a vector for each of {config.num_queries} queries, got {len(query_vectors)}")
+    return network.asked_by(query_vectors)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from progressive_attention.config import ModelConfig, checked
-from progressive_attention.files import read_json, write_json, write_tensors
+from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,16 +108,17 @@ def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
     Raises ValueError where they are missing, broken or another model's.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = folder / "weights.safetensors"
     try:
-        tensors = load_file(path)
+        tensors, _ = read_tensors(path)
         model = build()
         model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not hold this model's weights ({reason}); it may be truncated") from error
+        raise ValueError(
+            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
+        ) from error
     return model.eval()

@@ -10,6 +10,7 @@ from progressive_attention.data.image_root import SUFFIXES
 from progressive_attention.data.pictures import open_picture
 from progressive_attention.plots import answer_figure
 from progressive_attention.predictor import Answer, Predictor
+from progressive_attention.text_queries import encoder_of
 
 SHOWN = 8  # attributes that are printed, the likeliest; --json gives all
 
@@ -38,7 +39,7 @@ def said(answer: Answer, detector: Detector | None) -> str:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Answer each query about each picture, one figure each."""
-    predictor = Predictor(arguments.weights, arguments.device)
+    predictor = Predictor(arguments.weights, arguments.device, encoder_of(arguments.query_embeddings))
     results = []
     for path in pictures_of(arguments.images):
         picture = open_picture(path)

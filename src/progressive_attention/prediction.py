@@ -5,8 +5,11 @@ N images with a question, H x W cells (H_l x W_l at layer l), A attributes, T tr
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from copy import deepcopy
+from dataclasses import replace
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -39,10 +42,12 @@ class QuestionNetwork(nn.Module):
     """A network that answers questions about images, on a backbone's stages up to ``last``; a subclass adds ``answer``.
 
     ``attended`` holds the positions of its attended stages. No question reaches what its first ``skippable`` stages
-    give, so that can be kept (``trunk``).
+    give, so that can be kept (``trunk``). ``query_vectors`` (num_queries, D) are what its queries are asked by where
+    the config has a ``query_size`` D; they belong to the weights, and never learn.
     """
 
     skippable: int = 0
+    query_vectors: Tensor | None
 
     def __init__(self, config: ModelConfig, backbone: Backbone, last: int) -> None:
         super().__init__()
@@ -51,6 +56,8 @@ class QuestionNetwork(nn.Module):
         # The last norm stands before the classifier, not behind its stage.
         self.stages, self.norms = backbone.until(last)
         self.channels = backbone.channels
+        vectors = torch.zeros(config.num_queries, config.query_size) if config.query_size else None
+        self.register_buffer("query_vectors", vectors)
 
     def forward(self, image: Tensor, query: Tensor, skip: int = 0) -> Prediction:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) or (B, K), -1 for no question -> Prediction with K kept.
@@ -65,7 +72,7 @@ class QuestionNetwork(nn.Module):
         if not with_question.all():  # else the others would be computed for nothing, and count in a batch norm
             image = image[with_question]
         of_image = asked[with_question].nonzero()[:, 0]  # (M,) the image that each question is about, sorted
-        rows = self.answer(image, query[asked], of_image, skip)
+        rows = self.answer(image, self.question(query[asked]), of_image, skip)
         return Prediction(
             spread(rows.logit, asked),
             [spread(a, asked) for a in rows.attention],
@@ -74,8 +81,28 @@ class QuestionNetwork(nn.Module):
             self.config.likelihood,
         )
 
+    def question(self, query: Tensor) -> Tensor:
+        """What the layers are asked: ids (M,) themselves, or the vectors of these, (M, D)."""
+        return query if self.query_vectors is None else self.query_vectors[query]
+
+    def asked_by(self, vectors: Tensor) -> Self:
+        """The same network, its weights shared, with these query vectors (n, D) instead: ids are 0..n-1 from then on.
+
+        Raises ValueError where the config has another ``query_size`` than D.
+        """
+        if self.query_vectors is None or vectors.ndim != 2 or vectors.shape[1] != self.config.query_size:
+            raise ValueError(
+                f"query vectors must be (n, query_size), got {tuple(vectors.shape)} for query_size "
+                f"{self.config.query_size} (0: this network learns its own)"
+            )
+        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        other = deepcopy(self, shared)
+        other.query_vectors = vectors.to(self.query_vectors)
+        other.config = replace(self.config, num_queries=len(vectors))
+        return other
+
     def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:
-        """Images (N, 3, H, W), query ids (M,) and the image of each (M,) -> Prediction whose first axis is M, no K."""
+        """Images (N, 3, H, W), ``question``'s (M, ...), the image of each (M,) -> Prediction of M rows, no K."""
         raise NotImplementedError
 
     def trunk(self, image: Tensor, stages: int) -> Tensor:

@@ -12,6 +12,7 @@ from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.inference import as_tensor, pick_device
 from progressive_attention.receptive_field import as_values, geometry, pixel_maps
+from progressive_attention.text_queries import Encode, knowing
 from progressive_attention.weights import load
 
 
@@ -49,11 +50,12 @@ class Answer:
 class Predictor:
     """A trained network that answers: ``Predictor("mref-pan-hard-ctx").ask("picture.png", "7").attribute``.
 
-    ``weights`` is a shipped name or a run's folder. Raises ValueError for weights that are missing or broken.
+    ``weights`` is a shipped name or a run's folder. A network with query vectors is asked by any text, its encoder
+    ``encode`` as in ``text_queries.knowing``. Raises ValueError for weights that are missing or broken.
     """
 
-    def __init__(self, weights: str | Path, device: str | None = None) -> None:
-        self.device = pick_device(device)
+    def __init__(self, weights: str | Path, device: str | None = None, encode: Encode | None = None) -> None:
+        self.device, self.encode = pick_device(device), encode
         self.trained = load(weights, self.device)
         self.geometry = geometry(self.trained.model)
         self.detector = detector(self.trained, self.geometry)
@@ -71,15 +73,13 @@ class Predictor:
     def ask_all(
         self, image: str | Path | Image.Image | np.ndarray, queries: list[str] | list[int] | list[str | int]
     ) -> list[Answer]:
-        """Several questions about one picture, which shares its trunk. Raises ValueError for a word it never learnt."""
-        names = self.trained.query_names
+        """Several questions about one picture, which shares its trunk. ValueError for a word it can't be asked."""
         if not queries:
-            raise ValueError(f"no query given; this network knows: {', '.join(names)}")
-        if unknown := [query for query in queries if str(query) not in names]:
-            raise ValueError(f"unknown query {str(unknown[0])!r}; this network knows: {', '.join(names)}")
+            raise ValueError(f"no query given; this network knows: {', '.join(self.trained.query_names)}")
+        trained = knowing(self.trained, [str(query) for query in queries], self.encode)
         pixels = self.fitted(image)
-        ids = torch.tensor([[names.index(str(query)) for query in queries]], device=self.device)
-        prediction = self.trained.model(as_tensor(pixels[None], self.device), ids)
+        ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
+        prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
         nobody_knows: list[tuple[float | None, bool | None]] = [(None, None)] * len(queries)
         there = self.detector.told(prediction)[0] if self.detector else nobody_knows

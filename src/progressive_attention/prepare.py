@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from progressive_attention import weights
 from progressive_attention.config import Recipe
@@ -29,11 +29,12 @@ def prepared(
     device: torch.device,
     changes: Mapping[str, Any] | None = None,
     backbone_weights: str | Path | None = None,
+    query_vectors: Tensor | None = None,
 ) -> Generator[Progress, None, None]:
     """The training of a fresh network, its weights drawn from ``seed``; ``changes`` are ModelConfig's fields.
 
-    ``backbone_weights`` as in ``backbones.build_backbone``. ``data`` and ``protocol`` are written into config.json.
-    Raises ValueError as ``training`` does.
+    ``backbone_weights`` as in ``backbones.build_backbone``, ``query_vectors`` as in ``build_model``. ``data`` and
+    ``protocol`` are written into config.json. Raises ValueError as ``training`` does.
     """
     torch.manual_seed(seed)
     config = model_config(
@@ -44,6 +45,7 @@ def prepared(
             "image_size": train.images.shape[1],
             "likelihood": train.likelihood,
             "soft_reduction": "mean" if protocol == "authors" else "sum",
+            "query_size": 0 if query_vectors is None else query_vectors.shape[1],
             **(changes or {}),
         },
     )
@@ -51,7 +53,7 @@ def prepared(
     about = weights.describe(
         config, train.query_names, train.attribute_names, name=model, data=data, protocol=protocol, **sizes
     )
-    network = from_config(config, backbone_weights)
+    network = from_config(config, backbone_weights, query_vectors)
     if isinstance(train.attribute, Labels):
         start_at_shares(network, train.attribute)
     loss = objective(recipe, network)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progressive_attention.attention import at_least_float32
+from progressive_attention.attention import at_least_float32, query_layer, start_queries
 
 
 class Localiser(nn.Module):
@@ -16,18 +16,18 @@ class Localiser(nn.Module):
     It starts as the identity, whatever the image and the query: section 3.1 of the reference has no rule, its code has.
     """
 
-    def __init__(self, features: int, num_queries: int, hidden: int = 32) -> None:
+    def __init__(self, features: int, num_queries: int, hidden: int = 32, query_size: int = 0) -> None:
         super().__init__()
         self.context = nn.Linear(features, hidden, bias=False)  # each query brings its own
-        self.query = nn.Embedding(num_queries, hidden)
+        self.query = query_layer(num_queries, query_size, hidden)
         self.affine = nn.Linear(hidden, 6)
-        nn.init.normal_(self.query.weight, std=0.1)
+        start_queries(self.query)
         nn.init.zeros_(self.affine.weight)
         with torch.no_grad():
             self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
     def forward(self, shown: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
-        """(M, D), query ids (M,) -> affine maps (M, 2, 3); with ``image`` (M,) ``shown`` is that of N images."""
+        """(M, D), queries as a scorer's -> affine maps (M, 2, 3); with ``image`` (M,) ``shown`` is that of N images."""
         hidden = self.context(shown)
         if image is not None:
             hidden = hidden[image]

@@ -6,7 +6,6 @@ Neither way needs that package. A picture is a struct of its file's ``bytes`` an
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,8 @@ from pyarrow import parquet
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import Manifest, read_manifest
-from progressive_attention.data.table import beside, check_free
+from progressive_attention.data.table import check_free
+from progressive_attention.files import temporary_for
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -131,9 +131,8 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
     check_free(out)
     manifest = read_manifest(folder)
     have = manifest.table["split"].unique().to_pylist()
-    temporary = beside(out)
     written = dict.fromkeys([split for split in SPLITS if split in have], 0)
-    try:
+    with temporary_for(out, folder=True) as temporary:
         for split in written:
             for table in tables_of(manifest.rows_of(split), temporary / f"{split}.parquet"):
                 written[split] += len(table)
@@ -141,8 +140,6 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
                     progress(sum(written.values()), len(manifest.table))
         temporary.chmod(0o755)
         os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return written
 
 
