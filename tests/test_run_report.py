@@ -15,7 +15,7 @@ from rich.console import Console
 from test_report import Page
 from tiny_photographs import write_photographs
 
-from progressive_attention import network_folder, run_report, weights
+from progressive_attention import network_folder, run_report
 from progressive_attention.cli import main
 from progressive_attention.config import RECIPES
 from progressive_attention.evaluation import entropies
