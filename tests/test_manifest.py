@@ -365,3 +365,12 @@ def test_broken_npz(tmp_path):
             from_npz(path)
     with pytest.raises(ValueError, match=r"gone\.npz does not exist"):
         from_npz(tmp_path / "gone.npz")
+
+
+def test_an_npz_with_what_is_no_character(tmp_path):
+    """Numbers beyond Unicode's last, which NumPy keeps as words."""
+    words = np.full(2, 0xFFFFFFFF, np.uint32).view("<U1")
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, query=words, attribute=words, attribute_names=words)
+    with pytest.raises(ValueError, match=r"a.npz can't be read as an .npz of plain arrays"):
+        from_npz(tmp_path / "a.npz")

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.table import MANIFEST, REJECTED_TABLE
-from progressive_attention.data.voc import CLASSES, NAMES, import_voc
+from progressive_attention.data.voc import CLASSES, NAMES, import_voc, read_lists
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 BOX = ("x0", "y0", "x1", "y1")
@@ -359,3 +359,9 @@ def test_nothing_listed_and_nothing_written(devkit):
     with pytest.raises(ValueError, match=r"no row of voc can be used: it has none"):
         import_voc(devkit, devkit.parent / "out")
     assert not (devkit.parent / "out").exists()
+
+
+def test_a_name_without_an_end_is_refused_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("7" * 10**6)
+    with pytest.raises(ValueError, match=r"test.txt, line 1: expected the name of one image, got '7{80}'$"):
+        read_lists(tmp_path)
