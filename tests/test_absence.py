@@ -240,7 +240,7 @@ def test_a_wrong_entry_is_refused(wrong):
 def test_an_exported_file_says_it_too(name, score, tmp_path):
     network = trained(name, entry(0.25, score))
     if score == "focus":  # of a map that is all but uniform there is nothing to measure
-        network.model.scorers["3"].score.weight.data *= 100
+        network.model.scorers["3"].score.weight.data *= 1e4
     export(network, tmp_path / "it.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "it.onnx", providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["absence"]) == entry(0.25, score)

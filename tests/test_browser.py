@@ -193,8 +193,9 @@ def test_every_digit_clicked_is_answered_as_predictor_answers(opened: Open, pred
             page.locator("#picture").click(position={"x": (x + 0.5) * scale, "y": (y + 0.5) * scale})
             wait_for_answer(page, answer.query)
             assert told(page) == pytest.approx(answer.probabilities, abs=CLOSE)
-            assert page.inner_text("#answer").startswith(f"{answer.query} → {answer.attribute} (")
-            mark = "✓ Right" if answer.attribute == digit["attribute"] else "✗ Wrong"
+            maybe = "" if answer.found else "not found; if it were there: "
+            assert page.inner_text("#answer").startswith(f"{answer.query} → {maybe}{answer.attribute} (")
+            mark = "✓ Right" if answer.found and answer.attribute == digit["attribute"] else "✗ Wrong"
             assert page.inner_text("#truth") == f"{mark}: it is {digit['attribute']}."
             assert page.locator("#queries [aria-pressed=true]").inner_text() == answer.query
             maps = numbers(page, "Float64Array.from(state.answer.maps.flatMap((map) => [...map.values]))")
@@ -214,8 +215,12 @@ def test_buttons_ask_and_an_absent_digit_is_said_to_be_absent(opened: Open, pred
     for query in predictor.trained.query_names:
         page.locator("#queries button", has_text=query).click()
         wait_for_answer(page, query)
-        assert told(page) == pytest.approx(predictor.ask(image, query).probabilities, abs=CLOSE)
-        assert page.inner_text("#truth").startswith("There is no") == (query not in there)
+        answer = predictor.ask(image, query)
+        assert told(page) == pytest.approx(answer.probabilities, abs=CLOSE)
+        assert ("not found" in page.inner_text("#answer")) == (not answer.found)
+        if query not in there:
+            mark = "✗ Wrong" if answer.found else "✓ Right"
+            assert page.inner_text("#truth") == f"{mark}: there is no {query} in this scene."
         assert page.locator("#box").is_visible() == (query in there)
 
 

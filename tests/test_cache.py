@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -14,6 +15,7 @@ from rendered_sets import digest, noise_photographs
 
 from progressive_attention.data import synthetic as module
 from progressive_attention.data.synthetic import synthetic
+from progressive_attention.files import temporary_for
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -88,6 +90,13 @@ def another_shape(folder):
     np.save(folder / "owner.npy", np.zeros((100, 3, 100), np.uint8))
 
 
+def flip_a_bit(folder):
+    path = folder / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[40_000] ^= 8
+    path.write_bytes(content)
+
+
 def another_spec(folder):
     path = folder / "key.json"
     path.write_text(path.read_text().replace("mref", "mbg"))
@@ -106,6 +115,7 @@ DAMAGE = {
     truncate: "expected 90128 bytes in images.npy, got 90127",
     corrupt_rows: "expected sha256 [0-9a-f]{64} of questions.npz, got [0-9a-f]{64}",
     another_shape: r"expected \(3, 100, 100\) uint8 in owner.npy, got \(100, 3, 100\) uint8",
+    flip_a_bit: "expected CRC-32 [0-9]+ of images.npy, got [0-9]+",
     another_spec: r"expected key.json of \[1, 'mref', .* got \[1, 'mbg'",
     not_json: "Expecting property name",
     no_sizes: "'bytes'",
@@ -133,7 +143,7 @@ def test_another_process_wins_the_race(tmp_path):
         if not theirs:
             theirs.append(None)
             theirs[0] = synthetic("mref", "train", images=3, cache_dir=tmp_path)
-            (folder,) = [path for path in folders(tmp_path) if ".tmp" not in path.name]
+            (folder,) = [path for path in folders(tmp_path) if ".pan-" not in path.name]
             theirs.append(((folder / "images.npy").stat().st_ino, folder))
 
     ours = synthetic("mref", "train", images=3, cache_dir=tmp_path, progress=meanwhile)
@@ -146,7 +156,7 @@ def test_another_process_wins_the_race(tmp_path):
 def test_another_process_leaves_rubbish_meanwhile(tmp_path):
     def meanwhile(*_):
         (temporary,) = folders(tmp_path)
-        folder = tmp_path / temporary.name.split(".")[0]
+        folder = tmp_path / temporary.name.split(".")[1]
         folder.mkdir()
         (folder / "rubbish").touch()
 
@@ -194,18 +204,28 @@ def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, monkey
     assert folders(tmp_path) == []
 
 
-def test_leavings_of_a_killed_process_go_after_a_day(tmp_path):
+def test_a_killed_worker_is_told(tmp_path, monkeypatch):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(module, "IN_PROCESS", 1)
+    monkeypatch.setattr(module, "worker_chunk", die)
+    with pytest.raises(OSError, match="a process that rendered scenes was killed, .*; the same command renders them"):
+        synthetic("mref", "train", images=3, cache_dir=tmp_path, workers=2)
+    assert folders(tmp_path) == []
+
+
+def test_leavings_of_a_killed_process_go_with_the_next_rendering(tmp_path):
     synthetic("mref", "train", images=3, cache_dir=tmp_path)
     (folder,) = folders(tmp_path)
-    old, young = (tmp_path / f"{folder.name}.tmp-{name}" for name in ("old", "young"))
-    for path in (old, young):
-        path.mkdir()
-        (path / "images.npy").touch()
-    os.utime(old, (1, 1))
+    left = tmp_path / f".{folder.name}.pan-killed"
+    left.mkdir()
+    (left / "images.npy").touch()
     truncate(folder)
-    with pytest.warns(UserWarning, match="rendering it anew"):
-        synthetic("mref", "train", images=3, cache_dir=tmp_path)
-    assert folders(tmp_path) == [folder, young]
+    with temporary_for(folder, folder=True) as alive:  # of another process, say
+        with pytest.warns(UserWarning, match="rendering it anew"):
+            synthetic("mref", "train", images=3, cache_dir=tmp_path)
+        assert folders(tmp_path) == sorted([folder, alive])
 
 
 FULL = r"no room for 3 images, 121800 bytes needed; free some, or choose another folder with cache_dir or .* PAN_CACHE"
@@ -240,5 +260,5 @@ def test_other_failures_pass_unchanged(tmp_path, monkeypatch):
         synthetic("mref", "train", images=3, cache_dir=tmp_path)
     assert folders(tmp_path) == []
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(FileExistsError, match="file"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path / "file")

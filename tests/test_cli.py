@@ -1,5 +1,6 @@
 """The command line end to end, as a user types it, on tiny data."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -266,9 +267,25 @@ def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "stopped" in capsys.readouterr().err
 
 
+def test_interrupt_while_the_options_are_read_is_told(monkeypatch, capsys):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("progressive_attention.cli.build_parser", stop)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "pan: stopped\n"
+
+
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pan"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
     assert "predict" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code in (None, 0)
+    assert capsys.readouterr().out == f"progressive_attention {importlib.metadata.version('progressive-attention')}\n"

@@ -29,11 +29,17 @@ NEVER = {
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",
     "pan evaluate --weights runs/vg": "the same",
     "pan train --data mref --model pan-hard-ctx --gate-price 1": "half an hour",
+    "pan train --data mref --model pan-hard-ctx --absent": "six minutes on an idle machine",
     "pan train --data mref --text-queries": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
+    "pan predict --weights owner/name": "stands for a repository of the Hub; tests/test_hub.py has one",
+    "pan train --data runs/photographs --backbone resnet18": "tests/test_tutorial.py trains it",
+    "pan train --data runs/photographs --backbone convnext_atto": "the same",
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
+    "python tests/faults/run.py": "minutes; tests/test_faults.py injects a few",
     "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",
     "pan report runs/first": "the same; tests/test_tutorial.py runs it after a training",
+    "pan serve": "runs until it is stopped; tests/test_serve_page.py opens it",
 }
 # Run by the slow tests only.
 SLOW = {

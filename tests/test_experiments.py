@@ -184,6 +184,10 @@ GRID = 'title = "t"\n[[grid]]\nmodels = ["san"]\ndatasets = ["mref"]\n'
     ("text", "message"),
     [
         ("title = ", "is not valid TOML"),
+        ("title = " + "[" * 2000, "is not valid TOML"),
+        ("title = " + "9" * 5000, "is not valid TOML"),
+        ('title = "t"\ngrid = [3]\n', "grid 1: it must be a table, got 3"),
+        (GRID + "variant = 'v'\nnetwork_changes = { attend_at = [[0]] }\n", "attend_at must hold indices or names"),
         ("", r"must hold a title and at least one \[\[grid\]\], got nothing"),
         ('title = "t"\ngrid = 3\n', "must hold a title"),
         (GRID + "[other]\n", "must hold a title .* got title, grid, other"),

@@ -4,9 +4,20 @@ import errno
 import os
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from progressive_attention import files
-from progressive_attention.files import read_json, replacing, write_json, write_text
+from progressive_attention.files import (
+    read_json,
+    read_tensors,
+    replacing,
+    temporary_for,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def names(folder):
@@ -76,7 +87,7 @@ def test_json_comes_back_as_it_was(tmp_path):
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
 
 
-BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" * 100_000}
+BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000}
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
@@ -89,3 +100,53 @@ def test_broken_json_names_the_file(tmp_path, content):
 def test_missing_json_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"a.json does not exist"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_path, folder):
+    path, user = tmp_path / "table[1].json", tmp_path / ".table[1].json.swp"
+    user.touch()  # an editor's
+    child = os.fork()
+    if not child:
+        with temporary_for(path, folder):
+            os._exit(9)  # as a kill: nothing is taken away
+    os.waitpid(child, 0)
+    (left,) = set(tmp_path.iterdir()) - {user}
+    assert left.is_dir() == folder
+    with temporary_for(path, folder) as first, temporary_for(path, folder) as second:
+        assert set(tmp_path.iterdir()) == {user, first, second}
+        first.rename(path)
+    assert set(tmp_path.iterdir()) == {user, path}
+
+
+def test_without_locks_all_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)  # as on Windows
+    with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
+        assert first.exists()
+        assert second.exists()
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_flipped_bit_in_any_byte_of_tensors_is_noticed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {"none": torch.zeros(0, 2), "one": torch.tensor(3, dtype=torch.bfloat16), "two": torch.eye(2) > 0}
+    write_tensors(path, tensors, {"state": "12"})
+    content = path.read_bytes()
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            found, notes = read_tensors(path)
+        except (SafetensorError, OSError, ValueError):
+            continue
+        notes = {key: value for key, value in notes.items() if len(value) < 64}  # the digest under another name
+        assert notes == {"state": "12"}
+        assert {name: (t.shape, t.dtype, t.tolist()) for name, t in found.items()} == {
+            name: (t.shape, t.dtype, t.tolist()) for name, t in tensors.items()
+        }
+
+
+def test_files_of_others_have_no_digest(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert read_tensors(tmp_path / "a.safetensors")[1] == {}

@@ -11,7 +11,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.cli import main
-from progressive_attention.data.hub_parquet import export_parquet
+from progressive_attention.data.hub_parquet import export_parquet, in_words
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.tables import import_table
 from progressive_attention.files import read_json
@@ -227,6 +227,21 @@ def test_strange_metadata_is_left_alone(note: bytes, tmp_path: Path) -> None:
     )
     parquet.write_table(table, tmp_path / "it.parquet")
     assert import_table(tmp_path / "it.parquet", tmp_path / "out")["rows"] == 1
+
+
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_a_column_that_is_there_twice_is_told(column: str, tmp_path: Path) -> None:
+    names = ["image", "query", "attribute", column, column]
+    cells = [pa.array([word]) for word in ("a.png", "cat", "red", "a.png", "a.png")]
+    parquet.write_table(pa.Table.from_arrays(cells, names), tmp_path / "it.parquet")
+    with pytest.raises(ValueError, match=r"has the columns \[.*, expected each once"):
+        import_table(tmp_path / "it.parquet", tmp_path / "out")
+
+
+@pytest.mark.parametrize("cells", [["red"], [0.5], [None]])
+def test_what_is_no_number_of_a_class_stays(cells: list[object]) -> None:
+    assert [in_words(cell, ["old", "red"]) for cell in cells] == cells
+    assert in_words([1, -1, 0, 2], ["old", "red"]) == ["red", None, "old", 2]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

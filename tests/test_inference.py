@@ -163,7 +163,12 @@ def test_pick_device():
 @pytest.mark.parametrize("there, expected", [(True, "cuda"), (False, "cpu")])
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch, there, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device().type == expected
+    tried: list[torch.device] = []
+    monkeypatch.setattr(torch, "empty", lambda size, device: tried.append(device))
+    monkeypatch.setattr(torch.cuda, "set_device", tried.append)
+    device = pick_device()
+    assert device.type == expected
+    assert tried == [device] * (1 + there)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla"])

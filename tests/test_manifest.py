@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.manifest import from_folder, read_manifest, split_of
+from progressive_attention.data.manifest import depth, from_folder, read_manifest, split_of
 from progressive_attention.data.npz import from_npz
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -151,6 +151,14 @@ BAD_TABLES = [
     ([base(), base(split=None)], "no split in 1 rows, the first is row 2; fill or drop them"),
     ([base(scale="big")], r"scale must hold numbers, or nothing where it is unknown \(.*big"),
     ([base(x0=1, y0=1)], r"has only \['x0', 'y0'\] of the columns \['x0', 'y0', 'x1', 'y1'\]; a box needs all four"),
+    ([base(scale=True)], r"scale must hold numbers, or nothing where it is unknown \(got bool, the first True"),
+    ([base(mask_value="12:30:00")], "mask_value must hold numbers, or nothing where it is unknown"),
+    ([base(id="2020-01-01")], "id must hold numbers, or nothing where it is unknown"),
+    ([base(id=1e19)], "id must hold numbers, .*expected numbers of at most 2..53"),
+    ([base(scale=float("1e999"))], "scale must hold numbers, .*got inf"),
+    ([base(x0=0, y0=0, x1=float("1e999"), y1=1)], "x1 must hold numbers, .*got inf"),
+    ([base(id=-9.3e18)], "id must hold numbers, .*expected numbers of at most 2..53"),
+    ([base(x0=0, y0=0, x1=1e300, y1=1)], "x1 must hold numbers, .*expected numbers of at most 2..53"),
     ([base(x0="left", y0=0, x1=3, y1=3)], r"x0 must hold numbers, or nothing where it is unknown \(.*left"),
     ([base(image="../outside.png")], r"'\.\./outside\.png' lies outside .*a manifest's paths must stay in its folder"),
     ([base(image="/etc/hostname")], "'/etc/hostname' lies outside .*a manifest's paths must stay in its folder"),
@@ -175,6 +183,32 @@ def test_bad_tables(folder, form, rows, message):
     write_table(folder, rows, form)
     with pytest.raises(ValueError, match=message):
         from_folder(folder, "train", 20)
+
+
+@pytest.mark.parametrize("before", ["", "]" * 50_000, '{"a": "x\n', '{"\\"]": "]]]"}\n'])
+def test_brackets_that_would_kill_the_process(folder, before):
+    """Arrow's parser overflows the stack at some 30,000 of them."""
+    (folder / "manifest.jsonl").write_text(before + '{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(ValueError, match=r"manifest.jsonl can't be read: brackets are \d+ deep, expected at most 100"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "line, deep",
+    [("", 0), ("[[1], [2, {}]]", 3), ('{"a": "[[[", "b": ["\\"["]}', 2), ("]]]]", 0), ("]]]][[", 2), ('"a\\\\"[', 1)],
+)
+def test_depth(line, deep):
+    assert depth(line.encode()) == deep
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name, value", [("query", 8.0), ("attribute", 0.1), ("attributes", [8.0])])
+def test_fractions_are_no_words(folder, form, name, value):
+    """8.0 would have become the word 8, and a long number one with other digits."""
+    row = {key: cell for key, cell in base().items() if name != "attributes" or key != "attribute"}
+    write_table(folder, [{**row, name: value}], form)
+    with pytest.raises(ValueError, match=f"{name} must hold .*got double, the first "):
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,20 +1,25 @@
 """Runs go on exactly wherever they were stopped, and refuse what is not theirs."""
 
+import io
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
 from progressive_attention import checkpoints
 from progressive_attention import training as module
+from progressive_attention.commands import watch
 from progressive_attention.models import build_model
+from progressive_attention.objectives import answers_only
 from progressive_attention.training import fit, read_log, training
 
 
@@ -78,6 +83,23 @@ def test_a_watcher_that_fails_costs_no_step(whole, tmp_path):
     fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=(steps := []).append)
     assert [progress.step for progress in steps][:2] == [5, 6]
     del held  # whose traceback kept all that was alive
+    assert results(tmp_path) == expected
+
+
+def test_ctrl_c_within_a_step_loses_nothing(whole, tmp_path):
+    recipe, expected = whole
+    losses = []
+
+    def loss(*arguments):
+        losses.append(answers_only(*arguments))
+        if len(losses) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return losses[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(start(tmp_path, recipe, loss=loss), "squares", recipe.epochs, Console(file=io.StringIO()))
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path, about(network()), watch=(steps := []).append)
+    assert steps[0].step == 3
     assert results(tmp_path) == expected
 
 
@@ -180,6 +202,24 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training; choose another --out"):
+        next(start(tmp_path, ROWS))
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"run": "{}"},
+        {"run": "[" * 100_000, "state": "{}"},
+        {"run": "[]", "state": "{}"},
+        {"run": "{}", "state": '[{"step": 1}]'},
+        {"run": "{", "state": "{}"},
+        {"run": "{}", "state": json.dumps({**asdict(checkpoints.State()), "step": "3"})},
+        {"run": "{}", "state": json.dumps({**asdict(checkpoints.State()), "stopped": 255})},
+    ],
+)
+def test_a_checkpoint_with_broken_notes_is_refused(tmp_path, notes):
+    save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", notes)
+    with pytest.raises(ValueError, match="checkpoint.safetensors (is no checkpoint|has a broken note|must be)"):
         next(start(tmp_path, ROWS))
 
 

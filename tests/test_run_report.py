@@ -15,10 +15,11 @@ from rich.console import Console
 from test_report import Page
 from tiny_photographs import write_photographs
 
-from progressive_attention import run_report, weights
+from progressive_attention import network_folder, run_report, weights
 from progressive_attention.cli import main
 from progressive_attention.config import RECIPES
 from progressive_attention.evaluation import entropies
+from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.measured import name_of, read_notes, rows_path, source_of
 from progressive_attention.run_page import claim, learning_section, missing_section
 from progressive_attention.run_report import (
@@ -167,7 +168,7 @@ def test_network_without_attention_and_foreign_words(place, monkeypatch):
 
 
 def test_shipped_weights_by_name(place, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", place / "shipped")
+    monkeypatch.setattr(network_folder, "SHIPPED", place / "shipped")
     shutil.copytree("runs/film", "shipped/tiny", ignore=shutil.ignore_patterns("log.jsonl", "checkpoint*"))
     pan("report", "tiny", "--device", "cpu")
     found = sorted(path.name for path in Path("runs/evaluate/tiny").iterdir())
@@ -192,11 +193,17 @@ def test_rows_are_read_where_they_are_and_made_anew_where_they_are_not_of_this_n
     assert len(found.table) == 5
     assert changed(rows) == before
     path = Path("runs/film/weights.safetensors")
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    tensors, _ = read_tensors(path)
+    write_tensors(path, tensors, {"another": "network"})
     assert gathered("runs/film").figures["count"] == 5
     assert changed(rows) != before
+    figures = rows.with_suffix(".json")
+    for damaged in rows, figures:
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole.replace(b"1", b"2", 1) if damaged is figures else whole[:9] + b"x" + whole[10:])
+        assert read_notes(rows) == {}
+        damaged.write_bytes(whole)
+    assert read_notes(rows) != {}
     rows.with_suffix(".json").unlink()
     assert gathered("runs/film").figures["count"] == 3  # half an evaluation is none
 

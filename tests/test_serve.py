@@ -269,7 +269,7 @@ def test_answers_are_the_predictors(shipped):
     told = as_json(asked)
     assert json.loads(json.dumps(told)) == told
     assert told["probabilities"] == its.probabilities
-    assert (told["found"], told["presence"]) == (None, None)
+    assert (told["found"], told["presence"]) == (its.found, its.presence)
 
 
 @pytest.mark.parametrize(

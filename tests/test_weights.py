@@ -136,7 +136,16 @@ def test_broken_config(saved):
         ({"model": {"num_queries": 2}}, "num_attributes"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "depth": 9}}, "depth"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "radius": -1}}, "radius must be >= 0, got -1"),
-        ({"model": {"num_queries": "2", "num_attributes": 3}}, "not supported between"),
+        ({"model": {"num_queries": "2", "num_attributes": 3}}, "num_queries must be a whole number, got '2'"),
+        ({"model": {"num_queries": 2, "num_attributes": 3, "hidden": 2.5}}, "hidden must be a whole number, got 2.5"),
+        (
+            {"model": {"num_queries": 2, "num_attributes": 3, "attend_at": [[0]]}},
+            "attend_at must hold indices or names",
+        ),
+        ({"model": {"num_queries": 2, "num_attributes": 3, "image_size": 10**6}}, "image_size must be <= 10000"),
+        ({"query_names": "ab"}, "query_names must be a list, got 'ab'"),
+        ({"query_names": [1, 2]}, "query_names must be words, each once"),
+        ({"query_names": ["cat", "cat"]}, "query_names must be words, each once"),
         ({"model": None}, "NoneType"),
         ({"query_names": None}, "NoneType"),
     ],
@@ -152,3 +161,12 @@ def test_a_config_that_is_something_else(saved, about):
     (saved / "config.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"config.json does not describe a model: "):
         weights.load(saved)
+
+
+@pytest.mark.parametrize("name, size", [("hidden", 4097), ("hidden", 10**30), ("radius", 10**6), ("image_size", 10**6)])
+def test_absurd_sizes_take_no_memory(saved, name, size):
+    about = read_json(saved / "config.json")
+    write_json(saved / "config.json", {**about, "model": {**about["model"], name: size}})
+    for load in (weights.load, ProgressiveAttentionNetwork.from_pretrained):
+        with pytest.raises(ValueError, match=f"config.json does not describe a model: {name} must be <= "):
+            load(saved)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from progressive_attention.config import ModelConfig, Recipe
+from progressive_attention.config import ModelConfig, Recipe, checked
 from progressive_attention.distributed import from_first, is_first
-from progressive_attention.files import write_tensors
+from progressive_attention.files import read_tensors, write_tensors
 
 
 @dataclass
@@ -44,10 +44,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | No
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        return read_tensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
+
+
+def read_note(path: Path, name: str, text: str) -> dict[str, Any]:
+    """A checkpoint's note, a JSON object; raises ValueError for anything else."""
+    try:
+        return checked(name, json.loads(text), dict)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has a broken note ({error}); delete it to start over") from error
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> State:
@@ -60,15 +67,17 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
     if found is None:
         return State()
     tensors, notes = found
-    if "run" not in notes:
+    if not {"run", "state"} <= set(notes):
         raise ValueError(f"{path} is no checkpoint of a training; choose another --out, or delete it")
-    counters = json.loads(notes["state"])
+    counters, old = (read_note(path, name, notes[name]) for name in ("state", "run"))
     if set(counters) != {one.name for one in fields(State)}:
         raise ValueError(
             f"{path} is of another version of this library (it counts {', '.join(counters)}); "
             "go on with that version, delete it to start over, or choose another --out"
         )
-    old, now = json.loads(notes["run"]), json.loads(json.dumps(identity))
+    for one in fields(State):
+        checked(f"{one.name} in {path}", counters[one.name], type(one.default))
+    now = json.loads(json.dumps(identity))
     later = {one.name: one.default for one in (*fields(Recipe), *fields(ModelConfig)) if one.default is not MISSING}
     old = {**json.loads(json.dumps({key: later[key] for key in now if key in later})), **old}  # choices made later
     if different := [key for key in sorted({*old, *now}) if old.get(key) != now.get(key)]:

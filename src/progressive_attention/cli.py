@@ -41,11 +41,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class ShowVersion(argparse.Action):
+    """Looks the version up only when asked for: that costs more than the rest of a --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from progressive_attention import __version__
+
+        print(f"progressive_attention {__version__}")
+        parser.exit()
+
+
 def build_parser() -> Parser:
     """All commands with their options."""
     parser = Parser(
         prog="pan", description="Ask an image about one object; get its attribute and the attention that led there."
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add = partial(documented, commands)
 
@@ -99,6 +110,7 @@ def build_parser() -> Parser:
     )
     train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
     train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
+    train.add_argument("--trackio", metavar="PROJECT", help="curves in this project of trackio, on this machine")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
@@ -250,13 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Of several processes the first one speaks; another only of what ends itself alone.
     """
-    started = time.monotonic()
-    arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
-    arguments.started = started
-    arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
+    started, name = time.monotonic(), "pan"
     several = (os.environ.get("WORLD_SIZE") or "1") != "1"
     number = os.environ.get("RANK", "0") if several else "0"
     try:
+        arguments = build_parser().parse_args(argv if argv is not None else sys.argv[1:] or ["--help"])
+        name = f"pan {arguments.command}"
+        arguments.started = started
+        arguments.line = shlex.join(["pan", *(sys.argv[1:] if argv is None else argv)])
         if several:
             return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
@@ -264,11 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if number != "0" and not isinstance(error, ConnectionError):
             time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
         who = f"process {number}: " * (number != "0")
-        print(f"pan {arguments.command}: error: {who}{one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {who}{one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if number == "0":
-            print(f"pan {arguments.command}: stopped", file=sys.stderr)
+            print(f"{name}: stopped", file=sys.stderr)
         return 130
 
 

@@ -3,8 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rich.console import Console
@@ -17,11 +17,12 @@ from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
 from progressive_attention.measured import load_with_bar, measure, rows_path, warn_of_unreadable, write_measured
 from progressive_attention.prepare import prepared
-from progressive_attention.progress import bars
+from progressive_attention.progress import bars, stopping
 from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
+from progressive_attention.step_log import StepLog
 from progressive_attention.summaries import labels_table, score_of, summary_table
-from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures, summary_writer
+from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures
 from progressive_attention.text_queries import (
     SENTENCE_ENCODER,
     encoder_of,
@@ -29,6 +30,7 @@ from progressive_attention.text_queries import (
     sentence_encoder,
     unit_vectors,
 )
+from progressive_attention.trackio_log import TrackioLog
 from progressive_attention.training import Progress as Step
 
 
@@ -45,8 +47,7 @@ def train(arguments: argparse.Namespace) -> None:
         build_backbone(
             arguments.backbone, arguments.backbone_weights
         )  # what is wrong with them is told before long work
-    if arguments.tensorboard:
-        summary_writer()  # so is what is missing
+    logs = step_logs(arguments)  # so is what is missing
     if arguments.freeze:
         recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
     if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
@@ -73,22 +74,34 @@ def train(arguments: argparse.Namespace) -> None:
         **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
         **{"changes": changes, "backbone_weights": arguments.backbone_weights, "query_vectors": vectors},
     )
-    curves = arguments.out / "tensorboard"
-    pictures = attention_pictures(arguments.out, validation)
-    with TensorBoardLog(curves, pictures) if arguments.tensorboard and is_first() else nullcontext() as log:
-        watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, log)
+    with ExitStack() as opened:
+        for log in logs:
+            opened.enter_context(log)
+            if isinstance(log, TensorBoardLog):
+                log.pictures = attention_pictures(arguments.out, validation)
+        watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, logs)
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
     if not is_first():
         return
     best = read_json(arguments.out / "config.json")["best"]
     if arguments.tensorboard:
-        print(f"curves: tensorboard --logdir {curves}")
+        print(f"curves: tensorboard --logdir {arguments.out / 'tensorboard'}")
     print(
         f"best {score_of(best)} at epoch {best['epoch']}; "
         f"weights, config.json and log.jsonl: {arguments.out}\n"
         f"next: pan evaluate --weights {arguments.out} --data {arguments.data}"
     )
+
+
+def step_logs(arguments: argparse.Namespace) -> list[StepLog]:
+    """Where ``--tensorboard`` and ``--trackio`` want points; only the first of several processes writes them."""
+    logs: list[StepLog] = []
+    if arguments.tensorboard:
+        logs.append(TensorBoardLog(arguments.out / "tensorboard"))
+    if arguments.trackio:
+        logs.append(TrackioLog(arguments.trackio, str(arguments.out)))
+    return logs if is_first() else []
 
 
 def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
@@ -99,19 +112,24 @@ def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
 
 
 def watch(
-    run: Iterator[Step], title: str, epochs: int, console: Console, log: Callable[[Step], None] | None = None
+    run: Generator[Step, None, None],
+    title: str,
+    epochs: int,
+    console: Console,
+    logs: Sequence[Callable[[Step], None]] = (),
 ) -> None:
-    """Show a training as a bar, and each epoch as a line; ``log`` is told of each step, too."""
-    with bars(console) as progress:
+    """Show a training as a bar, and each epoch as a line; ``logs`` are told of each step, too."""
+    with stopping() as stop, closing(run), bars(console) as progress:
         task = None
         for step in run:
+            stop()
             if task is None:  # only now, so that a refusal stays one line
                 task = progress.add_task(title, total=step.steps, note="")
             speed = progress.tasks[task].speed  # steps a second, None at first
             rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
             note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
             progress.update(task, completed=step.step, note=note)
-            if log:
+            for log in logs:
                 log(step)
             if step.record:
                 console.print(

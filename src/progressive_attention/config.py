@@ -6,7 +6,7 @@ with any recipe. docs/protocols.md tells each difference and its source.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal
 
 STYLES = ("mref", "mdist", "mbg")
@@ -28,6 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "cross-attention": {"pooling": "soft", "scorer": "dot", "only": "last"},
     "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
+LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8}  # a file's word must not take all memory
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
 
 
@@ -35,6 +37,14 @@ def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> st
     """Return ``value`` if it is known; raises ValueError naming what is."""
     if value not in known:
         raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+    return value
+
+
+def checked(what: str, value: Any, kind: type) -> Any:
+    """The value if it is of that kind (a whole number is a number, a list a tuple); else ValueError naming it."""
+    same = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
+    if not isinstance(value, same) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{what} must be {KINDS[kind]}, got {value!r}")
     return value
 
 
@@ -72,10 +82,17 @@ class ModelConfig:
     query_encoder: str = ""
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            checked(one.name, getattr(self, one.name), int if one.default is MISSING else type(one.default))
         object.__setattr__(self, "attend_at", tuple(self.attend_at))  # JSON gives a list back
+        if not all(isinstance(stage, (int, str)) for stage in self.attend_at):
+            raise ValueError(f"attend_at must hold indices or names of stages, got {self.attend_at}")
         for name in ("num_queries", "num_attributes", "hidden", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be <= {most}, got {getattr(self, name)}")
         if self.radius < 0:
             raise ValueError(f"radius must be >= 0, got {self.radius}; 0 means no local context")
         if self.query_size < 0:

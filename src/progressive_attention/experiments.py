@@ -15,7 +15,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES, ModelConfig, Recipe, one_of
+from progressive_attention.config import (
+    ALIASES,
+    MODELS,
+    PROTOCOLS,
+    RECIPES,
+    STYLES,
+    ModelConfig,
+    Recipe,
+    checked,
+    one_of,
+)
 from progressive_attention.models import model_config
 
 FOLDER = Path(__file__).parent / "experiments"
@@ -23,7 +33,6 @@ PLAIN = {"queries", "optimizer"}  # what of a recipe a plain row may choose for 
 USERS_OWN = "data"  # the data set that is named when the experiment is run
 FEWEST = 30  # images: a third of them are tested
 TUNING = ("dataset", "images", "epochs", "seed")
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
 
 
 @dataclass(frozen=True)
@@ -226,21 +235,13 @@ class Experiment:
         return replace(self, grids=tuple(grids))
 
 
-def checked(what: str, value: Any, kind: type) -> Any:
-    """The value if it is of that kind (a whole number is a number, a list a tuple); else ValueError naming it."""
-    same = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
-    if not isinstance(value, same) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{what} must be {KINDS[kind]}, got {value!r}")
-    return value
-
-
 def read_experiment(path: Path) -> Experiment:
     """The experiment of a file; raises ValueError that names file, grid and key for what is not understood."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of 5000 digits, and lists in 1000 lists, among them
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     tables = content.get("grid")
     if set(content) != {"title", "grid"} or not isinstance(tables, list) or not tables:
@@ -249,7 +250,7 @@ def read_experiment(path: Path) -> Experiment:
     grids = []
     for i, table in enumerate(tables, 1):
         try:
-            for key in table:
+            for key in checked("it", table, dict):
                 one_of("key", key, tuple(known))
             if missing := [key for key in ("models", "datasets") if key not in table]:
                 raise ValueError(f"{' and '.join(missing)} must be given")

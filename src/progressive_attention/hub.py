@@ -15,7 +15,7 @@ from progressive_attention.backbones import build_backbone
 from progressive_attention.config import ModelConfig
 from progressive_attention.files import write_text
 from progressive_attention.model_card import model_card
-from progressive_attention.network_folder import describe, fill, find, first_line, hugging_face, read_config, save
+from progressive_attention.network_folder import describe, filled, find, first_line, hugging_face, read_config, save
 
 
 class HubMixin(nn.Module):
@@ -53,10 +53,9 @@ class HubMixin(nn.Module):
                 f"{str(name_or_folder)!r} holds a network of kind {config.network!r}, and {cls.__name__} is of kind "
                 f"{cls.network!r}; progressive_attention.weights.load takes the folder of any kind"
             )
-        model = cls(config, build_backbone(config.backbone))
-        fill(model, folder)
+        model = filled(lambda: cls(config, build_backbone(config.backbone)), folder)
         model.about = about
-        return model.eval()
+        return model
 
     def save_pretrained(
         self,

@@ -23,7 +23,7 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
 from progressive_attention.distributed import gathered, in_turn
 from progressive_attention.evaluation import examples, summarise, with_curves
-from progressive_attention.files import read_json, replacing, write_json
+from progressive_attention.files import read_json, replacing, write_text
 from progressive_attention.label_evaluation import evaluate_labels
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.progress import counting
@@ -146,26 +146,33 @@ def write_measured(
     path: Path, measured: Measured, given: str, questions: QuestionSet, source: Mapping[str, Any]
 ) -> None:
     """Write the rows to ``path`` and their figures beside it as JSON, each whole or not at all."""
+    figures = json.dumps(measured.figures, indent=1) + "\n"
     about = {
         "weights": fingerprint_of_weights(given),
         "questions": fingerprint_of(questions),
         "source": {name: str(value) if isinstance(value, Path) else value for name, value in source.items()},
+        "columns": measured.table.column_names,
+        "figures": sha256(figures.encode()).hexdigest(),
     }
     notes = {**(measured.table.schema.metadata or {}), ABOUT: json.dumps(about).encode()}
     with replacing(path) as temporary:
-        parquet.write_table(measured.table.replace_schema_metadata(notes), temporary)
-    write_json(path.with_suffix(".json"), measured.figures)
+        parquet.write_table(measured.table.replace_schema_metadata(notes), temporary, write_page_checksum=True)
+    write_text(path.with_suffix(".json"), figures)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What ``write_measured`` noted of rows: "weights", "questions", "source"; empty unless both files are there."""
-    if not path.with_suffix(".json").exists():
-        return {}
+    """What ``write_measured`` noted of rows: "weights", "questions", "source", ...; empty unless rows and figures are
+    there as they were written.
+    """
     try:
-        notes = json.loads((parquet.read_schema(path).metadata or {})[ABOUT])
+        schema, figures = parquet.read_schema(path), path.with_suffix(".json").read_bytes()
+        notes = json.loads((schema.metadata or {})[ABOUT])
+        if (notes["columns"], notes["figures"]) != (schema.names, sha256(figures).hexdigest()):
+            return {}
+        parquet.read_table(path, page_checksum_verification=True)
         paths = {name: Path(notes["source"][name]) for name in PATHS if notes["source"].get(name)}
         return {**notes, "source": {**notes["source"], **paths}}
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+    except (OSError, pa.ArrowException, KeyError, ValueError):
         return {}
 
 

@@ -9,11 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from progressive_attention.config import ModelConfig
-from progressive_attention.files import read_json, write_json, write_tensors
+from progressive_attention.config import ModelConfig, checked
+from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from torch import Tensor, nn
+
+    Network = TypeVar("Network", bound=nn.Module)
 
 SHIPPED = Path(__file__).parent / "assets" / "weights"
 FORMAT = 1
@@ -88,21 +93,32 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         config = ModelConfig(**about["model"])
         if (len(about["query_names"]), len(about["attribute_names"])) != (config.num_queries, config.num_attributes):
             raise ValueError("its names and the model's sizes differ")
+        for what in ("query_names", "attribute_names"):
+            words = checked(what, about[what], tuple)
+            if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
+                raise ValueError(f"{what} must be words, each once, got {words}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model: {error}") from error
     return config, about
 
 
-def fill(model: "nn.Module", folder: Path) -> None:
-    """Load a folder's weights; raises ValueError where they are missing, broken or another model's."""
+def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
+    """The network that ``build`` makes, in evaluation mode, with a folder's weights.
+
+    Raises ValueError where they are missing, broken or another model's.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = folder / "weights.safetensors"
     try:
-        model.load_state_dict(load_file(path))
+        tensors, _ = read_tensors(path)
+        model = build()
+        model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} does not hold this model's weights ({reason}); it may be truncated") from error
+        raise ValueError(
+            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
+        ) from error
+    return model.eval()

@@ -1,9 +1,12 @@
 """Progress bars for long work: how far, at what rate, how long still."""
 
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -29,6 +32,33 @@ def bars(console: Console) -> Iterator[Progress]:
         else:  # the end of an empty display would leave an empty line
             progress.live.transient = True
             progress.live.stop()
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], None]]:
+    """Ctrl-C once waits for the step in hand, so that it can be saved: KeyboardInterrupt comes from calling what is
+    yielded. Twice ends at once. A process that ignores Ctrl-C, and any thread but the main one, stays as it is.
+    """
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from progressive_attention.label_evaluation import evaluate_labels
 from progressive_attention.machine import commit, hardware
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.prepare import prepared
+from progressive_attention.progress import stopping
 from progressive_attention.summaries import VALIDATION_SCORES, score_of
 from progressive_attention.training import read_log
 from progressive_attention.weights import Trained
@@ -206,8 +207,9 @@ def train(job: Job, out: Path, device: torch.device, until: float, tell: Tell) -
     validating = log[-1]["validation_seconds"] if log else math.nan
     tell(Message(name, "training"))
     started, first, told = time.monotonic(), None, 0.0
-    with closing(run):  # which saves
+    with stopping() as stop, closing(run):  # which saves
         for step in run:
+            stop()
             now = time.monotonic()
             if first is None:
                 started, first = now, step.step

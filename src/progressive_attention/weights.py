@@ -1,10 +1,11 @@
 """Trained networks by name, folder or repository of the Hub; ``network_folder`` tells what is in one."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from progressive_attention.network_folder import FORMAT, SHIPPED, describe, fill, find, read_config, save, shipped
+from progressive_attention.network_folder import FORMAT, SHIPPED, describe, filled, find, read_config, save, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,5 @@ def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Tr
 
     folder = find(name_or_folder)
     config, about = read_config(folder)
-    model = from_config(config)
-    fill(model, folder)
-    return Trained(model.to(device).eval(), tuple(about["query_names"]), tuple(about["attribute_names"]), about)
+    model = filled(partial(from_config, config), folder)
+    return Trained(model.to(device), tuple(about["query_names"]), tuple(about["attribute_names"]), about)

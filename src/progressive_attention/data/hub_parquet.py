@@ -6,7 +6,6 @@ Neither way needs that package. A picture is a struct of its file's ``bytes`` an
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,8 @@ from pyarrow import parquet
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import Manifest, read_manifest
-from progressive_attention.data.table import beside, check_free
+from progressive_attention.data.table import check_free
+from progressive_attention.files import temporary_for
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -45,7 +45,7 @@ def pictures_in(path: Path) -> list[str]:
         schema = parquet.read_schema(files_of(path)[0])
     except (pa.ArrowException, OSError):
         return []  # what is wrong is told by whoever reads all of it
-    return [name for name in FOLDERS if name in schema.names and is_picture(schema.field(name).type)]
+    return [name for name in FOLDERS if schema.names.count(name) == 1 and is_picture(schema.field(name).type)]
 
 
 def is_picture(kind: pa.DataType) -> bool:
@@ -63,6 +63,8 @@ def read_columns(path: Path, home: Path | None) -> dict[str, list[Any]]:
     for part in files_of(path):
         with parquet.ParquetFile(part) as file:
             names, classes = file.schema_arrow.names, class_names(file.schema_arrow)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{part} has the columns {names}, expected each once")
             split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
             added = {"split": split} if split and path.is_dir() and "split" not in names else {}
             columns = columns or {name: [] for name in (*names, *added)}
@@ -93,7 +95,9 @@ def in_words(cell: Any, names: list[str]) -> Any:
     """A class's number, or a list of them, as words; -1, which is no class, as None."""
     if isinstance(cell, list):
         return [in_words(one, names) for one in cell]
-    return None if cell is None or cell < 0 else names[cell] if cell < len(names) else cell
+    if not isinstance(cell, int):  # not written by datasets
+        return cell
+    return None if cell < 0 else names[cell] if cell < len(names) else cell
 
 
 def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
@@ -127,9 +131,8 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
     check_free(out)
     manifest = read_manifest(folder)
     have = manifest.table["split"].unique().to_pylist()
-    temporary = beside(out)
     written = dict.fromkeys([split for split in SPLITS if split in have], 0)
-    try:
+    with temporary_for(out, folder=True) as temporary:
         for split in written:
             for table in tables_of(manifest.rows_of(split), temporary / f"{split}.parquet"):
                 written[split] += len(table)
@@ -137,8 +140,6 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
                     progress(sum(written.values()), len(manifest.table))
         temporary.chmod(0o755)
         os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return written
 
 

@@ -10,6 +10,7 @@ images elsewhere.
 # pyright: reportAttributeAccessIssue=false
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -32,10 +33,21 @@ from progressive_attention.files import read_json
 
 WORDS = ("image", "query", "attribute", "split", "mask")
 LISTS = ("attributes", "absent")
+DEEPEST = 100  # brackets in brackets; a manifest needs two
+
+
+def depth(content: bytes) -> int:
+    """How deeply the brackets of JSON lines nest: Arrow's parser dies of 30,000, with the whole process."""
+    bare = re.sub(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"', b"", content)
+    brackets = np.frombuffer(re.sub(rb"[^][{}]++", b"", bare), np.uint8)
+    level = np.concatenate([[0], np.cumsum(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1))])
+    return int((level - np.minimum.accumulate(level)).max())  # what closes too much hides nothing
 
 
 def read_jsonl(path: Path) -> pa.Table:
-    """One object a line; words that look like dates stay as they were written."""
+    """One object a line; words that look like dates stay as they were written. Raises ValueError if it nests deeply."""
+    if (deep := depth(path.read_bytes())) > DEEPEST:
+        raise ValueError(f"brackets are {deep} deep, expected at most {DEEPEST}")
     table = pyarrow.json.read_json(path)
     kinds = {field.name: getattr(field.type, "value_type", field.type) for field in table.schema}
     dates = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind)]
@@ -179,6 +191,7 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
     try:
         if name in LISTS and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             column = listed(column)
+        refuse_cast(name, column)
         if name in WORDS:
             column = column.cast(pa.string())
             return pc.if_else(pc.equal(column, ""), None, column)
@@ -188,6 +201,20 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
     except pa.ArrowException as error:
         what = "numbers, or nothing where it is unknown" if name not in (*WORDS, *LISTS) else str(wanted)
         raise ValueError(f"{path}: {name} must hold {what} ({error})") from error
+
+
+def refuse_cast(name: str, column: pa.Array) -> None:
+    """Raises ArrowInvalid for values that a cast would silently make others: 8.0 into the word 8, 12:30 into 45000."""
+    values = (pc.list_flatten(column) if pa.types.is_list(column.type) else column).drop_null()
+    kind = getattr(values.type, "value_type", values.type)  # of a dictionary
+    number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    wrong = number if name in (*WORDS, *LISTS) else pa.types.is_boolean(kind)
+    if len(values) and (wrong or pa.types.is_temporal(kind)):
+        raise pa.ArrowInvalid(f"got {kind}, the first {values[0].as_py()!r}; in JSON put words in quotes")
+    if pa.types.is_floating(kind):  # beyond 2**53 float64 rounds whole numbers, and 1e400 it reads as infinite
+        large = values.filter(pc.is_inf(values) if name == "scale" else pc.greater(pc.abs(values), 2.0**53))
+        if len(large):
+            raise pa.ArrowInvalid(f"got {large[0].as_py()!r}, expected numbers of at most 2**53 (scale: finite ones)")
 
 
 def listed(column: pa.Array) -> pa.Array:

@@ -19,6 +19,9 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
+        for array in arrays.values():
+            if array.dtype.kind == "U":
+                array.tolist()  # raises where it holds no characters
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into

@@ -5,16 +5,15 @@ images and masks lie, where the rows come from, what was mended and what was rej
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from progressive_attention.files import write_json
+from progressive_attention.files import temporary_for, write_json
 
 MANIFEST, REJECTED_TABLE, ABOUT = "manifest.parquet", "rejected.parquet", "dataset.json"
 FORMAT = 1
@@ -77,22 +76,13 @@ def write_dataset(
         "rows": len(rows),
         "rejected": {count["values"]: count["counts"] for count in sorted(reasons, key=lambda c: -c["counts"])},
     }
-    temporary = home or beside(out)
-    try:
+    with nullcontext(home) if home else temporary_for(out, folder=True) as temporary:
         parquet.write_table(conform(rows, SCHEMA), temporary / MANIFEST, compression="zstd")
         parquet.write_table(conform(rejected, REJECTED), temporary / REJECTED_TABLE, compression="zstd")
         write_json(temporary / ABOUT, told)
         temporary.chmod(0o755)
         os.rename(temporary, out)  # an empty folder there is replaced
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return told
-
-
-def beside(out: Path) -> Path:
-    """A new hidden folder beside ``out``, to be filled and renamed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
 
 
 def check_free(out: Path) -> None:

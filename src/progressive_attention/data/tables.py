@@ -3,9 +3,9 @@
 import codecs
 import csv
 import io
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from progressive_attention.data.hub_parquet import FOLDERS, pictures_in, read_co
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import check_columns
 from progressive_attention.data.rows import Draft, Refused, clean, clean_list
-from progressive_attention.data.table import SCHEMA, beside
+from progressive_attention.data.table import SCHEMA
+from progressive_attention.files import temporary_for
 
 PATHS = ("image", "mask")
 
@@ -45,8 +46,7 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
     """
     out = out.resolve()
     inside = pictures_in(path) if suffix(path) == ".parquet" else []
-    home = beside(out) if inside else None
-    try:
+    with temporary_for(out, folder=True) if inside else nullcontext() as home:
         raw = read(path, home)
         mended: Counter[str] = Counter()
         draft = Draft(typed(path, raw, mended), (f"{raw.unit} {number}" for number in raw.numbers))
@@ -60,9 +60,6 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
             settings={"table": str(path)},
             home=home,
         )
-    finally:
-        if home is not None:
-            shutil.rmtree(home, ignore_errors=True)
 
 
 def root_of(column: str, path: Path, given: Path | None, home: Path | None) -> ImageRoot:

@@ -142,8 +142,8 @@ def read_lists(folder: Path) -> dict[str, str]:
     for path in paths:
         for number, line in enumerate(path.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
             name = line.strip()
-            if not re.fullmatch(r"(\w[\w.-]*)?", name):
-                raise ValueError(f"{path}, line {number}: expected the name of one image, got {line!r}")
+            if not re.fullmatch(r"(\w[\w.-]{0,199})?", name):
+                raise ValueError(f"{path}, line {number}: expected the name of one image, got {line[:80]!r}")
             if name in splits:
                 raise ValueError(f"{path}, line {number}: {name} is in {splits[name]} already; list an image once")
             if name:

@@ -44,7 +44,8 @@ async function ask(pixels, query) {
   const milliseconds = performance.now() - started;
   const probability = (i) => Math.exp(found.log_prob.data[i]);
   const probabilities = about.attribute_names.map((name, i) => [name, probability(i)]);
-  return { query, probabilities, maps: mapsOf(found), milliseconds };
+  const present = !found.presence || found.presence.data[0] >= about.absence.threshold;
+  return { query, probabilities, present, maps: mapsOf(found), milliseconds };
 }
 
 // Gates are drawn from 0 to 1, the last layer's softmax and the product from 0 to their largest value.
@@ -123,21 +124,20 @@ function showAnswer(answer) {
   const ranked = [...answer.probabilities].sort((one, other) => other[1] - one[1]);
   const best = ranked.slice(0, about.likelihood === "softmax" ? 1 : 3);
   const said = best.map(([name, probability]) => `${name} (${percent(probability)})`).join(", ");
-  element("answer").textContent = `${answer.query} → ${said}`;
-  showTruth(answer.query, ranked[0][0]);
+  element("answer").textContent = `${answer.query} → ${answer.present ? "" : "not found; if it were there: "}${said}`;
+  showTruth(answer, ranked[0][0]);
   element("bars").replaceChildren(...ranked.slice(0, MOST_BARS).map(([name, probability]) => bar(name, probability)));
   for (const button of element("queries").children) button.ariaPressed = String(button.textContent === answer.query);
   showMaps();
 }
 
 // What is right, where it is known, and a box around it.
-function showTruth(query, best) {
+function showTruth({ query, present }, best) {
   const digit = state.digits.find((one) => one.query === query);
-  const text = digit
-    ? `${best === digit.attribute ? "✓ Right" : "✗ Wrong"}: it is ${digit.attribute}.`
-    : `There is no ${query} in this scene; the network answers all the same.`;
-  element("truth").textContent = state.digits.length ? text : "";
-  element("truth").className = digit && best === digit.attribute ? "" : "wrong";
+  const right = digit ? present && best === digit.attribute : !present;
+  const truth = digit ? `it is ${digit.attribute}` : `there is no ${query} in this scene`;
+  element("truth").textContent = state.digits.length ? `${right ? "✓ Right" : "✗ Wrong"}: ${truth}.` : "";
+  element("truth").className = right ? "" : "wrong";
   element("box").hidden = !digit;
   if (!digit) return;
   const [x0, y0, x1, y1] = digit.box.map((pixel) => (100 * pixel) / about.image_size);

@@ -1,0 +1,1 @@
+"""A mutation fuzzer for every reader of files; docs/trust.md tells what it checks."""
