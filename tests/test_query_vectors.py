@@ -94,6 +94,7 @@ def test_a_table_of_another_size_is_refused(name, shape):
     "changes, told",
     [
         ({"query_size": -1}, "query_size must be >= 0, got -1"),
+        ({"query_size": 65_537}, "query_size must be <= 65536, got 65537"),
         ({"query_encoder": "x"}, "query_encoder 'x' makes vectors, and query_size 0"),
     ],
 )

@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
-LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8}  # a file's word must not take all memory
+LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8, "query_size": 65_536}  # a file can't take all memory
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
 
 
