@@ -22,7 +22,7 @@ from progressive_attention.files import read_json
 SEEDS = [{"data.json": b'{"a": [1, 2]}', "a.png": b"no picture"}]
 
 
-def planted(read: Callable[[Path, random.Random], Any], seconds: float = 0.3, cases: int = 3) -> list[str]:
+def planted(read: Callable[[Path, random.Random], Any], seconds: float = 1.0, cases: int = 3) -> list[str]:
     """The faults that are found in a reader."""
     tally, findings = fuzz({"it": Reader(lambda: SEEDS, read)}, cases, 0, workers=1, seconds=seconds)
     assert tally["it"].total() == cases

@@ -124,7 +124,7 @@ def check_known(name: str) -> None:
             f"backbone {name!r} comes from timm, which is not installed; pip install 'progressive-attention[backbones]'"
         ) from error
     if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):  # behind a dot: whose weights
-        near = ", ".join(get_close_matches(name, timm.list_models(), 8)) or "those of timm.list_models()"
+        near = ", ".join(get_close_matches(name.split(".")[0], timm.list_models(), 8)) or "those of timm.list_models()"
         raise ValueError(f"unknown backbone {name!r}; known: conv-stack, or a timm network, e.g. {near}")
 
 

@@ -31,6 +31,7 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.table import ABOUT, BOX, SCHEMA
 from progressive_attention.files import read_json
 
+LARGEST = float(np.finfo(np.float32).max)
 WORDS = ("image", "query", "attribute", "split", "mask")
 LISTS = ("attributes", "absent")
 DEEPEST = 100  # brackets in brackets; a manifest needs two
@@ -211,10 +212,11 @@ def refuse_cast(name: str, column: pa.Array) -> None:
     wrong = number if name in (*WORDS, *LISTS) else pa.types.is_boolean(kind)
     if len(values) and (wrong or pa.types.is_temporal(kind)):
         raise pa.ArrowInvalid(f"got {kind}, the first {values[0].as_py()!r}; in JSON put words in quotes")
-    if pa.types.is_floating(kind):  # beyond 2**53 float64 rounds whole numbers, and 1e400 it reads as infinite
-        large = values.filter(pc.is_inf(values) if name == "scale" else pc.greater(pc.abs(values), 2.0**53))
+    if pa.types.is_floating(kind) and name != "scale":  # a box becomes float32; beyond 2**53 whole numbers are rounded
+        most = LARGEST if name in BOX else 2.0**53
+        large = values.filter(pc.and_(pc.is_finite(values), pc.greater(pc.abs(values), most)))
         if len(large):
-            raise pa.ArrowInvalid(f"got {large[0].as_py()!r}, expected numbers of at most 2**53 (scale: finite ones)")
+            raise pa.ArrowInvalid(f"got {large[0].as_py()!r}, expected numbers of at most {most:.17g}")
 
 
 def listed(column: pa.Array) -> pa.Array:
