@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"fuzz: {done.total():,} cases of {len(tally)} readers, seed {chosen.seed}: {done['read']:,} read, "
         f"{done['refused']:,} refused in words, {len(findings)} faults; "
-        f"each within {SECONDS:g} s and {MEMORY / 2**30:g} GiB; {time.monotonic() - started:.0f} s"
+        f"limits {SECONDS:g} s and {MEMORY / 2**30:g} GiB; {time.monotonic() - started:.0f} s"
     )
     return int(bool(findings))
 
