@@ -46,7 +46,7 @@ LACKING = {  # commands that need an extra, and must say which
 
 
 def main() -> None:
-    """Build, compare with the checkout, try; the exit code is 1 when a command of a trial fails, told with its output."""
+    """Build, compare with the checkout, try; a command of a trial that fails is told with its output, exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pythons", nargs="+", help="a version such as 3.12, or a path")
     parser.add_argument("--oldest", action="store_true", help="dependencies at their lower bounds")
@@ -83,7 +83,7 @@ def compare(sdist: Path, wheel: Path) -> None:
 
 
 def trial(python: str, wheel: Path, folder: Path, oldest: bool) -> str:
-    """Install the wheel in an environment of its own and run TRIED in an empty folder; returns the versions it ran on."""
+    """Install the wheel in an environment of its own, run TRIED in an empty folder; returns what versions it ran on."""
     environment, empty = folder / "environment", folder / "empty"
     empty.mkdir(parents=True)
     resolution = ["--resolution", "lowest-direct"] if oldest else []

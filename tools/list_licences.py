@@ -80,7 +80,7 @@ def main() -> None:
             licences[name] = licence(name)
         except PackageNotFoundError:
             if name not in before:
-                raise ValueError(f"{name} is not installed; pip install --no-deps it once, to read its licence") from None
+                raise ValueError(f"{name} is not installed: pip install --no-deps it once") from None
             licences[name] = before[name]
     PAGE.write_text(TABLE.sub(lambda found: found[1] + table(licences), page), encoding="utf-8")
 
