@@ -1,10 +1,10 @@
 """Build what a user installs, and try it in a bare environment of each Python: no extra, no checkout, an empty folder.
 
-    python tools/check_wheels.py 3.11 3.12 3.13      # the newest of every dependency
-    python tools/check_wheels.py --oldest 3.11       # the oldest that pyproject.toml states
+    python tools/check_wheels.py 3.11 3.12 3.13
 
 Needs git and uv (`pip install uv`); a Python is a version or a path. The wheel is built from the sdist, as an installer
-that finds no wheel does. The environments are temporary; with PyTorch's CUDA libraries each names 6 GB.
+that finds no wheel does, and takes the newest of every dependency. The environments are temporary: 6 GB, most of it
+PyTorch's CUDA libraries, which uv keeps once for all of them.
 """
 
 import argparse
@@ -49,7 +49,6 @@ def main() -> None:
     """Build, compare with the checkout, try; a command of a trial that fails is told with its output, exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pythons", nargs="+", help="a version such as 3.12, or a path")
-    parser.add_argument("--oldest", action="store_true", help="dependencies at their lower bounds")
     args = parser.parse_args()
     if not shutil.which("uv"):
         parser.error("needs uv on the path: pip install uv")
@@ -60,7 +59,7 @@ def main() -> None:
         compare(sdist, wheel)
         print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.1f} MB; {wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
         for i, python in enumerate(args.pythons):
-            print(python, trial(python, wheel, folder / str(i), args.oldest), sep=": ", flush=True)
+            print(python, trial(python, wheel, folder / str(i)), sep=": ", flush=True)
 
 
 def compare(sdist: Path, wheel: Path) -> None:
@@ -82,13 +81,12 @@ def compare(sdist: Path, wheel: Path) -> None:
             )
 
 
-def trial(python: str, wheel: Path, folder: Path, oldest: bool) -> str:
+def trial(python: str, wheel: Path, folder: Path) -> str:
     """Install the wheel in an environment of its own, run TRIED in an empty folder; returns what versions it ran on."""
     environment, empty = folder / "environment", folder / "empty"
     empty.mkdir(parents=True)
-    resolution = ["--resolution", "lowest-direct"] if oldest else []
     run(["uv", "venv", "--quiet", "--no-python-downloads", "--python", python, environment], folder)
-    run(["uv", "pip", "install", "--quiet", "--python", environment, *resolution, wheel], folder)
+    run(["uv", "pip", "install", "--quiet", "--python", environment, wheel], folder)
     scripts = environment / ("Scripts" if sys.platform == "win32" else "bin")
     run([scripts / "python", "-c", PUBLIC], empty)
     for command in TRIED:
