@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "dependencies.md"
-TABLE = re.compile(r"(<!-- licences: tools/list_licences.py -->\n).*?(?=\n\n|\Z)", re.DOTALL)
+TABLE = re.compile(r"(<!-- licences: tools/list_licences.py -->\n)((?:\|.*\n)*)")
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 SPELLINGS = {  # how packages without a licence expression write theirs -> SPDX; which BSD it is they do not tell
     "3-Clause BSD License": "BSD-3-Clause",
@@ -60,7 +60,7 @@ def licence(name: str) -> str:
 def listed(page: str) -> dict[str, str]:
     """Package -> licence, as a page's table has it."""
     found = TABLE.search(page)
-    rows = ROW.findall(found[0])[1:] if found else []  # without the head
+    rows = ROW.findall(found[2])[1:] if found else []  # without the head
     return {name: licence for licence, names in rows for name in names.split(", ") if name.strip("-")}
 
 
@@ -68,7 +68,7 @@ def table(licences: dict[str, str]) -> str:
     """Package -> licence as rows by licence, both in alphabetical order."""
     kinds = sorted(set(licences.values()))
     rows = [f"| {kind} | {', '.join(sorted(n for n in licences if licences[n] == kind))} |" for kind in kinds]
-    return "\n".join(["| licence | packages |", "|---|---|", *rows])
+    return "\n".join(["| licence | packages |", "|---|---|", *rows, ""])
 
 
 def main() -> None:
