@@ -89,7 +89,7 @@ def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     """
     ending = FORMATS[one_of("format", format, FORMATS)]
     if path.suffix != ending:
-        raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it, or name its --format")
+        raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
     asked = OneQuestion(trained)
     ways = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch), "web": (write_web, run_web)}
     write, opened = ways[format]
