@@ -122,6 +122,22 @@ def source_of(about: Mapping[str, Any]) -> Source:
     return source
 
 
+def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Raises ValueError where a test could be on scenes of the training: those of protocol ``authors`` are one pool for
+    each seed, in which the number of images says where training ends and testing begins.
+    """
+    learnt, name = source_of(about), source["data"]
+    one_pool = source["protocol"] == learnt.get("protocol") == "authors" and name == learnt.get("data")
+    if not one_pool or source["split"] == "train" or source["seed"] != learnt.get("seed", source["seed"]):
+        return
+    here, there = (one.get("images", 30_000) // 2 for one in (source, learnt))  # scenes of the pool
+    if here != there:
+        raise ValueError(
+            f"this network learnt from a pool of {there} scenes of {name} with seed {source['seed']}, and of a pool of "
+            f"{here} it may know the test scenes; leave out --images, or take another --seed"
+        )
+
+
 def fingerprint_of(questions: QuestionSet) -> str:
     """A hash of rows, words and image names, but not of pixels."""
     answers = questions.attribute
