@@ -17,7 +17,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from progressive_attention import weights
-from progressive_attention.config import STYLES
+from progressive_attention.config import STYLES, checked
 from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
@@ -109,13 +109,14 @@ def source_of(about: Mapping[str, Any]) -> Source:
     """The test questions of what a network was trained on, as far as its config.json tells; no data: no key "data".
 
     The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
-    scenes.
+    scenes. Raises ValueError for what is no protocol, seed or size.
     """
     source: Source = {"split": None, "image_size": about["model"]["image_size"]}
     if about.get("data"):
         source["data"] = about["data"]
     if about.get("data") in STYLES:
-        source |= {name: about[name] for name in ("protocol", "seed", "images") if name in about}
+        kinds = {"protocol": str, "seed": int, "images": int}
+        source |= {name: checked(f"{name} in config.json", about[name], kinds[name]) for name in kinds if name in about}
         source["absent"] = ABSENT in about["attribute_names"]
         if about.get("protocol") == "authors" and "images" in source:
             source["images"] *= 2  # of its one pool, half as many scenes as rows

@@ -48,7 +48,8 @@ def read_embeddings(path: Path) -> Embeddings:
         content = path.read_bytes()
         with np.load(path, allow_pickle=False) as file:
             names, vectors = np.asarray(file["names"]), np.asarray(file["vectors"])  # of bytes, if they are no .npy
-        known = tuple(names.ravel().tolist())  # raises where it holds no characters
+        if names.dtype.kind == "U":
+            names.tolist()  # raises where it holds no characters
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into
@@ -61,6 +62,7 @@ def read_embeddings(path: Path) -> Embeddings:
             f"{path} must hold names (n,) of text and vectors (n, D) of floats, got {names.shape} {names.dtype} and "
             f"{vectors.shape} {vectors.dtype}"
         )
+    known = tuple(names.tolist())
     if len(set(known)) < len(known):
         raise ValueError(f"{path} holds a name twice; keep one vector of each")
     return Embeddings(f"{path.name}, sha256 {sha256(content).hexdigest()[:12]}", known, vectors)
