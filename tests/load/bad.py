@@ -218,7 +218,7 @@ def bad_form(visitor: Visitor, rng: Random, traps: Traps) -> Reply:
 def raw(visitor: Visitor, rng: Random, traps: Traps) -> Reply:
     sent = rng.choice(RAW)
     reply = visitor.raw(sent)
-    return Reply(400, b"the page, without WebSocket") if b"websocket" in sent and reply.status == 200 else reply
+    return Reply(400, b"the page, as anyone gets it") if sent[:6] == b"GET / " and reply.status == 200 else reply
 
 
 def odd_name(visitor: Visitor, rng: Random, traps: Traps) -> Reply:

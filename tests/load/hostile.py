@@ -62,10 +62,10 @@ async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Ask for the page again and again, and read none of it."""
-    reader._limit = 1  # type: ignore[attr-defined]
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(b"GET /config HTTP/1.1\r\nHost: a\r\n\r\n" * 300)
     while not writer.transport.is_closing():
+        writer.write(b"\r\n")  # would not notice otherwise that the server has gone
         await asyncio.sleep(1)
 
 
@@ -90,7 +90,7 @@ WAYS: dict[Way, tuple[float, float]] = {
 
 
 class Hostile:
-    """While the block lasts, all of them at ``port``; ``tried`` counts connections, ``held`` the longest, in seconds."""
+    """While the block lasts, all of them at ``port``; ``tried`` counts connections, ``held`` is the longest (s)."""
 
     def __init__(self, host: str, port: int, clients: int) -> None:
         self.host, self.port, self.clients = host, port, clients

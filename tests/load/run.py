@@ -1,4 +1,4 @@
-"""Load the demo page's server: ``python tests/load/run.py --clients 50 --requests 5000``; docs/trust.md tells the rules.
+"""Load the demo page's server: ``python tests/load/run.py --clients 50 --requests 5000``; docs/demo.md tells the rules.
 
 Half of the requests come while hostile clients hold, pour and dribble. Prints what was tried and what survived; exits 1
 if a good request failed, a bad one was not refused in words, or a bound on time, memory, disk or the log was broken.
@@ -123,7 +123,8 @@ def seconds(done: list[Done]) -> str:
 
 def log_faults(log: str, bad: int) -> list[str]:
     """What the server's log must not hold: tracebacks, and more lines than there were bad requests."""
-    faults = [f"{count} tracebacks in the log"] if (count := log.count("Traceback")) else []
+    traces = log.split("Traceback")[1:]
+    faults = [f"{len(traces)} tracebacks in the log, the last: {traces[-1][-1000:]}"] if traces else []
     lines = len(log.splitlines())
     return [*faults, f"{lines} lines in the log of {bad} bad requests"] if lines > bad else faults
 
@@ -159,11 +160,13 @@ def loaded(folder: Path, clients: int, requests: int, seed: int) -> int:
         visitor = Guarded(served.host, served.port)
         assert visitor.events
         load(visitor, list(planned(4 * clients, Random(-seed - 1))), clients, asked, traps)  # warm
-        before = served.memory
+        before, used = served.memory, [served.cpu]
         quiet = load(visitor, plans[: requests // 2], clients, asked, traps)
+        used.append(served.cpu)
         after_quiet = served.memory
         with Hostile(served.host, served.port, clients) as hostile:
             rough = load(visitor, plans[requests // 2 :], clients, asked, traps)
+            used.append(served.cpu)
         last = load(visitor, [Plan(True, kind, seed) for kind in GOOD], 1, asked, traps)  # it still answers
         after = served.memory
     finally:
@@ -184,6 +187,8 @@ def loaded(folder: Path, clients: int, requests: int, seed: int) -> int:
         print(f"{kind:28} {len(those):6,} tried {sum(not one.fault for one in those):6,} survived")
     for name, count in hostile.tried.items():
         print(f"hostile: {name:19} {count:6,} connections, held for at most {hostile.held.get(name, 0.0):.0f} s")
+    print("the server's CPU time a request, all kinds together: {:.0f} ms, among hostile clients {:.0f} ms".format(
+        *(1000 * (used[i + 1] - used[i]) / max(1, len(those)) for i, those in enumerate((quiet, rough)))))  # fmt: skip
     print(f"memory {before / MIB:.0f} MiB, then {after_quiet / MIB:.0f}, at the end {after / MIB:.0f}, "
           f"at most {served.most_memory / MIB:.0f}; pictures at most {served.most_disk / MIB:.0f} MiB; "
           f"log {len(served.log.read_text().splitlines()):,} lines; exit code {code}")  # fmt: skip

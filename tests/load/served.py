@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
+import progressive_attention
+
 MIB = 2**20
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -33,7 +34,8 @@ class Served:
         command = [sys.executable, "-m", "progressive_attention", "serve", "--port", str(self.port), "--device", "cpu"]
         for name in networks:
             command += ["--weights", name]
-        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        ours = str(Path(progressive_attention.__file__).parents[1])
+        environment = {**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": ours}
         with self.log.open("w") as told:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=told, text=True, env=environment, cwd=folder
@@ -51,6 +53,11 @@ class Served:
     def memory(self) -> int:
         """Resident bytes now."""
         return psutil.Process(self.process.pid).memory_info().rss
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time until now."""
+        return sum(psutil.Process(self.process.pid).cpu_times()[:2])
 
     def watch(self) -> None:
         """Note the most memory and disk, ten and one times a second, until it ends."""

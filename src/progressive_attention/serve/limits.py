@@ -1,7 +1,9 @@
 """What is let through to Gradio: a few addresses, small bodies, files of one folder; whatever fails there is told."""
 
+import asyncio
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from progressive_attention.serve.networks import inside, shortened
 
 UPLOAD_BYTES = 8 * 2**20  # a picture that is dropped
 BODY_BYTES = 200_000  # any other request
+AT_ONCE = 2**20  # bytes of a request that are taken as they come; of what is more, all clients together send
+BULK_RATE = 16 * 2**20  # bytes a second, so that it costs others little
 FREE_BYTES = 10**9  # of the disk; with less, pictures are refused
 API = "/gradio_api"
 PAGE = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
@@ -36,6 +40,7 @@ class Limits:
     def __init__(self, app: Any, folder: Path) -> None:
         self.app, self.folder = app, folder
         self.coming = 0  # bytes that uploads under way have announced
+        self.next_bulk = 0.0  # when more of large bodies is taken
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -52,6 +57,7 @@ class Limits:
                 headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
+        receive = self.paced(receive)
         refusal = self.refusal(scope)
         if not refusal:
             announced = self.announced(scope)
@@ -72,6 +78,23 @@ class Limits:
         status, told = refusal
         await JSONResponse({"detail": told}, status, {"Connection": "close"})(scope, receive, with_policy)
 
+    def paced(self, receive: Any) -> Any:
+        """``receive``, but large bodies wait for each other."""
+        read = 0
+
+        async def received() -> Any:
+            nonlocal read
+            message = await receive()
+            size = len(message.get("body", b""))
+            read += size
+            if size and read > AT_ONCE:
+                now = time.monotonic()
+                self.next_bulk = max(now, self.next_bulk) + size / BULK_RATE
+                await asyncio.sleep(self.next_bulk - now)
+            return message
+
+        return received
+
     def announced(self, scope: Any) -> int:
         """Bytes that an upload is about to bring, 0 for other requests."""
         uploads = scope["path"].rstrip("/") == f"{API}/upload"
@@ -90,7 +113,7 @@ class Limits:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return None
         length = headers.get("content-length", "")
-        if not length.isdecimal():
+        if not length.isdecimal() or "transfer-encoding" in headers:  # in chunks it would be as long as it likes
             return 411, "expected a request that tells its Content-Length"
         uploads = path.rstrip("/") == f"{API}/upload"
         most = UPLOAD_BYTES + BODY_BYTES if uploads else BODY_BYTES
@@ -104,7 +127,7 @@ class Limits:
 async def drained(receive: Any) -> None:
     """Read and forget a refused body, if it is not endless: who is still sending would not hear why."""
     read, more = 0, True
-    while more and read < 4 * UPLOAD_BYTES:
+    while more and read < 2 * UPLOAD_BYTES:
         message = await receive()
         read += len(message.get("body", b""))
         more = message.get("more_body", False)

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from gradio import processing_utils, route_utils
+from gradio import Blocks, processing_utils, route_utils
+from gradio.state_holder import SessionState, StateHolder
 from gradio.themes import Default
+from PIL import EpsImagePlugin
 from starlette.middleware import Middleware
 
 from progressive_attention.serve.limits import UPLOAD_BYTES, Limits, fetch_nothing, in_words
@@ -23,7 +25,6 @@ from progressive_attention.serve.room import kept_small
 from progressive_attention.serve.style import STYLE
 
 WAITING = 200  # questions in the queue; more are told to come later
-SESSIONS = 200  # visitors that Gradio remembers; each request of a script counts as one
 FONTS = ("system-ui", "sans-serif")
 
 
@@ -56,11 +57,11 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
                 enable_monitoring=False,
                 footer_links=[],
                 max_file_size=UPLOAD_BYTES,
-                state_session_capacity=SESSIONS,
                 app_kwargs={"middleware": [Middleware(Limits, folder=Path(folder))], "openapi_url": None},
                 theme=Default(font=FONTS, font_mono=("monospace",)),
                 css=STYLE,
             )
+            page.app.state_holder = OneState(page)
             page.server.config.http_protocol_class = Patient  # of every connection from now on
             page.server.config.ws_protocol_class = None  # the page uses no WebSocket
             with kept_small(Path(folder)):
@@ -69,11 +70,23 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
             page.close(verbose=False)
 
 
+class OneState(StateHolder):
+    """One state for all visitors: the page keeps none, and Gradio would describe all its parts anew for each."""
+
+    def __init__(self, page: Blocks) -> None:
+        super().__init__()
+        self.set_blocks(page)
+        self.one = SessionState(page)
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        return self.one
+
+
 @contextmanager
 def gradio_as_we_need_it(folder: str) -> Iterator[None]:
     """While the block lasts, Gradio keeps its files in ``folder``, fetches nothing, and tells errors in words.
 
-    It also counts no events: it would make a table of the last 10,000 after each.
+    It also counts no events: it would make a table of the last 10,000 after each. Pillow runs no Ghostscript.
     """
     ours = {
         "GRADIO_TEMP_DIR": folder,  # read whenever it keeps or serves a file
@@ -81,7 +94,7 @@ def gradio_as_we_need_it(folder: str) -> Iterator[None]:
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),
     }
     fetch, process = processing_utils.async_ssrf_protected_download, route_utils.call_process_api
-    with patch.dict(os.environ, ours):
+    with patch.dict(os.environ, ours), patch.object(EpsImagePlugin, "gs_binary", False):
         processing_utils.async_ssrf_protected_download = fetch_nothing
         route_utils.call_process_api = in_words(process)
         try:
