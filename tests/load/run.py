@@ -23,9 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from load.bad import BAD, Traps, wrong
+from load.bad import BAD, wrong
 from load.good import GOOD, NETWORKS, Question, questions
 from load.hostile import Hostile
+from load.payloads import Traps
 from load.served import MIB, Served
 from load.visitor import Reply, Visitor
 

@@ -1,4 +1,4 @@
-"""A visitor of a running page: plain HTTP as the page and as scripts speak it, each request in a connection of its own."""
+"""A visitor of a running page: HTTP as the page and as scripts speak it, each request in a connection of its own."""
 
 import json
 import re

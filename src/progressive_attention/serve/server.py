@@ -14,6 +14,7 @@ from unittest.mock import patch
 from gradio import Blocks, processing_utils, route_utils
 from gradio.state_holder import SessionState, StateHolder
 from gradio.themes import Default
+from gradio.utils import LRUCache
 from PIL import EpsImagePlugin
 from starlette.middleware import Middleware
 
@@ -25,6 +26,7 @@ from progressive_attention.serve.room import kept_small
 from progressive_attention.serve.style import STYLE
 
 WAITING = 200  # questions in the queue; more are told to come later
+VISITORS = 2000  # with events under way; Gradio keeps as many visitors' messages
 FONTS = ("system-ui", "sans-serif")
 
 
@@ -62,6 +64,7 @@ def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
                 css=STYLE,
             )
             page.app.state_holder = OneState(page)
+            page._queue.pending_event_ids_session = LRUCache(VISITORS)  # else of all visitors there ever were
             page.server.config.http_protocol_class = Patient  # of every connection from now on
             page.server.config.ws_protocol_class = None  # the page uses no WebSocket
             with kept_small(Path(folder)):
@@ -93,14 +96,14 @@ def gradio_as_we_need_it(folder: str) -> Iterator[None]:
         "GRADIO_ANALYTICS_MAX_EVENTS": "1",
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),
     }
-    fetch, process = processing_utils.async_ssrf_protected_download, route_utils.call_process_api
-    with patch.dict(os.environ, ours), patch.object(EpsImagePlugin, "gs_binary", False):
-        processing_utils.async_ssrf_protected_download = fetch_nothing
-        route_utils.call_process_api = in_words(process)
-        try:
-            yield
-        finally:
-            processing_utils.async_ssrf_protected_download, route_utils.call_process_api = fetch, process
+    process = in_words(route_utils.call_process_api)
+    with (
+        patch.dict(os.environ, ours),
+        patch.object(processing_utils, "async_ssrf_protected_download", fetch_nothing),
+        patch.object(route_utils, "call_process_api", process),
+        patch.object(EpsImagePlugin, "gs_binary", False),
+    ):
+        yield
 
 
 def check_free(host: str, port: int) -> None:
