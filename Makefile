@@ -10,7 +10,7 @@ INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test slow gpu lint format docs notebooks clean distclean
+.PHONY: help quickstart test slow gpu coverage mutants lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,17 @@ slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measu
 
 gpu: $(VENV)/.dev  ## the tests that need a CUDA device
 	$(PYTEST) -m gpu
+
+coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
+	rm -rf build/coverage build/coverage.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage json -q -o build/coverage.json
+	$(BIN)/python tools/coverage_table.py build/coverage.json
+
+mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python tools/mutants.py
 
 lint: $(VENV)/.dev  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -43,7 +54,7 @@ notebooks: $(VENV)/.dev  ## run the notebooks of docs/notebooks again and keep w
 	$(BIN)/python tools/run_notebooks.py
 
 clean:  ## caches and build products; keeps .venv and runs
-	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf build dist site mutants .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and .venv too
