@@ -219,6 +219,32 @@ def test_states_merge(make):
     exactly(parts[0].compute(), whole.compute())
 
 
+@pytest.mark.parametrize("make", [TruePositiveRatio, PointingGame, AttentionOverlap])
+def test_counts_stay_whole_beyond_float32(make):
+    metric = make()
+    metric.count += 2**24
+    metric.update(*some_maps(2))  # the first target is empty
+    assert int(metric.count) == 2**24 + 1
+
+
+def test_scores_are_gathered_at_once():
+    """Processes may have seen different numbers of batches, and a gathering waits for all of them."""
+    gathered = []
+
+    def from_two(rows, group=None):
+        gathered.append(rows)
+        return [rows, rows]
+
+    metric = AttributeRanking(A, dist_sync_fn=from_two, distributed_available_fn=lambda: True)
+    twice = AttributeRanking(A)
+    for seed in range(3):
+        metric.update(*some_scores(5, seed))
+        twice.update(*some_scores(5, seed))
+        twice.update(*some_scores(5, seed))
+    exactly(metric.compute(), twice.compute())
+    assert [rows.shape for rows in gathered] == [(3 * 5 * A * 2,)]
+
+
 def test_a_collection_keeps_its_metrics_apart():
     """In the first batch all are 1, in the second they differ: states of equal values must not become one."""
     whole = torch.ones(2, 6, 5), torch.ones(2, 6, 5, dtype=torch.bool)

@@ -154,7 +154,7 @@ def build_parser() -> Parser:
     )
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
     predict.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    predict.add_argument("--query", action="append", required=True, help="may be given several times")
+    predict.add_argument("--query", action="append", required=True, help="again for more: --query 7 --query 3")
     predict.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     predict.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the figures")
     predict.add_argument("--device")

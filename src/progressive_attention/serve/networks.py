@@ -57,10 +57,19 @@ def uploaded(sent: Any, folder: Path) -> Path | None:
     """
     if sent is None:
         return None
-    path = Path(str(sent.get("path") or "")).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    path = str(sent.get("path") or "") if isinstance(sent, dict) else ""
+    if not inside(path, folder):
         raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
-    return path
+    return Path(path).resolve()
+
+
+def inside(path: str, folder: Path) -> bool:
+    """Whether a stranger's path is that of a file in a folder, links followed."""
+    try:
+        real = Path(path).resolve()
+        return real.is_relative_to(folder.resolve()) and real.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
 
 def read_picture(path: Path, side: int) -> Image.Image:
