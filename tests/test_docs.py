@@ -38,6 +38,7 @@ NEVER = {
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
     "python benchmarks/drift.py": "minutes; tests/test_drift.py measures a few images",
     "python tests/faults/run.py": "minutes; tests/test_faults.py injects a few",
+    "python tests/load/run.py": "minutes; tests/test_load.py sends a few",
     "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",
     "pan report runs/first": "the same; tests/test_tutorial.py runs it after a training",
     "pan serve": "runs until it is stopped; tests/test_serve_page.py opens it",

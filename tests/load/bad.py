@@ -134,7 +134,7 @@ def pick_event(visitor: Visitor, rng: Random, traps: Traps) -> Reply:
 
 def pick_address(visitor: Visitor, rng: Random, traps: Traps) -> Reply:
     reply = visitor.send("GET", rng.choice(ADDRESSES))
-    return Reply(404, reply.body) if "unexpected_error" in reply.text else reply  # as an event
+    return Reply(404, reply.body) if "404: Not Found" in reply.text else reply  # as an event
 
 
 def pick_post(visitor: Visitor, rng: Random, traps: Traps) -> Reply:

@@ -4,6 +4,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from .visitor import API, Visitor
 
 NETWORKS = ("mref-pan-hard-ctx", "mref-san")
 SCENES = 6
+ENLARGED = 40  # times: 4000 x 4000 pixels, as many as the server takes
 FORMATS = {"png": {}, "jpeg": {"quality": 90}, "webp": {"lossless": True}, "bmp": {}}
 
 
@@ -33,6 +35,7 @@ class Question(NamedTuple):
     asked: Asked
     digits: list[dict[str, Any]]
     sliders: tuple[int, int, int, int]
+    large: bool = False
 
     @property
     def network(self) -> str:
@@ -40,21 +43,25 @@ class Question(NamedTuple):
 
 
 def questions(folder: Path) -> list[Question]:
-    """Every scene in some format, asked for two of its digits, of every network; pictures are written to ``folder``."""
+    """Every scene in some format, asked for two of its digits, of every network; the last one large.
+
+    Pictures are written to ``folder``.
+    """
     predictors = {name: Predictor(name, "cpu") for name in NETWORKS}
     source = SceneSource("mbg", "test")
     found = []
     for seed in range(SCENES):
         sliders = 5, 3 * seed, seed, seed
         scene = arranged(Sliders(*sliders), source)
-        kind = list(FORMATS)[seed % len(FORMATS)]
+        kind = list(FORMATS)[seed % len(FORMATS)] if seed < SCENES - 1 else "png"
         path = folder / f"scene-{seed}.{kind}"
-        path.write_bytes(encoded(source.render(scene)[0], kind))
+        image, large = source.render(scene)[0], seed == SCENES - 1
+        path.write_bytes(encoded(image.repeat(ENLARGED, 0).repeat(ENLARGED, 1) if large else image, kind))
         for digit in scene.digits[:2]:
             for name, predictor in predictors.items():
                 query = str(digit.number)
                 asked = Asked(name, str(predictor.trained.about.get("data", "")), predictor.ask(path, query))
-                found.append(Question(path.read_bytes(), path.name, query, asked, digits_of(scene), sliders))
+                found.append(Question(path.read_bytes(), path.name, query, asked, digits_of(scene), sliders, large))
     return found
 
 
@@ -67,9 +74,9 @@ def encoded(image: np.ndarray, kind: str) -> bytes:
 # --- each returns "" or what was wrong --------------------------------------------------------------------------------
 
 
-def by_script(visitor: Visitor, rng: Random, asked: list[Question]) -> str:
+def by_script(visitor: Visitor, rng: Random, asked: list[Question], large: bool = False) -> str:
     """Upload, ask and read the event, as docs/demo.md tells."""
-    question = rng.choice(asked)
+    question = rng.choice([one for one in asked if one.large == large])
     picture = visitor.uploaded(question.content, question.name)
     reply = visitor.call({"data": [picture, question.query, question.network]})
     if reply.status != 200 or json.loads(reply.body) != {"event": "complete", "data": [as_json(question.asked)]}:
@@ -79,7 +86,7 @@ def by_script(visitor: Visitor, rng: Random, asked: list[Question]) -> str:
 
 def by_page(visitor: Visitor, rng: Random, asked: list[Question]) -> str:
     """Drop a picture, press "Ask": the page's event, whose answer is HTML."""
-    question = rng.choice(asked)
+    question = rng.choice([one for one in asked if not one.large])
     picture = visitor.uploaded(question.content, question.name)
     data = [picture, question.query, question.network, "nobody", question.digits]
     reply = visitor.join(uuid.UUID(int=rng.getrandbits(128)).hex, {"fn_index": visitor.events[5], "data": data})
@@ -107,6 +114,7 @@ GOOD: dict[str, Callable[[Visitor, Random, list[Question]], str]] = {
     "question of a script": by_script,
     "question of the page": by_page,
     "scene drawn": by_sliders,
+    "large picture": partial(by_script, large=True),
 }
 
 

@@ -31,9 +31,9 @@ from load.served import MIB, Served
 from load.visitor import Reply, Visitor
 
 GOOD_SHARE = 0.6
-MEMORY = 700 * MIB  # that the server may grow by: two pictures of 16,000,000 pixels decoded at a time, and its caches
+MEMORY = 500 * MIB  # that the server may grow by: two pictures of 16,000,000 pixels decoded at a time, and its caches
 DISK = 1.5 * 2**30  # of its folder: the limit of pictures, and what uploads bring between two looks
-HELD = {"idle": 10, "slow_head": 10, "slow_body": 60, "deaf": 60}  # s until the server ends such a connection
+HELD = {"idle": 10, "slow_head": 10, "slow_body": 60, "deaf": 120}  # s; of the deaf 60 once their sockets are full
 SLACK = 15.0  # s more on a busy machine
 SECRET = "nobody-may-read-this-2f7a"
 
@@ -61,7 +61,7 @@ def planned(requests: int, rng: Random) -> Iterator[Plan]:
     rng.shuffle(kinds)
     for number in range(requests):
         good = rng.random() < GOOD_SHARE
-        kind = rng.choices(list(GOOD), (4, 2, 1))[0] if good else kinds[number % len(kinds)]
+        kind = rng.choices(list(GOOD), (40, 20, 10, 1))[0] if good else kinds[number % len(kinds)]
         yield Plan(good, kind, rng.getrandbits(32))
 
 
@@ -185,7 +185,8 @@ def loaded(folder: Path, clients: int, requests: int, seed: int) -> int:
         faults.append(f"pictures took {served.most_disk / MIB:.0f} MiB")
     for kind in (*GOOD, *BAD):
         those = [one for one in done if one.kind == kind]
-        print(f"{kind:28} {len(those):6,} tried {sum(not one.fault for one in those):6,} survived")
+        taken = f"   {seconds(those)}" if kind in GOOD else ""
+        print(f"{kind:28} {len(those):6,} tried {sum(not one.fault for one in those):6,} survived{taken}")
     for name, count in hostile.tried.items():
         print(f"hostile: {name:19} {count:6,} connections, held for at most {hostile.held.get(name, 0.0):.0f} s")
     print("the server's CPU time a request, all kinds together: {:.0f} ms, among hostile clients {:.0f} ms".format(

@@ -93,7 +93,8 @@ def opened(
         if near:
             scale = 2 * near / max(size)
             picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
-        return convert(ImageOps.exif_transpose(picture)), size
+        ImageOps.exif_transpose(picture, in_place=True)  # else it copies pictures that are upright, too
+        return convert(picture), size
 
     return examined(file, name, upright, most)
 
