@@ -2,6 +2,7 @@
 
 import builtins
 import importlib
+import math
 import sys
 from functools import partial
 
@@ -73,7 +74,8 @@ def test_attention_by_the_pure_functions():
     for metric, values in (
         (TruePositiveRatio(), true_positive_ratio(attention.numpy(), mask.numpy())),
         (PointingGame(), pointing_game(attention.numpy(), mask.numpy())),
-        (PointingGame(1.5), pointing_game(attention.numpy(), mask.numpy(), 1.5)),
+        # In float32 this square root is too small for a neighbour across the corner.
+        (PointingGame(math.sqrt(2)), pointing_game(attention.numpy(), mask.numpy(), math.sqrt(2))),
     ):
         for rows in torch.arange(50).split(7):
             metric.update(attention[rows], mask[rows])

@@ -1,4 +1,4 @@
-"""Print what `make coverage` measured, one row a group of modules: `python tools/coverage_table.py build/coverage.json`.
+"""What `make coverage` measured, a row for each group of modules: `python tools/coverage_table.py build/coverage.json`.
 
 Reads the JSON of coverage.py; lines are its statements, branches the ways on from an `if`, a loop or a `match`.
 """
