@@ -293,6 +293,14 @@ def test_one_scorer_may_stand_for_another():
     assert len({str(inspect.signature(scorer)) for scorer in SCORERS.values()}) == 1
 
 
+@pytest.mark.parametrize("name, mean, std", [("mlp", 0, 0.1), ("cbam", 1, 0.1), ("dot", 0, 1)])
+def test_what_queries_bring_at_first(name, mean, std):
+    torch.manual_seed(0)
+    drawn = SCORERS[name](C, num_queries=2000).query.weight.detach()  # cbam: a channel passes as it is, nearly
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.05 * std)
+    assert float(drawn.std()) == pytest.approx(std, rel=0.05)
+
+
 @OTHERS
 def test_gradient_of_other_scorers(draw, name, slow):
     scorer = SCORERS[name](C, QUERIES, HIDDEN).double()

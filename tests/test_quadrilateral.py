@@ -175,6 +175,7 @@ def test_covered_is_what_dense_points_say():
 
 def test_geometry_of_the_papers_network_by_hand():
     stage = Field(2, 0, 3), Field(2, 0, 3)  # 3 x 3 convolution, 2 x 2 pooling
+    assert Field().through(3, 1, 0).through(2, 2, 0) == stage[0]
     expected = (Canvas(ON_IMAGE, (62, 62)), Canvas(stage, (30, 30)), Canvas(stage, (14, 14)), Canvas(stage, (6, 6)))
     assert geometry(build("stn-m")) == ([], (62, 62), expected)
     assert geometry(build("stn-s")) == ([], (62, 62), expected[:1])
