@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 INPUTS := $(VENV)/.made pyproject.toml constraints.txt
+TOOLS := build/tools
+OLDEST := build/oldest
+PYTHONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test slow gpu lint format docs notebooks clean distclean
+.PHONY: help quickstart test slow gpu coverage mutants oldest wheels audit lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +29,29 @@ slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measu
 
 gpu: $(VENV)/.dev  ## the tests that need a CUDA device
 	$(PYTEST) -m gpu
+
+oldest: $(TOOLS)/.made  ## the fast tests with the oldest dependencies that pyproject.toml allows, on Python 3.11
+	$(TOOLS)/bin/uv venv --quiet --clear --python 3.11 $(OLDEST)
+	$(TOOLS)/bin/uv pip compile --quiet --no-deps --resolution lowest-direct pyproject.toml -o $(OLDEST)/direct.txt
+	$(TOOLS)/bin/uv pip install --quiet --python $(OLDEST) -c $(OLDEST)/direct.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8
+
+wheels: $(TOOLS)/.made  ## build sdist and wheel, try them in bare environments: make wheels PYTHONS="3.11 3.13"
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python tools/check_wheels.py $(PYTHONS)
+
+audit: $(TOOLS)/.made  ## known vulnerabilities of the pinned versions, asked of PyPI
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
+	rm -rf build/coverage build/coverage.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage json -q -o build/coverage.json
+	$(BIN)/python tools/coverage_table.py build/coverage.json
+
+mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python tools/mutants.py
 
 lint: $(VENV)/.dev  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -43,7 +69,7 @@ notebooks: $(VENV)/.dev  ## run the notebooks of docs/notebooks again and keep w
 	$(BIN)/python tools/run_notebooks.py
 
 clean:  ## caches and build products; keeps .venv and runs
-	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf build dist site mutants .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and .venv too
@@ -60,6 +86,11 @@ $(VENV)/.made:
 	  echo "error: '$(PYTHON)' cannot make virtual environments (its ensurepip or venv module is missing);" \
 	    "on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(TOOLS)/.made:
+	"$(PYTHON)" -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit
 	@touch $@
 
 $(VENV)/.runtime: $(INPUTS)

@@ -1,5 +1,6 @@
 """Each equation against loops that can be checked with the paper in hand, in float64, and its gradient."""
 
+import inspect
 import math
 from itertools import product
 
@@ -286,6 +287,10 @@ def test_other_scorers_are_the_loops_and_share_an_images_part(draw, name, slow):
     with torch.no_grad():
         assert_close(scorer(shared, query), slow(scorer, shared, query))
         assert_close(scorer(shared, query, image), slow(scorer, shared[image], query))
+
+
+def test_one_scorer_may_stand_for_another():
+    assert len({str(inspect.signature(scorer)) for scorer in SCORERS.values()}) == 1
 
 
 @OTHERS

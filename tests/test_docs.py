@@ -36,6 +36,7 @@ NEVER = {
     "pan train --data runs/photographs --backbone resnet18": "tests/test_tutorial.py trains it",
     "pan train --data runs/photographs --backbone convnext_atto": "the same",
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
+    "python benchmarks/drift.py": "minutes; tests/test_drift.py measures a few images",
     "python tests/faults/run.py": "minutes; tests/test_faults.py injects a few",
     "python tests/load/run.py": "minutes; tests/test_load.py sends a few",
     "pan report runs/mref": "asks what a training left; tests/test_run_report.py has small ones",

@@ -183,6 +183,12 @@ def test_geometry_of_the_papers_network_by_hand():
     assert geometry(build("film")) == geometry(build("concat")) == ([], (62, 62), ())
 
 
+def test_rows_and_columns_are_followed_apart():
+    model = build("stn-m", attend_at=(0, 1))
+    model.stages[0] = nn.Conv2d(3, 32, (3, 1))
+    assert geometry(model).canvases[1].field == (Field(1, 0, 2), Field(1, 0, 0))
+
+
 def test_identities_lose_the_border_that_convolutions_lose():
     transforms = tuple(affine(*IDENTITY) for _ in range(4))
     corners = quadrilateral(Prediction(torch.zeros(1, 1, 2), [], [], transforms), geometry(build("stn-m")))[0, 0]
@@ -243,5 +249,6 @@ def test_other_image_sizes_are_refused():
 def test_a_transformer_behind_global_pooling_is_refused():
     model = build("stn-m", attend_at=(0, 1))
     model.stages[0] = nn.Sequential(nn.Conv2d(3, 32, 3), nn.AdaptiveAvgPool2d(1))
-    with pytest.raises(ValueError, match="a transformer behind global pooling looks is unknown; attend at earlier"):
+    message = "^where a transformer behind global pooling looks is unknown; attend at earlier stages only$"
+    with pytest.raises(ValueError, match=message):
         geometry(model)

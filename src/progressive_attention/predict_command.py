@@ -43,11 +43,11 @@ def predict(arguments: argparse.Namespace) -> None:
     results = []
     for path in pictures_of(arguments.images):
         picture = open_picture(path)
-        side = predictor.side
+        answers, side = predictor.ask_all(picture, arguments.query), predictor.side
         if picture.size != (side, side):
             size = f"{picture.width} x {picture.height}"
             print(f"note: {path} is {size} px; fitted into {side} x {side}, its shape kept", file=sys.stderr)
-        for answer in predictor.ask_all(picture, arguments.query):
+        for answer in answers:
             figure = arguments.out / f"{path.stem}-{answer.query.replace('/', '_')}.png"
             answer_figure(answer, figure)
             probabilities = {name: round(p, 6) for name, p in answer.probabilities.items()}
