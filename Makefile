@@ -13,7 +13,7 @@ PYTHONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test slow gpu oldest wheels audit lint format docs notebooks clean distclean
+.PHONY: help quickstart test slow gpu coverage mutants oldest wheels audit lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,17 @@ wheels: $(TOOLS)/.made  ## build sdist and wheel, try them in bare environments:
 audit: $(TOOLS)/.made  ## known vulnerabilities of the pinned versions, asked of PyPI
 	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
+coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
+	rm -rf build/coverage build/coverage.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage json -q -o build/coverage.json
+	$(BIN)/python tools/coverage_table.py build/coverage.json
+
+mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/python tools/mutants.py
+
 lint: $(VENV)/.dev  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,7 +69,7 @@ notebooks: $(VENV)/.dev  ## run the notebooks of docs/notebooks again and keep w
 	$(BIN)/python tools/run_notebooks.py
 
 clean:  ## caches and build products; keeps .venv and runs
-	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf build dist site mutants .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and .venv too

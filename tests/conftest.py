@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 if TYPE_CHECKING:
     from progressive_attention.data.questions import QuestionSet
 
 settings.register_profile("untimed", deadline=None)
+# Mutation tests ask only whether an example fails: of `make mutants`, where a survivor runs all tests of its function.
+settings.register_profile("mutants", deadline=None, max_examples=25, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("untimed")
 
 

@@ -1,5 +1,6 @@
 """Each equation against loops that can be checked with the paper in hand, in float64, and its gradient."""
 
+import inspect
 import math
 from itertools import product
 
@@ -286,6 +287,18 @@ def test_other_scorers_are_the_loops_and_share_an_images_part(draw, name, slow):
     with torch.no_grad():
         assert_close(scorer(shared, query), slow(scorer, shared, query))
         assert_close(scorer(shared, query, image), slow(scorer, shared[image], query))
+
+
+def test_one_scorer_may_stand_for_another():
+    assert len({str(inspect.signature(scorer)) for scorer in SCORERS.values()}) == 1
+
+
+@pytest.mark.parametrize("name, mean, std", [("mlp", 0, 0.1), ("cbam", 1, 0.1), ("dot", 0, 1)])
+def test_what_queries_bring_at_first(name, mean, std):
+    torch.manual_seed(0)
+    drawn = SCORERS[name](C, num_queries=2000).query.weight.detach()  # cbam: a channel passes as it is, nearly
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.05 * std)
+    assert float(drawn.std()) == pytest.approx(std, rel=0.05)
 
 
 @OTHERS

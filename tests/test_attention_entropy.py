@@ -48,6 +48,7 @@ def test_one_cell_has_no_choice_and_no_rows_no_entropy():
     assert_allclose(attention_entropy(np.array([[[0.5]], [[0]]])), [np.nan, np.nan])
     assert attention_entropy(np.zeros((0, 4, 4))).shape == (0,)
     assert attention_entropy(np.zeros((0, 1, 1))).shape == (0,)
+    assert_allclose(attention_entropy(np.zeros((2, 0, 3))), [np.nan, np.nan])
 
 
 @given(maps)
@@ -74,6 +75,10 @@ def test_even_over_some_of_the_cells(some, more):
     attention = np.zeros((1, 1, some + more))
     attention[..., :some] = 0.125
     assert_allclose(attention_entropy(attention), [math.log(some) / math.log(some + more)], atol=1e-12)
+
+
+def test_rounding_leaves_no_share_above_one():
+    assert max(attention_entropy(np.full((1, 1, cells), 0.1)) for cells in range(2, 40)) == 1
 
 
 def test_tiny_values_count_as_any_others():

@@ -17,6 +17,8 @@ from progressive_attention import weights
 from progressive_attention.cli import main
 from progressive_attention.commands import summary_table
 from progressive_attention.config import MODELS
+from progressive_attention.data.synthetic import synthetic
+from progressive_attention.measured import read_notes
 from progressive_attention.models import from_config, model_config
 
 DIGITS = tuple("0123456789")
@@ -84,7 +86,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*train, "--epochs", "2", "--device", "cpu"]) == 0
     assert "next: pan evaluate" in capsys.readouterr().out
     assert len((tmp_path / "mine/log.jsonl").read_text().splitlines()) == 2
-    assert main(["evaluate", "--weights", "mine", "--images", "24", "--json"]) == 0
+    assert main(["evaluate", "--weights", "mine", "--json"]) == 0  # the training's --images
     summary = json.loads(capsys.readouterr().out)
     keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_accumulated tpr_activation tpr_uniform"
     assert set(keys.split()) <= set(summary)
@@ -103,6 +105,29 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "mine holds another run (epochs 2 there, 3 now)" in error_of(
         capsys, *train, "--epochs", "3", "--device", "cpu"
     )
+
+
+def test_what_was_learnt_is_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Protocol authors has one pool of scenes: of 30 images its test rows are of scenes that 120 images train on."""
+    pool = {"protocol": "authors", "seed": 3}
+    known = synthetic("mref", "train", images=120, **pool).image
+    assert np.isin(synthetic("mref", "test", images=30, **pool).image, known).all()
+    train = ["train", "--data", "mref", "--model", "san", "--images", "120", "--protocol", "authors", "--seed", "3"]
+    assert main([*train, "--epochs", "1", "--batch", "8", "--device", "cpu", "--out", "mine"]) == 0
+    capsys.readouterr()
+    evaluate = ["evaluate", "--weights", "mine", "--json"]
+    assert main(evaluate) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 40
+    path = tmp_path / "mine/evaluation/mref-test.parquet"
+    source = read_notes(path)["source"]
+    assert [source[name] for name in ("protocol", "seed", "images")] == ["authors", 3, 120]
+    assert not np.isin(pyarrow.parquet.read_table(path)["image"].to_numpy(), known).any()
+    told = "from a pool of 60 scenes of mref with seed 3, and of a pool of 15 it may know the test scenes; leave out"
+    assert told in error_of(capsys, *evaluate, "--images", "30")
+    assert told in error_of(capsys, "absence", "--weights", "mine", "--images", "30")
+    for apart in (["--seed", "4"], ["--protocol", "paper"], ["--split", "train"]):
+        assert main([*evaluate, "--images", "30", *apart]) == 0
+        assert json.loads(capsys.readouterr().out)["count"] == (30 if "train" in apart else 10)
 
 
 def test_evaluate_npz_and_print_a_table(run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:

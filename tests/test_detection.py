@@ -76,9 +76,20 @@ def test_threshold_by_hand(keep, threshold):
     assert keeping_threshold(np.arange(1.0, 101), keep) == threshold
 
 
-@pytest.mark.parametrize("positive, negative", [([], [1.0]), ([1.0], []), ([math.nan], [1.0]), ([[1.0]], [1.0])])
-def test_what_is_no_list_of_scores(positive, negative):
-    with pytest.raises(ValueError, match="must be at least one score, none of them NaN"):
+@pytest.mark.parametrize(
+    "positive, negative, which",
+    [
+        ([], [1.0], "positive"),
+        ([1.0], [], "negative"),
+        ([math.nan], [1.0], "positive"),
+        ([1.0], [0.0, math.nan], "negative"),
+        ([2.0, None], [1.0], "positive"),  # JSON's null
+        ([1.0], [None], "negative"),
+        ([[1.0]], [1.0], "positive"),
+    ],
+)
+def test_what_is_no_list_of_scores(positive, negative, which):
+    with pytest.raises(ValueError, match=f"^{which} must be at least one score, none of them NaN, got array"):
         auroc(positive, negative)
 
 

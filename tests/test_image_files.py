@@ -300,6 +300,15 @@ def test_places_are_a_function_of_seed_epoch_and_image(folder):
     assert len({*others, drawn}) == 5
 
 
+def test_places_are_the_same_in_every_release(folder):
+    places = images_of(folder).places(np.arange(3), "crop", 7, 2)
+    assert [tuple(place) for place in places] == [
+        (12, -1, 0, 13, 13, False),
+        (12, -2, 0, 14, 7, False),
+        (12, 3, -1, 2, 14, False),
+    ]
+
+
 def test_flips_move_nothing_else(folder):
     images = images_of(folder, side=11)  # room that can't be halved
     places = [images.places(np.arange(8), "flip", 0, epoch) for epoch in range(60)]

@@ -1,6 +1,7 @@
 """The user's own data: folders with a table in three formats, and .npz files; bad ones say what is wrong."""
 
 import csv
+import decimal
 import json
 import zipfile
 
@@ -156,7 +157,9 @@ BAD_TABLES = [
     ([base(id="2020-01-01")], "id must hold numbers, or nothing where it is unknown"),
     ([base(id=1e19)], "id must hold numbers, .*expected numbers of at most 9007199254740992"),
     ([base(id=-9.3e18)], "id must hold numbers, .*expected numbers of at most 9007199254740992"),
-    ([base(x0=0, y0=0, x1=1e300, y1=1)], "x1 must hold numbers, .*expected numbers of at most 3.4"),
+    ([base(x0=0, y0=0, x1=1e300, y1=1)], r"x1 must hold numbers, .*row 1 has 1e.300, which is infinite as a float"),
+    ([base(), base(scale=float("-inf"))], "scale must hold numbers, .*row 2 has -inf, which is infinite as a double"),
+    ([base(mask_value=float("inf"))], "mask_value must hold numbers, .*got inf, expected numbers of at most"),
     ([base(x0="left", y0=0, x1=3, y1=3)], r"x0 must hold numbers, or nothing where it is unknown \(.*left"),
     ([base(image="../outside.png")], r"'\.\./outside\.png' lies outside .*a manifest's paths must stay in its folder"),
     ([base(image="/etc/hostname")], "'/etc/hostname' lies outside .*a manifest's paths must stay in its folder"),
@@ -181,6 +184,28 @@ def test_bad_tables(folder, form, rows, message):
     write_table(folder, rows, form)
     with pytest.raises(ValueError, match=message):
         from_folder(folder, "train", 20)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "1e999", "-" + "9" * 400, "1e39"])
+def test_a_number_that_would_be_read_as_infinite(folder, number):
+    told = "x1 must hold numbers, .*row 2 has .*, which is infinite as a float"
+    head, row = "image,query,attribute,x0,y0,x1,y1\n", "a.png,car,red,0,0,{},1\n"
+    (folder / "manifest.csv").write_text(head + row.format(7) + row.format(number))
+    with pytest.raises(ValueError, match=told):
+        read_manifest(folder)
+    (folder / "manifest.csv").unlink()
+    row = '{{"image": "a.png", "query": "car", "attribute": "red", "x0": 0, "y0": 0, "y1": 1, "x1": {}}}\n'
+    (folder / "manifest.jsonl").write_text(row.format(7) + row.format(number))
+    with pytest.raises(ValueError, match=f"{told}|can't be read: JSON parse error: Number too big"):
+        read_manifest(folder)
+
+
+def test_a_decimal_that_would_be_read_as_infinite(folder):
+    columns = {name: pa.array([value]) for name, value in base(y0=0, x1=1, y1=1).items() if value is not None}
+    columns["x0"] = pa.array([decimal.Decimal(10) ** 60])
+    pyarrow.parquet.write_table(pa.table(columns), folder / "manifest.parquet")
+    with pytest.raises(ValueError, match="x0 must hold numbers, .*row 1 has .*, which is infinite as a float"):
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize("before", ["", "]" * 50_000, '{"a": "x\n', '{"\\"]": "]]]"}\n'])

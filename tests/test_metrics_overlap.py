@@ -20,6 +20,7 @@ any_pace = settings(deadline=None)
 def test_overlap_by_hand():
     """Shares 1/4, 1/2, 3/4 and 1 of the maximum; the target holds the second and the fourth."""
     found = overlap(ATTENTION[:1], MASK[:1])
+    assert (found.marked.dtype, found.hit.dtype) == (np.int64, np.int64)
     at = [0, 25, 26, 50, 51, 75, 76, 100]
     assert_array_equal(found.marked[0, at], [4, 4, 3, 3, 2, 2, 1, 1])
     assert_array_equal(found.hit[0, at], [2, 2, 2, 2, 1, 1, 1, 1])

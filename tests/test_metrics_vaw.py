@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, recall_score
 
 from progressive_attention.metrics.ranking import RankingScores, precision_recall
-from progressive_attention.metrics.vaw import TOP, among_top, frequency_groups, label_counts
+from progressive_attention.metrics.vaw import TOP, among_top, checked, frequency_groups, label_counts
 
 any_pace = settings(deadline=None)
 A = 18  # attributes: three of each row stay below the top 15
@@ -71,7 +71,8 @@ def test_by_hand():
     label[:, 10] = 0, 1  # unlikely, top
     label[:, 16] = 1, 0  # unlikely, not top
     label[:, 1], label[:, 15] = 1, 0  # one without negatives, one without positives
-    counts = label_counts(score, label)
+    counts, none = label_counts(score, label), RankingScores(17).per_attribute().counts
+    assert {cells.dtype for cells in (*counts, *none)} == {np.dtype(np.int64)}
     assert_array_equal(counts.balanced_accuracy[[0, 10, 16]], [1 / 2, 1 / 2, 1 / 2])
     assert_array_equal(counts.recall_at_15[[0, 1, 10, 16]], [1, 1, 1, 0])
     assert np.isnan(np.delete(counts.balanced_accuracy, [0, 10, 16])).all()
@@ -255,6 +256,13 @@ def test_wrong_labels(wrong):
     for function in (label_counts, RankingScores(3).add):
         with pytest.raises(ValueError, match="label must be 1"):
             function(np.zeros((1, 3)), label[None])
+
+
+@pytest.mark.parametrize("label", [[1, 0, -1], [1.0, 0.0, -1.0], np.array([1, 0, -1], np.int64)])
+def test_any_numbers_are_labels(label):
+    score, label = checked([3, 2, 1], label, 1)
+    assert (score.dtype, label.dtype) == (np.float64, np.int8)
+    assert_array_equal(label, [1, 0, -1])
 
 
 def test_nan_scores():

@@ -255,3 +255,11 @@ def test_no_file_names_this_machine():
         if b"\0" not in content and machine_path.search(content):
             wrong.append(str(path.relative_to(ROOT)))
     assert not wrong, f"paths of one machine are named in {wrong}"
+
+
+def test_no_stream_that_numpy_may_change():
+    """Bit generators give the same integers in every release; ``Generator``'s methods need not. Benchmarks may."""
+    for path in source_files():
+        used = set(re.findall(r"\bnp\.random\.(\w+)|\b(default_rng)\b", path.read_text(encoding="utf-8")))
+        if "bench" not in path.parts:
+            assert used <= {("PCG64", ""), ("SeedSequence", "")}, path

@@ -31,6 +31,11 @@ def test_each_location_is_fused_with_the_querys_vector():
                 assert_close(fused[m, :, i, j], expected.clamp(min=0))
 
 
+def test_fusion_keeps_the_precision_of_the_features():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert QueryPrior(3, 4, QUERIES)(torch.ones(1, 3, 2, 2), torch.tensor([0])).dtype == torch.bfloat16
+
+
 def test_gradient_of_the_fusion():
     torch.manual_seed(0)
     prior, features = QueryPrior(3, 4, QUERIES).double(), torch.randn(2, 3, 2, 2).double().requires_grad_()

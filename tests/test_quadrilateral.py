@@ -175,12 +175,19 @@ def test_covered_is_what_dense_points_say():
 
 def test_geometry_of_the_papers_network_by_hand():
     stage = Field(2, 0, 3), Field(2, 0, 3)  # 3 x 3 convolution, 2 x 2 pooling
+    assert Field().through(3, 1, 0).through(2, 2, 0) == stage[0]
     expected = (Canvas(ON_IMAGE, (62, 62)), Canvas(stage, (30, 30)), Canvas(stage, (14, 14)), Canvas(stage, (6, 6)))
     assert geometry(build("stn-m")) == ([], (62, 62), expected)
     assert geometry(build("stn-s")) == ([], (62, 62), expected[:1])
     two = geometry(build("stn-m", attend_at=("pool2", "pool4")))
     assert two.canvases == (Canvas(stage, (30, 30)), Canvas((Field(4, 0, 9), Field(4, 0, 9)), (6, 6)))
     assert geometry(build("film")) == geometry(build("concat")) == ([], (62, 62), ())
+
+
+def test_rows_and_columns_are_followed_apart():
+    model = build("stn-m", attend_at=(0, 1))
+    model.stages[0] = nn.Conv2d(3, 32, (3, 1))
+    assert geometry(model).canvases[1].field == (Field(1, 0, 2), Field(1, 0, 0))
 
 
 def test_identities_lose_the_border_that_convolutions_lose():
@@ -243,5 +250,6 @@ def test_other_image_sizes_are_refused():
 def test_a_transformer_behind_global_pooling_is_refused():
     model = build("stn-m", attend_at=(0, 1))
     model.stages[0] = nn.Sequential(nn.Conv2d(3, 32, 3), nn.AdaptiveAvgPool2d(1))
-    with pytest.raises(ValueError, match="a transformer behind global pooling looks is unknown; attend at earlier"):
+    message = "^where a transformer behind global pooling looks is unknown; attend at earlier stages only$"
+    with pytest.raises(ValueError, match=message):
         geometry(model)

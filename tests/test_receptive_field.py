@@ -198,8 +198,8 @@ def test_branches_see_together():
     assert joined(lambda a, b, c: a + b * c, *ways) == Field(1, -3, 3)
     assert joined(lambda a: a * a.mean(1, keepdim=True).sigmoid(), ways[0]) == Field(1, -1, 1)
     assert joined(lambda a: a * a.mean((2, 3), keepdim=True).sigmoid(), ways[0]) == Field(1, -1, 1, True)
-    assert joined(lambda a: a * F.adaptive_avg_pool2d(a, 1), ways[0]) == Field(1, -1, 1, True)
-    assert joined(lambda a: a * a.shape[1] / a.dim(), ways[0]) == Field(1, -1, 1)
+    assert joined(lambda a: a * F.adaptive_avg_pool2d(a, output_size=[1, 1]), ways[0]) == Field(1, -1, 1, True)
+    assert joined(lambda a: a.to(a.device, a.dtype) * a.shape[1] / a.dim() / a.ndim, ways[0]) == Field(1, -1, 1)
     assert fields_of([ways[0], nn.AdaptiveMaxPool2d((1, 1)), nn.Conv2d(1, 1, 1, 2)]) == (Field(0, 0, 0, True),) * 2
     assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()  # other norms than this see all of an image
     assert fields_of([nn.GroupNorm(1, 4)])[0] == fields_of([nn.LayerNorm((4, 9, 9))])[0] == Field(1, 0, 0, True)
@@ -344,7 +344,7 @@ def test_maps_sum_to_one_and_are_zero_without_a_question(asked):
 
 def test_activation_map_stands_any_magnitude():
     where = geometry(build_model("pan-hard", num_queries=2, num_attributes=2))
-    attention = [torch.rand(1, 1, n, n, generator=torch.Generator().manual_seed(n)) for n in (49, 23, 10, 4)]
-    scaled = [a * factor for a, factor in zip(attention, (1e30, 1e-30, 1e35, 1e33), strict=True)]
+    attention = [torch.rand(1, 1, n, n, generator=torch.Generator().manual_seed(n)).double() for n in (49, 23, 10, 4)]
+    scaled = [a * factor for a, factor in zip(attention, (1e150, 1e-150, 1e200, 1e180), strict=True)]
     expected = rf.activation_map(Prediction(torch.zeros(1, 1, 2), attention, attention), where)
     assert_close(rf.activation_map(Prediction(torch.zeros(1, 1, 2), attention, scaled), where), expected)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, netwo
 from progressive_attention import checkpoints
 from progressive_attention import training as module
 from progressive_attention.commands import watch
+from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.models import build_model
 from progressive_attention.objectives import answers_only
 from progressive_attention.training import fit, read_log, training
@@ -221,6 +223,25 @@ def test_a_checkpoint_with_broken_notes_is_refused(tmp_path, notes):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", notes)
     with pytest.raises(ValueError, match="checkpoint.safetensors (is no checkpoint|has a broken note|must be)"):
         next(start(tmp_path, ROWS))
+
+
+@pytest.mark.parametrize("recipe", RUNS.values(), ids=RUNS)
+def test_an_optimisers_tensor_of_another_shape_is_refused(recipe, tmp_path):
+    run = start(tmp_path, recipe)
+    next(run)
+    run.close()
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, notes = read_tensors(path)
+    whole = [name for name in tensors if name.startswith("optimizer/")]
+    assert whole
+    for name in whole:
+        other = torch.zeros(*tensors[name].shape, 1) if name.endswith("/step") else tensors[name][:0]
+        write_tensors(path, {**tensors, name: other}, {key: notes[key] for key in ("state", "run")})
+        shapes = rf"{re.escape(str(tuple(other.shape)))}, expected {re.escape(str(tuple(tensors[name].shape)))}"
+        with pytest.raises(ValueError, match=rf"safetensors holds {name} of shape {shapes}; choose another --out"):
+            next(start(tmp_path, recipe))
+    write_tensors(path, tensors, {key: notes[key] for key in ("state", "run")})
+    next(start(tmp_path, recipe))
 
 
 def test_another_versions_checkpoint_is_refused(tmp_path, monkeypatch):

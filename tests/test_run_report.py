@@ -361,6 +361,9 @@ def test_source_is_the_trainings_own():
     assert source_of(about) == {**expected, "absent": False}
     assert source_of({**about, "attribute_names": ["red", "absent"]}) == {**expected, "absent": True}
     assert source_of({**about, "data": "mine"}) == {"split": None, "image_size": 100, "data": "mine"}
+    for name, wrong in {"protocol": 1, "seed": "x", "images": [3]}.items():
+        with pytest.raises(ValueError, match=f"{name} in config.json must be"):
+            source_of({**about, name: wrong})
     assert source_of({"model": {"image_size": 64}}) == {"split": None, "image_size": 64}
 
 

@@ -1,6 +1,5 @@
 """What the demo page shows, without a server: scenes, clicks, what layers removed, answers as HTML, limits."""
 
-import asyncio
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -357,13 +356,12 @@ def desk(shipped, tmp_path_factory):
 
 
 def test_a_scene_is_drawn_and_asked(desk):
-    image, digits, query = desk.draw(5, 0, 0, 3)
+    path, digits, query = desk.draw(5, 0, 0, 3)
     assert query in [one["query"] for one in digits]
-    Image.fromarray(image).save(desk.folder / "scene.png")
-    picture = {"path": str(desk.folder / "scene.png")}
+    picture = {"path": path}
     said, maps = desk.answer(picture, query, "mref-pan-hard-ctx", "nobody", digits)
     assert "right" in Page(said).kinds
-    assert maps == attention([desk.networks.ask(desk.folder / "scene.png", query, "mref-pan-hard-ctx")])
+    assert maps == attention([desk.networks.ask(Path(path), query, "mref-pan-hard-ctx")])
     both, _ = desk.answer(picture, query, "mref-pan-hard-ctx", "mref-san", digits)
     assert "mref-san" in Page(both).text
     said, maps = desk.answer(picture, "seven", "mref-pan-hard-ctx", "mref-san", digits)
@@ -398,10 +396,10 @@ def test_sliders_beyond_their_ends_are_refused(desk, values):
 def test_a_hard_case_brings_its_picture_and_network(desk):
     events = pytest.importorskip("gradio").SelectData
     for index, case in enumerate(CASES):
-        image, digits, query, network = desk.pick(events(None, {"index": index, "value": None}))
+        path, digits, query, network = desk.pick(events(None, {"index": index, "value": None}))
         assert query == case.query
         assert truth_of(digits, query) in COLOURS
-        assert image.shape == (100, 100, 3)
+        assert_array_equal(np.asarray(Image.open(path)), case.drawn()[0])
         assert (network == case.network) == (case.network in desk.networks.names)
 
 
@@ -413,55 +411,7 @@ def test_scripts_may_ask_and_nothing_else(shipped):
     assert {fn.concurrency_id for fn in built.fns.values() if fn.fn} == {"ask"}
 
 
-# --- the server's limits and the command ------------------------------------------------------------------------------
-
-
-def asked_for(method: str, path: str, **headers: str) -> tuple[int, dict[str, str]]:
-    """What the middleware gives: status, and headers; 204 comes from behind it."""
-    server = pytest.importorskip("progressive_attention.serve.server", reason="pip install -e '.[dev]' brings Gradio")
-    sent = []
-
-    async def receive():
-        return {"type": "http.request", "body": bytes(1_000_000), "more_body": True}  # without end
-
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path}
-    scope["headers"] = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(server.Limits(app, Path("."))(scope, receive, send))
-    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-
-
-@pytest.mark.parametrize(
-    "method, path, length, status",
-    [
-        ("GET", "/", None, 204),
-        ("POST", "/gradio_api/upload", "8588608", 204),
-        ("POST", "/gradio_api/upload", "8588609", 413),
-        ("POST", "/gradio_api/upload/", "99999999999", 413),
-        ("POST", "/gradio_api/call/ask", "200000", 204),
-        ("POST", "/gradio_api/call/ask", "200001", 413),
-        ("POST", "/gradio_api/call/ask", None, 411),
-        ("POST", "/gradio_api/call/ask", "-1", 411),
-        ("GET", "/gradio_api/file=http://example.com/a.png", None, 403),
-        ("HEAD", "/gradio_api/proxy=a.hf.space/a", None, 403),
-    ],
-)
-def test_limits(method, path, length, status):
-    got, headers = asked_for(method, path, **({} if length is None else {"content_length": length}))
-    assert got == status
-    assert "default-src 'self'" in headers["content-security-policy"]
-
-
-def test_no_uploads_on_a_full_disk(monkeypatch):
-    server = pytest.importorskip("progressive_attention.serve.server", reason="pip install -e '.[dev]' brings Gradio")
-    monkeypatch.setattr(server, "FREE_BYTES", 10**18)
-    assert asked_for("POST", "/gradio_api/upload", content_length="10")[0] == 507
-    assert asked_for("POST", "/gradio_api/call/ask", content_length="10")[0] == 204
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,7 @@ HEAD = "image,query,attributes"
         (f'{HEAD}\na.png,"dog,red\n', r"line 2: unexpected end of data"),
         ("image;query;attributes\na.png;dog;red\n", r"line 1: cells must be separated by commas"),
         (f"{HEAD},scale\na.png,dog,red,1\na.png,dog,red,big\n", r"line 3, column scale: expected a number, got 'big'"),
+        (f"{HEAD},scale\na.png,dog,red,-1e999\n", r"line 2, column scale: expected a finite number, got -inf"),
         (f'{HEAD},scale\na.png,dog,red,"1,5"\n', r"line 2, column scale: expected a number, got '1,5'"),
         (f"{HEAD},id\na.png,dog,red,1.5\n", r"column id: expected a whole number of 64 bits, got 1.5"),
         (f"{HEAD},id\na.png,dog,red,{2**63}\n", r"column id: expected a whole number"),

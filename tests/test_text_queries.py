@@ -3,6 +3,7 @@
 import builtins
 import json
 import socket
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_wrong_files(tmp_path, arrays, told):
     path.write_bytes(b"PK\x03\x04 broken") if arrays is None else np.savez(path, **arrays)
     with pytest.raises(ValueError, match=told):
         read_embeddings(path)
+
+
+def test_names_that_are_no_characters(tmp_path):
+    beyond = np.array([0x110000], "<u4").view("<U1")
+    np.savez(tmp_path / "words.npz", names=beyond, vectors=np.ones((1, 2)))
+    with pytest.raises(ValueError, match="words.npz can't be read as an .npz of the plain arrays"):
+        read_embeddings(tmp_path / "words.npz")
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "words.npz", "w") as file:
+        file.writestr("names", "dog")
+        file.writestr("vectors.npy", b"no magic")
+    with pytest.raises(ValueError, match=r"words.npz must hold names \(n,\) of text .* got \(\) \|S3"):
+        read_embeddings(tmp_path / "words.npz")
 
 
 def test_no_file(tmp_path):

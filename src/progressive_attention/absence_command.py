@@ -9,9 +9,9 @@ from rich.table import Table
 
 from progressive_attention import weights
 from progressive_attention.absence_evaluation import Scored, scored, told_apart
-from progressive_attention.commands import load_with_bar
 from progressive_attention.files import write_json
 from progressive_attention.inference import pick_device
+from progressive_attention.measured import check_untrained, load_with_bar, source_of
 from progressive_attention.progress import counting
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.summaries import percent
@@ -29,9 +29,8 @@ def absence(arguments: argparse.Namespace) -> None:
     data = arguments.data or trained.about.get("data")
     if not data:
         raise ValueError("--data is missing, and these weights don't say what they were trained on")
-    options = {**scene_arguments(arguments, trained.about.get("protocol")), "absent": True}
-    if arguments.images:
-        options["images"] = arguments.images
+    options = {**scene_arguments(arguments, source_of(trained.about)), "absent": True}
+    check_untrained(trained.about, {"data": data, "split": None, **options})
     options["image_size"] = trained.model.config.image_size
 
     def of(split: str) -> Scored:

@@ -79,9 +79,15 @@ def duration(text: str) -> float:
     return seconds
 
 
-def scene_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the synthetic sets."""
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="how the set is made: docs/protocols.md (default: paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes and training (default: 0)")
+def scene_options(parser: argparse.ArgumentParser, trained: bool = False) -> None:
+    """Options of the synthetic sets; of a ``trained`` network those of its training are the default."""
+    before = "the training's, else " if trained else ""
+    made = f"how the set is made: docs/protocols.md (default: {before}paper)"
+    parser.add_argument("--protocol", choices=PROTOCOLS, help=made)
+    if trained:
+        held = "training images; validation and test hold a third as many scenes (default: the training's, else 30000)"
+        parser.add_argument("--images", type=positive, help=held)
+    drawn = f"of scenes{'' if trained else ' and training'} (default: {before}0)"
+    parser.add_argument("--seed", type=int, help=drawn)
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
     parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="the four MNIST files, instead of the shipped")

@@ -92,6 +92,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
         prefix = f"optimizer/{name}/"
         for key, tensor in tensors.items():
             if key.startswith(prefix):
+                expected = () if key.endswith("/step") else tuple(parameter.shape)
+                if tuple(tensor.shape) != expected:
+                    raise ValueError(
+                        f"{path} holds {key} of shape {tuple(tensor.shape)}, expected {expected}; choose another "
+                        "--out, or delete it"
+                    )
                 like = parameter if tensor.shape == parameter.shape else tensor
                 value = tensor.to(parameter.device)
                 optimizer.state[parameter][key[len(prefix) :]] = torch.empty_like(like, dtype=tensor.dtype).copy_(value)

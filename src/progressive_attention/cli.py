@@ -126,12 +126,11 @@ def build_parser() -> Parser:
     evaluate.add_argument(
         "--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz; of a folder also train,validation"
     )
-    evaluate.add_argument("--images", type=positive, help="as in training: the test split holds a third as many scenes")
     evaluate.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     evaluate.add_argument("--rows", type=Path, metavar="FILE", help="where one Parquet row per question goes")
     evaluate.add_argument("--device")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
-    scene_options(evaluate)
+    scene_options(evaluate, trained=True)
 
     absence = add(
         "absence",
@@ -143,10 +142,9 @@ def build_parser() -> Parser:
     absence.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
     keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
     absence.add_argument("--keep", type=share, default=0.95, metavar="SHARE", help=keep_help)
-    absence.add_argument("--images", type=positive, help="as in training: a third as many scenes in either split")
     absence.add_argument("--device")
     absence.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
-    scene_options(absence)
+    scene_options(absence, trained=True)
 
     predict = add(
         "predict",

@@ -15,7 +15,15 @@ from progressive_attention.config import RECIPES, STYLES
 from progressive_attention.distributed import is_first
 from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
-from progressive_attention.measured import load_with_bar, measure, rows_path, warn_of_unreadable, write_measured
+from progressive_attention.measured import (
+    check_untrained,
+    load_with_bar,
+    measure,
+    rows_path,
+    source_of,
+    warn_of_unreadable,
+    write_measured,
+)
 from progressive_attention.prepare import prepared
 from progressive_attention.progress import bars, stopping
 from progressive_attention.reproduce import failure_of, in_order, is_done
@@ -57,8 +65,6 @@ def train(arguments: argparse.Namespace) -> None:
             f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
         )
     options = {**scene_arguments(arguments), "absent": arguments.absent}
-    if arguments.images:
-        options["images"] = arguments.images
     options["image_size"] = arguments.image_size or (224 if photographs else 100)
     train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
     validation = load_with_bar(console, arguments.data, "validation", **options)
@@ -71,7 +77,7 @@ def train(arguments: argparse.Namespace) -> None:
     run = prepared(
         *(arguments.model, train_set, validation, recipe, arguments.out),
         data=arguments.data if arguments.data in STYLES else Path(arguments.data).name,
-        **{"protocol": options["protocol"], "seed": arguments.seed, "device": device},
+        **{"protocol": options["protocol"], "seed": options["seed"], "device": device},
         **{"changes": changes, "backbone_weights": arguments.backbone_weights, "query_vectors": vectors},
     )
     with ExitStack() as opened:
@@ -147,11 +153,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     data = arguments.data or trained.about.get("data")
     if not data:
         raise ValueError("--data is missing, and these weights don't say what they were trained on")
-    options = scene_arguments(arguments, trained.about.get("protocol"))
-    if arguments.images:
-        options["images"] = arguments.images
+    options = scene_arguments(arguments, source_of(trained.about))
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}
+    check_untrained(trained.about, source)
     questions = load_with_bar(console, **source)
     if trained.model.query_vectors is not None:
         trained = knowing(trained, questions.query_names, encoder_of(arguments.query_embeddings))

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from progressive_attention import weights
-from progressive_attention.config import STYLES
+from progressive_attention.config import STYLES, checked
 from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
@@ -109,17 +109,34 @@ def source_of(about: Mapping[str, Any]) -> Source:
     """The test questions of what a network was trained on, as far as its config.json tells; no data: no key "data".
 
     The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
-    scenes.
+    scenes. Raises ValueError for what is no protocol, seed or size.
     """
     source: Source = {"split": None, "image_size": about["model"]["image_size"]}
     if about.get("data"):
         source["data"] = about["data"]
     if about.get("data") in STYLES:
-        source |= {name: about[name] for name in ("protocol", "seed", "images") if name in about}
+        kinds = {"protocol": str, "seed": int, "images": int}
+        source |= {name: checked(f"{name} in config.json", about[name], kinds[name]) for name in kinds if name in about}
         source["absent"] = ABSENT in about["attribute_names"]
         if about.get("protocol") == "authors" and "images" in source:
             source["images"] *= 2  # of its one pool, half as many scenes as rows
     return source
+
+
+def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Raises ValueError where a test could be on scenes of the training: those of protocol ``authors`` are one pool for
+    each seed, in which the number of images says where training ends and testing begins.
+    """
+    learnt, name = source_of(about), source["data"]
+    one_pool = source["protocol"] == learnt.get("protocol") == "authors" and name == learnt.get("data")
+    if not one_pool or source["split"] == "train" or source["seed"] != learnt.get("seed", source["seed"]):
+        return
+    here, there = (one.get("images", 30_000) // 2 for one in (source, learnt))  # scenes of the pool
+    if here != there:
+        raise ValueError(
+            f"this network learnt from a pool of {there} scenes of {name} with seed {source['seed']}, and of a pool of "
+            f"{here} it may know the test scenes; leave out --images, or take another --seed"
+        )
 
 
 def fingerprint_of(questions: QuestionSet) -> str:

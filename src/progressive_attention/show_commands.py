@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from progressive_attention import weights
@@ -12,10 +13,13 @@ from progressive_attention.files import read_json
 from progressive_attention.plots import contact_sheet
 
 
-def scene_arguments(arguments: argparse.Namespace, protocol: str | None = None) -> dict[str, Any]:
-    """The options that all commands share about scenes."""
-    given = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds, "seed": arguments.seed}
-    return {**given, "protocol": arguments.protocol or protocol or PROTOCOLS[0]}
+def scene_arguments(arguments: argparse.Namespace, learnt: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The options that all commands share about scenes; where not given those of the training, ``learnt``, if known."""
+    options = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds}
+    for name, value in {"protocol": PROTOCOLS[0], "seed": 0, "images": None}.items():
+        given = getattr(arguments, name, None)
+        options[name] = given if given is not None else (learnt or {}).get(name, value)
+    return {name: value for name, value in options.items() if name != "images" or value is not None}
 
 
 def render(arguments: argparse.Namespace) -> None:
@@ -28,7 +32,7 @@ def render(arguments: argparse.Namespace) -> None:
         images.append(source.render(scene)[0])
         asked = scene.digits[scene.asked]
         captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
-    title = f"{arguments.style} · {arguments.split} split · protocol {options['protocol']} · seed {arguments.seed}"
+    title = f"{arguments.style} · {arguments.split} split · protocol {options['protocol']} · seed {options['seed']}"
     contact_sheet(images, captions, arguments.out, title)
     print(f"{arguments.count} scenes with question and answer: {arguments.out}")
 

@@ -47,7 +47,9 @@ def read_embeddings(path: Path) -> Embeddings:
     try:
         content = path.read_bytes()
         with np.load(path, allow_pickle=False) as file:
-            names, vectors = file["names"], file["vectors"]
+            names, vectors = np.asarray(file["names"]), np.asarray(file["vectors"])  # of bytes, if they are no .npy
+        if names.dtype.kind == "U":
+            names.tolist()  # raises where it holds no characters
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into

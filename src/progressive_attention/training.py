@@ -108,9 +108,10 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Opt
 def order_in_epoch(groups: int, recipe: Recipe, seed: int, epoch: int) -> list[np.ndarray]:
     """Which of so many groups of rows are asked in each step of an epoch, shuffled by (seed, epoch).
 
+    By raw integers, whose stream NumPy keeps for ever, as it does not that of ``Generator.permutation``.
     Sizes differ by one at most: a last batch of one lone question would break batch norm, so the remainder is spread.
     """
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(groups)
+    order = np.argsort(np.random.PCG64([seed, epoch]).random_raw(groups), kind="stable")
     return np.array_split(order, math.ceil(groups / recipe.batch))
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tiny_text import asked_by_letters
 
 from fuzz import seeds
 from fuzz.edits import OUTSIDE, WORDS
@@ -30,6 +31,7 @@ from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.voc import import_voc
 from progressive_attention.experiments import read_experiment
 from progressive_attention.models import ProgressiveAttentionNetwork
+from progressive_attention.text_queries import knowing, read_embeddings, unit_vectors
 
 Read = Callable[[Path, Random], Any]
 
@@ -95,6 +97,22 @@ def npz(folder: Path, rng: Random) -> None:
     questions = from_npz(folder / "scenes.npz", rng.choice((None, "train")))
     assert len(questions.query) == len(questions.attribute) == len(questions.image)
     assert questions.query.max(initial=0) < len(questions.query_names)
+
+
+def query_vectors(folder: Path, rng: Random) -> None:
+    """Read, compare with what is written, and teach them to a network."""
+    path = folder / "words.npz"
+    found = read_embeddings(path)
+    units = unit_vectors(found.names, found).numpy()
+    with np.load(path, allow_pickle=False) as file:
+        said = file["vectors"].astype(np.float64)
+    lengths = np.sqrt([sum(value * value for value in row) for row in said.tolist()])
+    assert np.allclose(units * lengths[:, None], said, rtol=1e-5, atol=1e-6 * lengths.max(initial=0))
+    trained = asked_by_letters()
+    knows = knowing(trained, found.names, found)
+    assert knows.query_names[: len(trained.query_names)] == trained.query_names
+    assert set(found.names) <= set(knows.query_names)
+    assert len(knows.model.query_vectors) == len(knows.query_names)
 
 
 def network(folder: Path, rng: Random) -> None:
@@ -168,6 +186,7 @@ READERS: dict[str, Reader] = {
     "voc": Reader(seeds.voc, voc, 2, True),
     "idx": Reader(seeds.idx, idx, 2),
     "npz": Reader(seeds.npz, npz, 4),
+    "query-vectors": Reader(seeds.query_vectors, query_vectors, 3),
     "network": Reader(seeds.weights, network, 1),
     "checkpoint": Reader(seeds.checkpoint, checkpoint, 4),
     "experiment": Reader(seeds.experiment, experiment, 4),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
+from tiny_text import letters
 
 Files = dict[str, bytes]
 
@@ -223,6 +224,16 @@ def npz() -> list[Files]:
     np.savez(out, **arrays)
     np.savez(pickled, **{**arrays, "scale": np.array([Path, 1, 2], object)})
     return [*3 * [{"scenes.npz": out.getvalue()}], {"scenes.npz": pickled.getvalue()}]
+
+
+def query_vectors() -> list[Files]:
+    """Of known words and a new one, in three kinds of float; and a pickle."""
+    names, found = ["car", "dog", "große Eule"], []
+    for kind in (np.float64, np.float32, np.float16, object):
+        out = io.BytesIO()
+        np.savez(out, names=np.array(names), vectors=letters(names).astype(kind))
+        found.append({"words.npz": out.getvalue()})
+    return found
 
 
 def read_back(folder: Path) -> Files:

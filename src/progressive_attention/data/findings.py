@@ -40,7 +40,6 @@ KINDS: dict[str, tuple[str, str]] = {
     "image of another size": ("error", "put the picture there that the table is about, or mend width and height"),
     "too many unusable images": ("error", "training stops at so many; mend or drop those above"),
     "incomplete box": ("error", "give all four numbers, or none"),
-    "box not finite": ("error", "give four numbers, or none"),
     "empty box": ("error", "x0 < x1 and y0 < y1 must hold; mend the box, or leave its four cells empty"),
     "box outside the image": ("error", "boxes are in pixels of the upright image; mend it, or leave its cells empty"),
     "mask outside": ("error", f"evaluation stops at it; {PATHS}"),

@@ -89,11 +89,12 @@ class FileImages:
     def places(self, images: np.ndarray, augment: str, seed: int, epoch: int) -> tuple[Fit, ...]:
         """Where augmented images lie: mirrored by a coin, and with ``"crop"`` enlarged by up to 1.25 and moved.
 
-        Drawn from (seed, epoch, image) alone.
+        Drawn from (seed, epoch, image) alone, by raw integers: NumPy promises no stream of ``Generator.random``.
         """
         places = []
         for image in images.tolist():
-            zoom, across, down, coin = np.random.Generator(np.random.PCG64([seed, epoch, image])).random(4)
+            raw = np.random.PCG64([seed, epoch, image]).random_raw(4)
+            zoom, across, down, coin = (raw >> 11) * 2.0**-53  # in [0, 1)
             fit, mirrored = self.fits[image], coin < 0.5
             crop = augment == "crop"
             places.append(fit.drawn(1 + zoom / 4, across, down, mirrored) if crop else fit._replace(mirrored=mirrored))

@@ -31,7 +31,6 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.table import ABOUT, BOX, SCHEMA
 from progressive_attention.files import read_json
 
-LARGEST = float(np.finfo(np.float32).max)
 WORDS = ("image", "query", "attribute", "split", "mask")
 LISTS = ("attributes", "absent")
 DEEPEST = 100  # brackets in brackets; a manifest needs two
@@ -198,7 +197,7 @@ def typed(path: Path, name: str, column: pa.Array) -> pa.Array:
             return pc.if_else(pc.equal(column, ""), None, column)
         if wanted in (pa.int32(), pa.int64()) and pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
-        return column.cast(wanted)
+        return finite(column, column.cast(wanted))
     except pa.ArrowException as error:
         what = "numbers, or nothing where it is unknown" if name not in (*WORDS, *LISTS) else str(wanted)
         raise ValueError(f"{path}: {name} must hold {what} ({error})") from error
@@ -212,11 +211,18 @@ def refuse_cast(name: str, column: pa.Array) -> None:
     wrong = number if name in (*WORDS, *LISTS) else pa.types.is_boolean(kind)
     if len(values) and (wrong or pa.types.is_temporal(kind)):
         raise pa.ArrowInvalid(f"got {kind}, the first {values[0].as_py()!r}; in JSON put words in quotes")
-    if pa.types.is_floating(kind) and name != "scale":  # a box becomes float32; beyond 2**53 whole numbers are rounded
-        most = LARGEST if name in BOX else 2.0**53
-        large = values.filter(pc.and_(pc.is_finite(values), pc.greater(pc.abs(values), most)))
+    if pa.types.is_floating(kind) and pa.types.is_integer(SCHEMA.field(name).type):
+        large = values.filter(pc.greater(pc.abs(values), 2.0**53))  # beyond, float64 rounds whole numbers
         if len(large):
-            raise pa.ArrowInvalid(f"got {large[0].as_py()!r}, expected numbers of at most {most:.17g}")
+            raise pa.ArrowInvalid(f"got {large[0].as_py()!r}, expected numbers of at most {2**53}")
+
+
+def finite(said: pa.Array, read: pa.Array) -> pa.Array:
+    """What was read, of what is said; raises ArrowInvalid where a number is infinite, be it only in its new type."""
+    if pa.types.is_floating(read.type) and pc.any(pc.is_inf(read)).as_py():
+        row = pc.index(pc.is_inf(read), True).as_py()
+        raise pa.ArrowInvalid(f"row {row + 1} has {said[row].as_py()!r}, which is infinite as a {read.type}")
+    return read
 
 
 def listed(column: pa.Array) -> pa.Array:

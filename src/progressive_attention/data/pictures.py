@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 T = TypeVar("T")
-MAX_PIXELS = 100_000_000  # a decoded picture of this size takes 300 MB
+MAX_PIXELS = 100_000_000  # reading one takes up to 1.6 GB (docs/trust.md)
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange width and height
 
 
@@ -93,7 +93,8 @@ def opened(
         if near:
             scale = 2 * near / max(size)
             picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
-        return convert(ImageOps.exif_transpose(picture)), size
+        ImageOps.exif_transpose(picture, in_place=True)  # else it copies pictures that are upright, too
+        return convert(picture), size
 
     return examined(file, name, upright, most)
 

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from progressive_attention.data.hub_parquet import FOLDERS, pictures_in, read_co
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import check_columns
 from progressive_attention.data.rows import Draft, Refused, clean, clean_list
-from progressive_attention.data.table import SCHEMA
+from progressive_attention.data.table import BOX, SCHEMA
 from progressive_attention.files import temporary_for
 
 PATHS = ("image", "mask")
@@ -121,7 +122,7 @@ def converter(name: str, mended: Counter[str]) -> Callable[[Any], Any]:
     if pa.types.is_string(kind):
         return lambda value: clean(as_word(value), mended) or None
     if pa.types.is_floating(kind):
-        return as_number
+        return as_number if name in BOX else as_finite  # a box that is none costs its row alone
     return partial(as_integer, bits=kind.bit_width)
 
 
@@ -144,6 +145,14 @@ def as_number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"expected a number, got {value!r}")
     return float(value)
+
+
+def as_finite(value: Any) -> float:
+    """A number that is not infinite, which no manifest may hold; raises ValueError for anything else."""
+    number = as_number(value)
+    if math.isinf(number):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return number
 
 
 def as_integer(value: Any, bits: int) -> int:

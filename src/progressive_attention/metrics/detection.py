@@ -40,7 +40,8 @@ def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, f
     positive, negative = checked(positive, negative)
     if min(len(positive), len(negative)) < 2:
         return 0.0, 1.0
-    of_positive, of_negative = wins(positive, negative), 1 - wins(negative, positive)
+    # The paper takes how often a negative loses; how often it wins has the same spread.
+    of_positive, of_negative = wins(positive, negative), wins(negative, positive)
     variance = of_positive.var(ddof=1) / len(positive) + of_negative.var(ddof=1) / len(negative)
     middle, half = float(of_positive.mean()), Z95 * math.sqrt(variance)
     return max(0.0, middle - half), min(1.0, middle + half)

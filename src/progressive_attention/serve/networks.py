@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from progressive_attention import weights
-from progressive_attention.data.pictures import opened, to_rgb
+from progressive_attention.data.pictures import Fit, opened, to_rgb
 from progressive_attention.predictor import Answer, Predictor
 from progressive_attention.serve.panel import Asked
 
-MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 48 MB
+MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 64 MB, twice at most
 LONGEST_QUERY = 100  # letters
 
 
@@ -57,18 +57,29 @@ def uploaded(sent: Any, folder: Path) -> Path | None:
     """
     if sent is None:
         return None
-    path = Path(str(sent.get("path") or "")).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    path = str(sent.get("path") or "") if isinstance(sent, dict) else ""
+    if not inside(path, folder):
         raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
-    return path
+    return Path(path).resolve()
 
 
-def read_picture(path: Path, side: int) -> Image.Image:
-    """An image file as upright RGB; raises ValueError for others, and by its header for one of too many pixels.
+def inside(path: str, folder: Path) -> bool:
+    """Whether a stranger's path is that of a file in a folder, links followed."""
+    try:
+        real = Path(path).resolve()
+        return real.is_relative_to(folder.resolve()) and real.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
 
-    A large JPEG is decoded no larger than it is needed for ``side`` pixels.
+
+def read_picture(path: Path, side: int) -> np.ndarray:
+    """An image file as the network sees it, (side, side, 3) uint8; what is large lives no longer than here.
+
+    Raises ValueError for others, and by its header for one of too many pixels. A large JPEG is decoded no larger than
+    need be.
     """
-    return opened(path, "the picture", to_rgb, side, MOST_PIXELS)[0]
+    picture = opened(path, "the picture", to_rgb, side, MOST_PIXELS)[0]
+    return Fit.into(side, *picture.size).image(picture)
 
 
 def as_json(asked: Asked) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The page's layout and events (Gradio). It keeps no state of its own: all that an event needs comes with it."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import MOST, Scene
 from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.files import replacing
 from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import Networks, as_json, uploaded
-from progressive_attention.serve.panel import answers, attention, legend, notice
+from progressive_attention.serve.panel import answers, attention, legend, notice, png
 from progressive_attention.serve.scene import (
     LARGEST_SEED,
     MOST_CLUTTER,
@@ -80,7 +82,7 @@ class Desk:
             return gr.skip()
         return query
 
-    def draw(self, digits: int, clutter: int, background: int, seed: int) -> tuple[np.ndarray, list, str]:
+    def draw(self, digits: int, clutter: int, background: int, seed: int) -> tuple[str, list, str]:
         """The scene of the sliders, its digits, and the query of one of them."""
         try:
             scene = arranged(Sliders(digits, clutter, background, seed), self.source)
@@ -88,17 +90,25 @@ class Desk:
             raise gr.Error(str(error), print_exception=False) from error
         return self.shown(self.source.render(scene)[0], scene)
 
-    def shown(self, image: np.ndarray, scene: Scene) -> tuple[np.ndarray, list, str]:
+    def shown(self, image: np.ndarray, scene: Scene) -> tuple[str, list, str]:
         """A scene's picture, its digits and its question."""
-        return image, digits_of(scene), str(scene.digits[scene.asked].number)
+        return self.kept(image), digits_of(scene), str(scene.digits[scene.asked].number)
+
+    def kept(self, image: np.ndarray) -> str:
+        """The path of a picture in the folder, whole at any moment: Gradio writes over what another visitor reads."""
+        content = png(image)
+        path = self.folder / sha256(content).hexdigest() / "scene.png"
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return str(path)
 
     def pick(self, event: gr.SelectData) -> tuple[Any, ...]:
         """A hard case: its picture, digits, query and, if it is here, its network."""
         case, (image, scene) = CASES[event.index], self.cases[event.index]
         network = case.network if case.network in self.networks.names else gr.skip()
-        return image, digits_of(scene), case.query, network
+        return self.kept(image), digits_of(scene), case.query, network
 
-    def first_scene(self) -> tuple[np.ndarray, list, str]:
+    def first_scene(self) -> tuple[str, list, str]:
         """What the page opens with."""
         return self.draw(*values_of(self.style))
 

@@ -1,0 +1,1 @@
+"""Load the server of the demo page: good, bad and hostile visitors."""
