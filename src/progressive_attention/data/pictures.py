@@ -152,5 +152,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 def target(mask: Image.Image) -> Image.Image:
     """Any mode as 255 where a pixel is not zero in some channel, else 0 (mode L)."""
     wide = mask.mode.startswith("I") or mask.mode == "F"  # small values there would be black as RGB
-    inside = np.asarray(mask) != 0 if wide else np.asarray(to_rgb(mask)).any(-1)
+    if wide:
+        inside = np.asarray(mask) != 0
+    else:
+        red, green, blue = np.moveaxis(np.asarray(to_rgb(mask)), -1, 0)
+        inside = (red | green | blue) != 0  # numpy's any() over so short an axis takes ten times as long
     return Image.fromarray(np.asarray(inside, np.uint8) * 255)
