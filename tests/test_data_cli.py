@@ -124,7 +124,7 @@ def test_check_tells_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFi
     lines = [one.strip() for one in out.splitlines()]
     for told in (
         "error: image unreadable (5)",
-        "0.png (row 1): '0.png' is no image; expected JPEG, PNG, WebP or another",
+        "0.png (row 1): '0.png' is no image; expected PNG, JPEG, WEBP, BMP, GIF, TIFF",
         "and 2 more: --json gives all",
         "what to do: fetch or save the file again, or drop its rows",
         "error: too many unusable images",

@@ -306,6 +306,14 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("kind", ["PPM", "PCX", "TGA", "ICO", "SGI", "EPS", "PDF"])
+def test_seldom_used_formats_are_not_decoded(tmp_path, kind):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (50, 50), "red").save(path, kind)
+    with pytest.raises(ValueError, match="can't be read as an image"):
+        open_picture(path)
+
+
 @pytest.mark.parametrize("opener", [open_picture, mask_in])
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files(tmp_path, name, opener):
@@ -316,7 +324,7 @@ def test_broken_files(tmp_path, name, opener):
         content = file.getvalue()[:-900]
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} can't be read as an image \(.*\); expected PNG, JPEG, WebP or anot"):
+    with pytest.raises(ValueError, match=rf"{name} can't be read as an image \(.*\); expected PNG, JPEG, WEBP, BM"):
         opener(path)
 
 

@@ -89,7 +89,7 @@ def test_a_jpegs_size_is_in_its_header(tmp_path):
 @pytest.mark.parametrize("name, content", [("notes.jpg", b"a diary"), ("empty.png", b""), ("head.jpg", None)])
 def test_what_has_no_size(tmp_path, reader, name, content):
     (tmp_path / name).write_bytes(CONTENT[:40] if content is None else content)
-    with pytest.raises(ValueError, match=rf"^{name} can't be read as an image \(.*\); expected PNG, JPEG, WebP or an"):
+    with pytest.raises(ValueError, match=rf"^{name} can't be read as an image \(.*\); expected PNG, JPEG, WEBP, B"):
         reader(tmp_path / name, name)
     with pytest.raises(ValueError, match=r"^gone\.png does not exist; give the path of an image file or of a folder"):
         reader(tmp_path / "gone.png", "gone.png")

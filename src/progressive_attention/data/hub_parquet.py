@@ -18,6 +18,7 @@ from pyarrow import parquet
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import Manifest, read_manifest
+from progressive_attention.data.pictures import FORMATS
 from progressive_attention.data.table import check_free
 from progressive_attention.files import temporary_for
 
@@ -107,7 +108,7 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
     if content is None:
         return picture.get("path")
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             kind = str(opened.format).lower()
     except Exception:  # Pillow raises whatever a damaged file runs into; the row is refused later, with the reason
         kind = "unreadable"

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from progressive_attention.config import PROTOCOLS, SPLITS, one_of
+from progressive_attention.data.pictures import FORMATS
 
 PACK = Path(__file__).parent.parent / "assets" / "backgrounds"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -60,7 +61,7 @@ class Photographs:
     def _load(self, i: int) -> np.ndarray:
         """Photograph i, (H, W, 3) uint8; orientation tags are ignored, so H and W are those of the header."""
         try:
-            with Image.open(self.paths[i]) as image:
+            with Image.open(self.paths[i], formats=FORMATS) as image:
                 return np.asarray(image.convert("RGB"))
         except Exception as error:
             raise ValueError(
@@ -81,7 +82,7 @@ def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(root / name) as image:
+                with Image.open(root / name, formats=FORMATS) as image:
                     width, height = image.size
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             skipped[f"above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels"] += 1

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 T = TypeVar("T")
+# What is decoded at all. Pillow knows forty more, seldom used and seldom looked at: their holes are not ours.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 100_000_000  # reading one takes up to 1.6 GB (docs/trust.md)
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange width and height
 
@@ -108,7 +110,7 @@ def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Im
     """What is found in an image file of at most ``most`` pixels (MAX_PIXELS); raises ValueError naming it."""
     most = most or MAX_PIXELS
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
             if width * height <= most:
                 return examine(picture)
@@ -116,7 +118,7 @@ def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Im
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
     except Exception as error:  # Pillow raises whatever a damaged file runs into
         reason = f"{name} can't be read as an image ({why(error)})"
-        raise ValueError(f"{reason}; expected PNG, JPEG, WebP or another") from error
+        raise ValueError(f"{reason}; expected {', '.join(FORMATS)}") from error
     raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
 
 

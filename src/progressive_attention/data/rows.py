@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import split_of
-from progressive_attention.data.pictures import MAX_PIXELS, labelled, target, upright_size
+from progressive_attention.data.pictures import FORMATS, MAX_PIXELS, labelled, target, upright_size
 from progressive_attention.data.table import BOX, REJECTED, SCHEMA, as_table, write_dataset
 
 T = TypeVar("T")
@@ -196,14 +196,14 @@ def look(root: ImageRoot, kind: str, read: Callable[[Image.Image], T], path: str
         raise Refusal(f"{kind} file missing", f"{path!r} is no file below {root.root}")
     broken = {"image": "image unreadable", "mask": "mask unusable"}[kind]
     try:
-        with root.open(path) as file, Image.open(file) as picture:
+        with root.open(path) as file, Image.open(file, formats=FORMATS) as picture:
             size = f"{picture.width} x {picture.height} pixels"
             if 0 < picture.width * picture.height <= MAX_PIXELS:
                 return read(picture)
     except Image.DecompressionBombError as error:
         raise Refusal(f"{kind} too large", f"{path!r}: {error}") from error
     except UnidentifiedImageError as error:
-        raise Refusal(broken, f"{path!r} is no image; expected JPEG, PNG, WebP or another") from error
+        raise Refusal(broken, f"{path!r} is no image; expected {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises whatever a damaged file runs into
         raise Refusal(broken, f"{path!r}: {error}") from error
     raise Refusal(f"{kind} too large", f"{path!r} has {size}, expected 1 to {MAX_PIXELS:,}")
