@@ -12,7 +12,7 @@ import pytest
 from fuzz.cases import Bench, make_case, stored
 from fuzz.edits import OUTSIDE
 from fuzz.oracle import wrongly_read
-from fuzz.pool import fuzz
+from fuzz.pool import chunks, fuzz
 from fuzz.readers import READERS, Reader
 from fuzz.run import main
 
@@ -129,6 +129,16 @@ def test_every_reader_reads_a_seed_as_it_is(name: str, tmp_path: Path) -> None:
     outcomes = [bench.run(READERS[name], files, "0") for files in seeds]
     assert outcomes[0] == ("read", "")
     assert "fault" not in [outcome for outcome, _ in outcomes], outcomes
+
+
+@pytest.mark.parametrize("cases", [1, 100, 100_000])
+def test_no_fewer_cases_than_asked_for(cases: int) -> None:
+    counts = dict.fromkeys(READERS, 0)
+    for chunk in chunks(READERS, cases):
+        assert chunk.start == counts[chunk.name]
+        counts[chunk.name] = chunk.stop
+    assert cases <= sum(counts.values()) < cases + len(READERS)
+    assert min(counts.values()) >= 1
 
 
 def test_one_seed_gives_one_set_of_cases() -> None:

@@ -1,5 +1,6 @@
 """Workers, each a process for a few hundred cases of one reader: one that dies or hangs is told, and costs a case."""
 
+import math
 import multiprocessing
 import tempfile
 import time
@@ -26,9 +27,9 @@ class Chunk(NamedTuple):
 
 
 def chunks(readers: Mapping[str, Reader], cases: int) -> Iterator[Chunk]:
-    """All cases by the readers' shares, a chunk of each in turn; every reader gets one case at least."""
+    """All cases by the readers' shares, a chunk of each in turn; together no fewer."""
     shares = sum(reader.share for reader in readers.values())
-    counts = {name: max(1, round(cases * reader.share / shares)) for name, reader in readers.items()}
+    counts = {name: math.ceil(cases * reader.share / shares) for name, reader in readers.items()}
     for start in range(0, max(counts.values()), CHUNK):
         for name, count in counts.items():
             if start < count:
