@@ -65,6 +65,12 @@ def test_zoomed_in_it_is_denser():
     assert_close(region([0.5, 0, 0], [0, 0.5, 0]), expected)
 
 
+def test_smaller_than_a_pixel_it_still_lies_on_four():
+    expected = torch.zeros(10, 20, dtype=torch.float64)
+    expected[4:6, 9:11] = 1 / 4
+    assert_close(region([0.05, 0, 0], [0, 0.05, 0]), expected)
+
+
 def test_shifted_half_lies_outside():
     expected = torch.zeros(10, 20, dtype=torch.float64)
     expected[:, 10:] = 1 / 200
