@@ -180,6 +180,12 @@ def test_sparsemax_ignores_what_is_added_to_all_and_lets_nan_through(draw):
     assert (sparsemax(3 * score) == 0).any()
 
 
+@pytest.mark.parametrize("other", [1e9, -1e9, math.nan])
+def test_sparsemax_of_a_map_knows_nothing_of_the_others(other):
+    score = torch.tensor([[[0.5, 0.3, -1.0]], [[other, 0.0, 0.0]]])
+    assert_close(sparsemax(score)[0], torch.tensor([[0.6, 0.4, 0.0]]))
+
+
 def test_gradient_of_sparsemax(draw):
     for size in (0.05, 1, 5):  # all locations, some, one
         assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))

@@ -253,6 +253,12 @@ def test_other_image_sizes_are_refused():
         geometry(build("stn-m"), (80, 62))
 
 
+def test_stages_behind_the_last_transformer_may_see_as_they_like():
+    model = build("stn-m", attend_at=(0, 1))
+    model.stages[2] = nn.Upsample(2)
+    assert len(geometry(model).canvases) == 2
+
+
 def test_a_transformer_behind_global_pooling_is_refused():
     model = build("stn-m", attend_at=(0, 1))
     model.stages[0] = nn.Sequential(nn.Conv2d(3, 32, 3), nn.AdaptiveAvgPool2d(1))
