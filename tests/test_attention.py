@@ -299,10 +299,11 @@ def test_one_scorer_may_stand_for_another():
     assert len({str(inspect.signature(scorer)) for scorer in SCORERS.values()}) == 1
 
 
-@pytest.mark.parametrize("name, mean, std", [("mlp", 0, 0.1), ("cbam", 1, 0.1), ("dot", 0, 1)])
-def test_what_queries_bring_at_first(name, mean, std):
+@pytest.mark.parametrize("name, width, mean, std", [("mlp", 32, 0, 0.1), ("cbam", C, 1, 0.1), ("dot", 32, 0, 1)])
+def test_what_queries_bring_at_first(name, width, mean, std):
     torch.manual_seed(0)
     drawn = SCORERS[name](C, num_queries=2000).query.weight.detach()  # cbam: a channel passes as it is, nearly
+    assert drawn.shape == (2000, width)
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.05 * std)
     assert float(drawn.std()) == pytest.approx(std, rel=0.05)
 
