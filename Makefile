@@ -43,10 +43,8 @@ audit: $(TOOLS)/.made  ## known vulnerabilities of the pinned versions, asked of
 	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
-	rm -rf build/coverage build/coverage.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8
-	$(BIN)/python -m coverage combine -q
-	$(BIN)/python -m coverage json -q -o build/coverage.json
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8 \
+	  --cov --cov-report json:build/coverage.json
 	$(BIN)/python tools/coverage_table.py build/coverage.json
 
 mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices

@@ -180,6 +180,12 @@ def test_sparsemax_ignores_what_is_added_to_all_and_lets_nan_through(draw):
     assert (sparsemax(3 * score) == 0).any()
 
 
+@pytest.mark.parametrize("other", [1e9, -1e9, math.nan])
+def test_sparsemax_of_a_map_knows_nothing_of_the_others(other):
+    score = torch.tensor([[[0.5, 0.3, -1.0]], [[other, 0.0, 0.0]]])
+    assert_close(sparsemax(score)[0], torch.tensor([[0.6, 0.4, 0.0]]))
+
+
 def test_gradient_of_sparsemax(draw):
     for size in (0.05, 1, 5):  # all locations, some, one
         assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))
@@ -293,10 +299,11 @@ def test_one_scorer_may_stand_for_another():
     assert len({str(inspect.signature(scorer)) for scorer in SCORERS.values()}) == 1
 
 
-@pytest.mark.parametrize("name, mean, std", [("mlp", 0, 0.1), ("cbam", 1, 0.1), ("dot", 0, 1)])
-def test_what_queries_bring_at_first(name, mean, std):
+@pytest.mark.parametrize("name, width, mean, std", [("mlp", 32, 0, 0.1), ("cbam", C, 1, 0.1), ("dot", 32, 0, 1)])
+def test_what_queries_bring_at_first(name, width, mean, std):
     torch.manual_seed(0)
     drawn = SCORERS[name](C, num_queries=2000).query.weight.detach()  # cbam: a channel passes as it is, nearly
+    assert drawn.shape == (2000, width)
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.05 * std)
     assert float(drawn.std()) == pytest.approx(std, rel=0.05)
 

@@ -212,6 +212,15 @@ def test_leading_axes_and_low_precision(make):
 
 
 @every_class
+def test_one_example_alone(make):
+    metric, batch = make(), make()
+    values, target = given_to(metric, 2)
+    metric.update(values[1], target[1])
+    batch.update(values[1:], target[1:])
+    exactly(metric.compute(), batch.compute())
+
+
+@every_class
 def test_states_merge(make):
     parts, whole = [make(), make()], make()
     for seed, part in enumerate(parts):

@@ -65,6 +65,12 @@ def test_zoomed_in_it_is_denser():
     assert_close(region([0.5, 0, 0], [0, 0.5, 0]), expected)
 
 
+def test_smaller_than_a_pixel_it_still_lies_on_four():
+    expected = torch.zeros(10, 20, dtype=torch.float64)
+    expected[4:6, 9:11] = 1 / 4
+    assert_close(region([0.05, 0, 0], [0, 0.05, 0]), expected)
+
+
 def test_shifted_half_lies_outside():
     expected = torch.zeros(10, 20, dtype=torch.float64)
     expected[:, 10:] = 1 / 200
@@ -245,6 +251,12 @@ def test_maps_that_there_are(name):
 def test_other_image_sizes_are_refused():
     with pytest.raises(ValueError, match=r"takes images of 62 x 62 pixels only, got image_size \(80, 62\)"):
         geometry(build("stn-m"), (80, 62))
+
+
+def test_stages_behind_the_last_transformer_may_see_as_they_like():
+    model = build("stn-m", attend_at=(0, 1))
+    model.stages[2] = nn.Upsample(2)
+    assert len(geometry(model).canvases) == 2
 
 
 def test_a_transformer_behind_global_pooling_is_refused():

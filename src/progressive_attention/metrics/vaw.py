@@ -114,8 +114,7 @@ def frequency_groups(train_count: np.ndarray) -> dict[str, np.ndarray]:
     """
     train_count = np.asarray(train_count)
     if train_count.ndim != 1 or not (train_count >= 0).all():
-        raise ValueError(
-            f"train_count must be (A,) counts >= 0, got shape {train_count.shape}, least {train_count.min(initial=0)}"
-        )
+        least = train_count.min() if train_count.size else "none"
+        raise ValueError(f"train_count must be (A,) counts >= 0, got shape {train_count.shape}, least {least}")
     head, tail = train_count > HEAD_ABOVE, train_count <= TAIL_UP_TO
     return {"head": head, "medium": ~head & ~tail, "tail": tail}
