@@ -199,7 +199,9 @@ def test_branches_see_together():
     assert joined(lambda a: a * a.mean(1, keepdim=True).sigmoid(), ways[0]) == Field(1, -1, 1)
     assert joined(lambda a: a * a.mean((2, 3), keepdim=True).sigmoid(), ways[0]) == Field(1, -1, 1, True)
     assert joined(lambda a: a * F.adaptive_avg_pool2d(a, output_size=[1, 1]), ways[0]) == Field(1, -1, 1, True)
-    assert joined(lambda a: a.to(a.device, a.dtype) * a.shape[1] / a.dim() / a.ndim, ways[0]) == Field(1, -1, 1)
+    assert joined(lambda a: a.to(a.device, a.dtype) * a.size(1) / a.shape[1] / a.dim() / a.ndim, ways[0]) == Field(
+        1, -1, 1
+    )
     assert fields_of([ways[0], nn.AdaptiveMaxPool2d((1, 1)), nn.Conv2d(1, 1, 1, 2)]) == (Field(0, 0, 0, True),) * 2
     assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()  # other norms than this see all of an image
     assert fields_of([nn.GroupNorm(1, 4)])[0] == fields_of([nn.LayerNorm((4, 9, 9))])[0] == Field(1, 0, 0, True)
@@ -306,9 +308,9 @@ def test_density_by_hand():
     assert_close(as_density(torch.ones(1, 1), (one, one), (4, 5)), torch.full((4, 5), 1 / 20).double())
     assert_close(as_values(torch.full((1, 1), 0.25), (one, one), (4, 5)), torch.full((4, 5), 0.25).double())
     outside = fields_of([nn.Conv2d(1, 1, 1, padding=3)])
-    message = "276 of the layer's 26 x 26 cells lie wholly outside the image of 20 x 20 .*at most half its kernel"
+    message = "^276 of the layer's 26 x 26 cells .* image of 20 x 20 .*; pad each layer by at most half its kernel$"
     with pytest.raises(ValueError, match=message):
-        as_density(torch.full((1, 1, 26, 26), 1 / 676), outside, (20, 20))
+        as_density(torch.full((26, 26), 1 / 676), outside, (20, 20))
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +346,9 @@ def test_maps_sum_to_one_and_are_zero_without_a_question(asked):
 
 def test_activation_map_stands_any_magnitude():
     where = geometry(build_model("pan-hard", num_queries=2, num_attributes=2))
-    attention = [torch.rand(1, 1, n, n, generator=torch.Generator().manual_seed(n)).double() for n in (49, 23, 10, 4)]
-    scaled = [a * factor for a, factor in zip(attention, (1e150, 1e-150, 1e200, 1e180), strict=True)]
-    expected = rf.activation_map(Prediction(torch.zeros(1, 1, 2), attention, attention), where)
-    assert_close(rf.activation_map(Prediction(torch.zeros(1, 1, 2), attention, scaled), where), expected)
+    attention = [torch.rand(1, 2, n, n, generator=torch.Generator().manual_seed(n)).double() for n in (49, 23, 10, 4)]
+    factors = torch.tensor([[1e150, 1e-150, 1e200, 1e180], [1e-150, 1e-200, 1e-100, 1e-150]], dtype=torch.float64)
+    scaled = [a * factor[:, None, None] for a, factor in zip(attention, factors.T, strict=True)]
+    assert_close(
+        *(rf.activation_map(Prediction(torch.zeros(1, 2, 2), attention, m), where) for m in (scaled, attention))
+    )
