@@ -191,9 +191,9 @@ def test_mean_over_attributes():
     assert mean_over_attributes(ap) == pytest.approx(1.7 / 3, rel=1e-15)
     assert mean_over_attributes(ap, np.array([1, 0, 3, 6])) == pytest.approx((0.5 + 3 + 1.2) / 10, rel=1e-15)
     assert mean_over_attributes(ap, np.array([1, 9, 3, 6])) == pytest.approx((0.5 + 3 + 1.2) / 10, rel=1e-15)
-    for nothing in ([], [np.nan, np.nan]):
-        assert np.isnan(mean_over_attributes(np.array(nothing)))
+    assert np.isnan([mean_over_attributes(np.array(nothing)) for nothing in ([], [np.nan, np.nan])]).all()
     assert np.isnan(mean_over_attributes(np.array([0.5]), np.array([0])))
+    assert mean_over_attributes(np.array([0.5, None, 1])) == 0.75  # as a summary tells it
 
 
 @pytest.mark.parametrize(
