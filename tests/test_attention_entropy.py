@@ -44,6 +44,10 @@ def test_by_hand():
     assert_allclose(attention_entropy(attention), [value for _, value in HAND], atol=1e-15)
 
 
+def test_all_on_one_cell_is_zero_without_a_sign():
+    assert not np.signbit(attention_entropy(np.array([[[0, 0.3], [0, 0]]])))
+
+
 def test_one_cell_has_no_choice_and_no_rows_no_entropy():
     assert_allclose(attention_entropy(np.array([[[0.5]], [[0]]])), [np.nan, np.nan])
     assert attention_entropy(np.zeros((0, 4, 4))).shape == (0,)

@@ -12,7 +12,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import jaccard_score, precision_recall_curve, precision_score, recall_score
 
-from progressive_attention.metrics.attention import THRESHOLDS, OverlapCurves, dilated, overlap, pointing_game
+from progressive_attention.metrics.attention import (
+    THRESHOLDS,
+    OverlapCurves,
+    dilated,
+    overlap,
+    pointing_game,
+    true_positive_ratio,
+)
 
 any_pace = settings(deadline=None)
 
@@ -170,6 +177,15 @@ def test_pointing_by_hand():
     assert_allclose(pointing_game(ATTENTION, MASK, 1), [1, 1, 1, np.nan, 0], rtol=0)
     plateau = np.array([[[3, 3, 1], [3 - 1e-12, 0, 2.99]]])  # rounding does not choose among equals
     assert_allclose(pointing_game(plateau, np.array([[[1, 0, 1], [0, 1, 1]]], bool)), [1 / 3], rtol=1e-15)
+
+
+@pytest.mark.parametrize("metric", [true_positive_ratio, pointing_game, lambda *pair: overlap(*pair).iou[:, 0]])
+def test_maps_without_a_pixel_are_unknown(metric):
+    assert_array_equal(metric(np.zeros((2, 0, 3)), np.zeros((2, 0, 3), bool)), [np.nan, np.nan])
+
+
+def test_the_smallest_of_all_numbers_is_a_maximum():
+    assert_array_equal(pointing_game(np.full((1, 2, 2), 5e-324), MASK[:1]), [1 / 2])
 
 
 def test_pointing_tolerance_is_a_disc():

@@ -292,6 +292,7 @@ def test_distractors_add_up_and_stop_at_255():
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_blend_rounds_to_nearest(under, alpha, colour):
     got = blend(np.full((1, 1, 3), under, np.uint8), np.array([[alpha]], np.uint8), np.full(3, colour, np.uint16))
+    assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, floor((alpha * colour + (255 - alpha) * under) / 255 + 0.5))
 
 

@@ -114,8 +114,8 @@ def to_one_cell(size: Any) -> Field:
 
 def through_function(node: fx.Node, name: str, inputs: list[Field]) -> Field:
     """The field behind a function or method of features; raises ValueError if its geometry is unknown."""
-    # Where "dim" or "output_size" may stand; joining takes 0 if it is left out, which are the images of a batch.
-    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("output_size"))
+    # The dimensions or the output's size; joining takes 0 if it is left out, which are the images of a batch.
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     dims = {d % 4 for d in (given if isinstance(given, tuple | list) else (given,)) if isinstance(d, int)}
     if name in POINTWISE_FUNCTIONS or (name == "cat" and dims == {1}) or (name in REDUCTIONS and dims == {1}):
         return union(inputs)
@@ -152,7 +152,7 @@ def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
 def of_shape(node: fx.Node, name: str) -> bool:
     """Whether a step reads only the features' shape or kind."""
     attributes = ("shape", "ndim", "dtype", "device")
-    return name in ("_assert", "size", "dim") or (name == "getattr" and node.args[1] in attributes)
+    return name in ("size", "dim") or (name == "getattr" and node.args[1] in attributes)
 
 
 class Canvas(NamedTuple):

@@ -218,9 +218,9 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     known = (peak > 0) & (cells > 1)
     share = values[known] / peak[known, None]  # first by the peak: a sum of denormal numbers would have few digits
     share /= share.sum(1, keepdims=True)
-    information = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    information = 0 - (share * np.log(np.where(share > 0, share, 1))).sum(1)  # of a single cell 0, and not -0.0
     entropy = np.full(rows, np.nan)
-    entropy[known] = np.clip(information / np.log(max(cells, 2)), 0, 1)  # rounding may leave it outside
+    entropy[known] = np.minimum(information / np.log(max(cells, 2)), 1)  # rounding may leave it above
     return entropy
 
 
