@@ -1,5 +1,6 @@
 """What several files of tests share: fixtures, and no deadline for property tests, which machines may run slowly."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ settings.register_profile("untimed", deadline=None)
 # Mutation tests ask only whether an example fails: of `make mutants`, where a survivor runs all tests of its function.
 settings.register_profile("mutants", deadline=None, max_examples=25, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("untimed")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

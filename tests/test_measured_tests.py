@@ -52,7 +52,7 @@ def test_mutants_by_module_by_hand():
     }
     assert mutants.table(found).splitlines()[2:] == [
         "| attention | 5 | 4 | 0 | 1 | 0 |",
-        "| data | 2 | 0 | 2 | 0 | 0 |",
+        "| data.scenes | 2 | 0 | 2 | 0 | 0 |",
         "| all | 7 | 4 | 2 | 1 | 0 |",
     ]
 

@@ -105,7 +105,7 @@ def test_it_is_read_back_the_same(tmp_path, images):
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5).filter(str.strip)
 lists = st.lists(words, max_size=3)
-floats = st.none() | st.floats(width=32, allow_nan=False)
+floats = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
 whole = st.none() | st.integers(0, 2**31 - 1)
 ANY = {
     "image": words,
@@ -119,7 +119,7 @@ ANY = {
     "mask_void": whole,
     "width": whole,
     "height": whole,
-    "scale": st.none() | st.floats(allow_nan=False),
+    "scale": st.none() | st.floats(allow_nan=False, allow_infinity=False),
     "id": st.none() | st.integers(-(2**63), 2**63 - 1),
 }
 numbers = itertools.count()

