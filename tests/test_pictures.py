@@ -1,6 +1,7 @@
 """Pictures: any file as upright RGB, and one geometry that moves image, mask and box together."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,3 +350,8 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"bomb\.png can't be read as an image \(.*decompression bomb"):
         open_picture(tmp_path / "bomb.png")
+
+
+def test_the_bound_is_the_one_that_is_documented():
+    stated = (Path(__file__).parents[1] / "docs/trust.md").read_text(encoding="utf-8")
+    assert f"| Pixels of a picture or mask | {pictures.MAX_PIXELS:,}, by the header alone" in stated
