@@ -220,6 +220,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         (["train", "--data", "mref", "--model", "pan", "--out", "r"], "'pan-hard-ctx'"),
         (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
         (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got 0"),
+        (["train", "--data", "mref", "--epochs", "two", "--out", "r"], "expected a whole number, got 'two'"),
         (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
         (["train", "--data", "mref", "--gate-price", "-1", "--out", "r"], "expected a number >= 0, got '-1'"),
         (["train", "--data", "mref", "--mask-price", "nan", "--out", "r"], "expected a number >= 0, got 'nan'"),
@@ -254,6 +255,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     places = {"RUN": str(run), "SCENES": str(scenes), "PICTURE": "picture.png"}
     assert message in error_of(capsys, *(places.get(word, word) for word in arguments))
     assert not Path("r").exists()  # nothing half made
+
+
+@pytest.mark.parametrize("command", ["evaluate", "absence"])
+def test_weights_that_do_not_say_their_data(run: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    config = json.loads((run / "config.json").read_text())
+    del config["data"]
+    (run / "config.json").write_text(json.dumps(config))
+    error = error_of(capsys, command, "--weights", str(run))
+    assert "--data is missing, and these weights don't say what they were trained on" in error
 
 
 def test_price_of_maps_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,13 @@ def test_wrong_overrides_are_told(changes, message):
         read_experiment(FOLDER / "table1.toml").changed(**changes)
 
 
+def test_scenes_have_one_size():
+    with pytest.raises(
+        ValueError, match="image_size can be chosen for data sets .* only; scenes are drawn in one size"
+    ):
+        Grid(("san",), ("mref",), variant="large", network_changes={"image_size": 64})
+
+
 def test_models_and_sets_that_never_meet_are_told():
     experiment = Experiment("two", (Grid(("san",), ("mref",)), Grid(("han",), ("mbg",))))
     with pytest.raises(ValueError, match="no grid of this experiment holds san on mbg"):

@@ -122,6 +122,7 @@ def test_one_version_everywhere():
 
 
 def test_public_names_agree():
+    assert dir(progressive_attention) == sorted(progressive_attention.__all__)
     tree = ast.parse((SOURCE / "__init__.py").read_text())
     for_type_checkers = {
         alias.name: node.module.removeprefix(f"{PACKAGE}.")

