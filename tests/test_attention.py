@@ -229,6 +229,13 @@ def test_scorer_is_the_perceptron_on_the_stacked_neighbourhood(draw, scorer, rad
     assert_close(scorer(features, query), slow_scores(scorer, radius, features, query))
 
 
+def test_scorer_has_no_context_and_small_queries_unless_told():
+    plain, loud = AttentionScorer(C, 500, HIDDEN), AttentionScorer(C, 500, HIDDEN, radius=2, query_std=1.0)
+    assert (plain.context.kernel_size, loud.context.kernel_size) == ((1, 1), (5, 5))
+    assert plain.query.weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert loud.query.weight.std().item() == pytest.approx(1, rel=0.1)
+
+
 def test_scorer_reads_no_farther_than_its_radius(draw, scorer, radius):
     features = draw(1, C, 9, 9).requires_grad_()
     scorer(features, torch.tensor([0]))[0, 4, 4].backward()

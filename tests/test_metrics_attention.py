@@ -26,6 +26,14 @@ def test_by_hand():
     assert_allclose(true_positive_ratio(ATTENTION, MASK), [0.6, 0, 1, np.nan, np.nan], rtol=1e-15)
 
 
+@pytest.mark.parametrize("mask", [255 * MASK.astype(np.uint8), 0.5 * MASK], ids=["uint8", "float"])
+def test_a_target_is_where_the_mask_is_not_zero(mask):
+    assert_array_equal(true_positive_ratio(ATTENTION, mask), true_positive_ratio(ATTENTION, MASK))
+    assert_array_equal(pointing_game(ATTENTION, mask), pointing_game(ATTENTION, MASK))
+    for ours, expected in zip(overlap(ATTENTION, mask), overlap(ATTENTION, MASK), strict=True):
+        assert_array_equal(ours, expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
 def test_other_numbers(dtype):
     ratio = true_positive_ratio((ATTENTION * 4).astype(dtype), MASK)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from test_objectives import DOUBLE, log_probabilities, random, some_labels
-from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from progressive_attention.objectives import knowledge, open_gates
+from progressive_attention.objectives import knowledge, open_gates, openness
 
 
 def knowledge_by_hand(logit, attribute) -> float:
@@ -30,6 +29,25 @@ def test_knowledge_of_labels_is_the_loop():
     assert_close(known, torch.tensor(expected, **DOUBLE))
 
 
+def openness_by_hand(gate) -> float:
+    values = [gate[y, x].item() for y, x in np.ndindex(*gate.shape)]
+    return sum(value / max(*values, 0.001) for value in values) / len(values)
+
+
+def test_openness_is_the_loop_whatever_the_scale():
+    gate = random(3, 5, 4)
+    assert_close(openness(gate), torch.tensor([openness_by_hand(each) for each in gate], **DOUBLE))
+    assert_close(openness(gate / 50), openness(gate))
+    assert_close(openness(torch.zeros(1, 2, 2, **DOUBLE)), torch.zeros(1, **DOUBLE))
+    assert openness(torch.full((1, 2, 2), 1e-5, **DOUBLE)).item() == pytest.approx(0.01)  # all but closed everywhere
+
+
+def test_openness_presses_each_cell_alike_and_lifts_none():
+    gate = torch.tensor([[[0.5, 0.1], [0.2, 0.0]]], **DOUBLE).requires_grad_()
+    openness(gate).sum().backward()
+    assert_close(gate.grad, torch.full((1, 2, 2), 1 / 0.5 / 4, **DOUBLE))
+
+
 def test_open_gates_of_labels_are_the_loop():
     logit, label = 8 * random(3, 2, 5, seed=4) - 4, some_labels(9)
     label[2, 1] = -1
@@ -39,7 +57,7 @@ def test_open_gates_of_labels_are_the_loop():
     total = 0.0
     for place in questions:
         known = knowledge_by_hand(logit[place], label[place])
-        total += sum(known * gate[place].mean().item() for gate in gates)
+        total += sum(known**4 * openness_by_hand(gate[place]) for gate in gates)
     assert_close(open_gates(gates, logit, label), torch.tensor(total / 5, **DOUBLE))
     logit.requires_grad_()
     gates[0].requires_grad_()
@@ -53,9 +71,10 @@ def test_open_gates_by_hand():
     logit = torch.tensor([[0.75, 0.25], [0.0, 1.0], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], **DOUBLE).log()[:, None]
     attribute = torch.tensor([[0], [1], [1], [1], [-1]])  # half known, known, guessed, wrong, not asked
     first = torch.tensor([0.5, 0.25, 1.0, 1.0, 1.0], **DOUBLE)[:, None, None, None].expand(5, 1, 2, 2)
-    second = torch.tensor([[0.0, 1.0]], **DOUBLE).expand(5, 1, 1, 2)  # of mean 1/2
-    assert open_gates([first], logit, attribute).item() == pytest.approx((0.5 * 0.5 + 0.25) / 4)
-    assert open_gates([first, second], logit, attribute).item() == pytest.approx((0.5 + (0.5 + 1) / 2) / 4)
+    first = first * torch.tensor([[1.0, 0.5], [0.0, 0.5]], **DOUBLE)  # of mean 1/2 beside its widest cell
+    second = torch.tensor([[0.0, 0.2]], **DOUBLE).expand(5, 1, 1, 2)  # so is this
+    assert open_gates([first], logit, attribute).item() == pytest.approx((1 / 16 + 1) / 2 / 4)
+    assert open_gates([first, second], logit, attribute).item() == pytest.approx((1 / 16 + 1) / 4)
     assert open_gates([], logit, attribute).item() == 0
 
 
@@ -68,18 +87,16 @@ def test_open_gates_are_the_loop():
             continue
         asked += 1
         known = max((math.exp(logit[b, k, attribute[b, k]]) - 1 / 4) / (1 - 1 / 4), 0)
-        for gate in gates:
-            values = [gate[b, k, y, x].item() for y, x in np.ndindex(*gate.shape[2:])]
-            total += known * sum(values) / len(values)
+        total += sum(known**4 * openness_by_hand(gate[b, k]) for gate in gates)
     assert_close(open_gates(gates, logit, attribute), torch.tensor(total / asked, **DOUBLE))
 
 
 def test_open_gates_teach_gates_but_not_answers():
     logit, attribute = log_probabilities(2, 2, 3).requires_grad_(), torch.tensor([[0, 1], [2, -1]])
     gates = tuple(random(2, 2, 3, 3, seed=seed).requires_grad_() for seed in (1, 2))
-    assert gradcheck(lambda *gates: open_gates(gates, logit, attribute), gates)
     open_gates(gates, logit, attribute).backward()
     assert logit.grad is None
     known = math.exp(logit[0, 1, 1].item()) * 1.5 - 0.5
-    assert gates[0].grad[0, 1, 0, 0].item() == pytest.approx(max(known, 0) / 9 / 3)
+    widest = gates[0][0, 1].max().item()
+    assert gates[0].grad[0, 1, 0, 0].item() == pytest.approx(max(known, 0) ** 4 / widest / 9 / 3)
     assert not gates[0].grad[1, 1].any()
