@@ -48,7 +48,7 @@ coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
 	$(BIN)/python tools/coverage_table.py build/coverage.json
 
 mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
-	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	ulimit -v 16777216; OMP_NUM_THREADS=1 $(BIN)/mutmut run  # 16 GiB: one mutant asks for all there is
 	$(BIN)/python tools/mutants.py
 
 lint: $(VENV)/.dev  ## ruff and pyright

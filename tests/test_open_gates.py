@@ -8,7 +8,7 @@ import torch
 from test_objectives import DOUBLE, log_probabilities, random, some_labels
 from torch.testing import assert_close
 
-from progressive_attention.objectives import knowledge, open_gates, openness
+from progressive_attention.objectives import knowledge, open_gates, relative_openness
 
 
 def knowledge_by_hand(logit, attribute) -> float:
@@ -36,15 +36,17 @@ def openness_by_hand(gate) -> float:
 
 def test_openness_is_the_loop_whatever_the_scale():
     gate = random(3, 5, 4)
-    assert_close(openness(gate), torch.tensor([openness_by_hand(each) for each in gate], **DOUBLE))
-    assert_close(openness(gate / 50), openness(gate))
-    assert_close(openness(torch.zeros(1, 2, 2, **DOUBLE)), torch.zeros(1, **DOUBLE))
-    assert openness(torch.full((1, 2, 2), 1e-5, **DOUBLE)).item() == pytest.approx(0.01)  # all but closed everywhere
+    assert_close(relative_openness(gate), torch.tensor([openness_by_hand(each) for each in gate], **DOUBLE))
+    assert_close(relative_openness(gate / 50), relative_openness(gate))
+    assert_close(relative_openness(torch.zeros(1, 2, 2, **DOUBLE)), torch.zeros(1, **DOUBLE))
+    assert relative_openness(torch.full((1, 2, 2), 1e-5, **DOUBLE)).item() == pytest.approx(
+        0.01
+    )  # all but closed everywhere
 
 
 def test_openness_presses_each_cell_alike_and_lifts_none():
     gate = torch.tensor([[[0.5, 0.1], [0.2, 0.0]]], **DOUBLE).requires_grad_()
-    openness(gate).sum().backward()
+    relative_openness(gate).sum().backward()
     assert_close(gate.grad, torch.full((1, 2, 2), 1 / 0.5 / 4, **DOUBLE))
 
 

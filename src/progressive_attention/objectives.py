@@ -50,18 +50,18 @@ def answers_only(prediction: Any, attribute: Tensor, mask: Tensor | None = None)
 
 
 def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Tensor:
-    """What open gates cost: their ``openness``, summed over layers, for each question as far as its answer is known.
+    """What open gates cost: ``relative_openness``, summed over layers, for each question as far as its answer is known.
 
     ``gates`` (B, K, h, w) each. A question weighs the fourth power of its ``knowledge``: little is charged before it is
     all but sure, so that learning where to look comes first. Nothing else tells a gate to close on what is merely
     harmless, as black background is. Ours.
     """
     asked, known = knowledge(logit.detach(), attribute)
-    cost = ((known**4 * openness(gate[asked])).sum() for gate in gates)
+    cost = ((known**4 * relative_openness(gate[asked])).sum() for gate in gates)
     return mean_of_all(sum(cost, logit.new_zeros(())), asked.sum())
 
 
-def openness(gate: Tensor) -> Tensor:
+def relative_openness(gate: Tensor) -> Tensor:
     """Mean over cells of what a gate (M, h, w) lets through, beside its widest-open cell, which counts as a constant.
 
     (M,) in [0, 1]. The mean by itself would fade as all cells shrink together, which the norm behind a gate undoes;
