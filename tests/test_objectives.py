@@ -310,7 +310,7 @@ def measured(out, **prices: float) -> tuple[float, float, float]:
 
 def test_prices_do_what_they_are_for(tmp_path):
     free = measured(tmp_path / "free")
-    gates = measured(tmp_path / "gates", gate_price=1.0)
+    gates = measured(tmp_path / "gates", gate_price=3.0)
     masks = measured(tmp_path / "masks", mask_price=3.0)
     assert gates[1] < 0.5 * free[1]
     assert masks[2] > free[2] + 0.2
