@@ -125,13 +125,14 @@ def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "acc
             axes.plot(at, on_axis([value / 100 for value in theirs]), **{**style, **hollow})
             known = [(k, found) for k, scale in enumerate(SCALE_BINS) if (found := cell.accuracy(scale))]
             x, y = [k + shift for k, _ in known], on_axis([found.value for _, found in known])
-            axes.vlines(x, on_axis([e.low for _, e in known]), on_axis([e.high for _, e in known]), **style)
+            low, high = on_axis([found.low for _, found in known]), on_axis([found.high for _, found in known])
+            axes.vlines(x, low, high, **style)
             axes.plot(x, y, marker=marker, markersize=3.2, markeredgewidth=0, **style)
-            places += [*y, *on_axis([value / 100 for value in theirs])]
+            places += [*low, *high, *on_axis([value / 100 for value in theirs])]
         axes.set_xticks(range(len(SCALE_BINS)), [scale.replace("-", "–") for scale in SCALE_BINS])
         axes.set_yticks(on_axis([1 - e / 100 for e in ERRORS]), [f"{100 - e:g}" for e in ERRORS])
         axes.set_xlim(-0.5, len(SCALE_BINS) - 0.5)
-        axes.set_ylim(min(places or [-2]) - 0.1, max(places or [-1]) + 0.25)  # bars that reach further are cut
+        axes.set_ylim(min(places or [-2]) - 0.1, max(places or [-1]) + 0.1)
         axes.set(xlabel="scale of the asked digit (1 = 28 px)", ylabel="accuracy [%], errors on a log scale")
 
     note = "bars: 95 % intervals\nhollow, dashed: the papers' values"
