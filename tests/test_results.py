@@ -173,6 +173,28 @@ def test_variant_without_its_plain_run():
     assert "beside the papers'" not in " ".join(part.text for part in parts if isinstance(part, Heading))
 
 
+def test_the_protocol_study_is_one_table_whatever_its_budgets():
+    plain = fake_run(images=10_000, epochs=2, count=3333, accuracy=0.96)
+    small = {"epochs": 14, "variant": "rows of few images", "queries_per_image": "rows"}
+    seeds = [fake_run(seed=seed, images=1433, count=477, accuracy=a, **small) for seed, a in enumerate((0.93, 0.94))]
+    other_size = fake_run(images=999, accuracy=0.5, **small)
+    parts = blocks([fake_run("san"), plain, *seeds, other_size])
+    found = texts(tables_in(section(parts, "each choice of protocol"))[0])
+    assert list(found)[:2] == ["PAN[H]+CTX", "PAN[S]+CTX"]
+    assert "PAN[S]+CTX, soft head averages" in found
+    assert found["PAN[H]+CTX"][:6] == ["MREF", "10,000 × 2", percent(cells([plain])[0].accuracy()), "–", "1", "3,333"]
+    row = found["PAN[H]+CTX, rows of few images"]
+    assert row[1:6] == ["1,433 × 14", "93.50 ± 6.35", "-2.50", "2", "477"]
+    assert float(row[6].split(" ±")[0]) == pytest.approx(50 * sum(run["tpr_last"] for run in seeds), abs=0.01)
+    assert found["PAN[H]+CTX, norm before the gate"][1:6] == ["10,000 × 2", "– not run", "–", "–", "–"]
+    headings = [part.text for part in parts if isinstance(part, Heading) and part.level == 2]
+    assert [text.split(" images")[0] for text in headings] == [
+        *("30,000", "10,000", "999", "What each choice of protocol is worth", "Every run")
+    ]
+    assert not any(isinstance(part, Picture) and "1433" in part.name for part in parts)
+    assert not any("each choice of protocol" in part.text for part in blocks([plain]) if isinstance(part, Heading))
+
+
 def test_scales_of_every_set_and_the_papers_of_mbg():
     runs = fake_table()
     parts = section(blocks(runs), "Accuracy by the target's scale")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from progressive_attention import published
 from progressive_attention.config import STYLES
+from progressive_attention.experiments import FOLDER, Job, read_experiment
 from progressive_attention.published import NAMES
 from progressive_attention.results_tables import (
     BEATS,
@@ -27,6 +28,7 @@ from progressive_attention.results_tables import (
     ratio_table,
     scale_tables,
     shortfalls,
+    study_table,
 )
 from progressive_attention.runs import ROWS, Budget, Cell, Run, cells
 
@@ -84,8 +86,11 @@ def blocks(runs: Sequence[Run], notes: Mapping[str, str] | None = None, qualitat
     check_notes(notes)
     found = cells(runs)
     parts: list[Block] = [Heading(1, "The papers' experiments, run again"), *reading(runs)]
-    for budget in dict.fromkeys(cell.budget for cell in found):
-        parts += budget_section(budget, [cell for cell in found if cell.budget == budget], notes)
+    main = outside_study(found)
+    for budget in dict.fromkeys(cell.budget for cell in main):
+        parts += budget_section(budget, [cell for cell in main if cell.budget == budget], notes)
+    if len(main) < len(found):
+        parts += [Heading(2, "What each choice of protocol is worth"), Paragraph(STUDIED), study_table(study(found))]
     if qualitative:
         parts.append(Heading(2, "Where the networks look"))
         parts += [Picture(name, f"attention of several networks, {name}", SCENES) for name in qualitative]
@@ -102,6 +107,10 @@ CURVES = (
 OVERLAP = (
     "The map, thresholded, against the target's mask. Pointing: the map's highest pixel lies on the target. Clipped: "
     "of a spatial transformer's quadrilateral only the part inside the image counts."
+)
+STUDIED = (
+    "One change at a time; points: accuracy beside the plain run of the same network. docs/protocols.md says what the "
+    "changes are."
 )
 SCENES = (
     "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
@@ -150,12 +159,24 @@ def title(budget: Budget) -> str:
     )
 
 
+def study(found: Sequence[Cell]) -> list[tuple[Job, Cell | None]]:
+    """The jobs of the protocol study that ships, each with its runs, if there are any."""
+    by_job = {(c.runs[0]["variant"], c.model, c.dataset, *c.budget, c.epochs): c for c in found}
+    return [(job, by_job.get(job.cell[:-1])) for job in read_experiment(FOLDER / "protocols.toml").jobs()]
+
+
+def outside_study(found: Sequence[Cell]) -> list[Cell]:
+    """The cells that have no place in the protocol study's table, but for its plain runs: those stand in both."""
+    changed = [cell for job, cell in study(found) if cell and job.variant]
+    return [cell for cell in found if cell not in changed]
+
+
 def figures_of(found: Sequence[Cell]) -> dict[str, list[Cell]]:
     """The cells of each figure, by the end of its name: a budget's rows of the papers, and others beside the best.
 
     A variant stands beside the plain runs of its model.
     """
-    figures = {}
+    figures, found = {}, outside_study(found)
     for budget in dict.fromkeys(cell.budget for cell in found):
         here = [cell for cell in found if cell.budget == budget]
         name = "-".join(map(str, budget))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from progressive_attention import published
 from progressive_attention.config import STYLES
+from progressive_attention.experiments import Job
 from progressive_attention.published import SCALE_BINS, TABLE_1
 from progressive_attention.runs import MAPS, ROWS, Cell, Estimate, estimate, mean, place_of
 
@@ -220,6 +221,23 @@ def overlap(cell: Cell, name: str) -> str:
     best = percent(estimate([c["best_iou"] for c in found]))
     shares = [mean([c[kind][i] for c, i in zip(found, at, strict=True)]) for kind in ("precision", "recall")]
     return best + " (" + " / ".join(NONE if share is None else f"{100 * share:.1f}" for share in shares) + ")"
+
+
+def study_table(study: Sequence[tuple[Job, Cell | None]]) -> Table:
+    """One row for each job of a study, its accuracy beside that of the plain job of the same network and set."""
+    plain = {(job.model, job.dataset): cell.accuracy() for job, cell in study if cell and not job.variant}
+    lines = []
+    for job, cell in study:
+        size = f"{job.images:,} × {job.recipe.epochs:,}"
+        line = [label_of(job.model, job.variant), Entry(job.dataset.upper()), Entry(size)]
+        ours, base = cell and cell.accuracy(), plain.get((job.model, job.dataset))
+        lead = f"{100 * (ours.value - base.value):+.2f}" if ours and base and job.variant else NONE
+        count = f"{cell.runs[0]['count']:,}" if cell else NONE
+        found = [percent(ours) if cell else f"{NONE} not run", lead, str(len(cell.runs)) if cell else NONE, count]
+        ratios = [percent(cell and cell.mean(f"tpr_{name}")) for name in MAPS]
+        lines.append([*line, *map(Entry, [*found, *ratios])])
+    head = ["model", "set", "images × epochs", "accuracy", "points", "seeds", "questions"]
+    return Table([("", len(head)), ("TPR", len(MAPS))], [*head, *MAPS], lines)
 
 
 def in_order(rows: Rows) -> Rows:
