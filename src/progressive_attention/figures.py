@@ -35,7 +35,7 @@ LOOKS = {  # colour and marker of the papers' rows, the same in every figure
     "pan-soft-ctx": (OKABE_ITO[1], "p"),
     "pan-hard-ctx": (OKABE_ITO[0], "o"),
 }
-OTHER_LOOKS = [(OKABE_ITO[i], marker) for i, marker in zip((1, 2, 3, 4, 5, 6), "<>hd*8", strict=True)]
+OTHER_LOOKS = [(OKABE_ITO[1 + i % 6], marker) for i, marker in enumerate("<>hd*vd*v<>h")]  # no pair twice
 ERRORS = (80, 60, 40, 30, 20, 10, 5, 2, 1, 0.5, 0.2)  # per cent; ticks of the accuracy axis
 SMALLEST = 0.1  # per cent of errors: the top of the axis, where no error at all is drawn too
 MODEL_GAP = 0.06  # between the models' markers, in bins
@@ -164,7 +164,7 @@ def precision_recall_figure(
             if not np.isnan(iou).all():
                 best = np.nanargmax(iou)
                 axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
-        axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, 101))
+        axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, None))
 
     save(in_panels(runs, draw, f"{of_map} map\nmarker: threshold of the best IoU"), folder, name)
 
@@ -185,7 +185,7 @@ def looks_of(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
 
 
 def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Figure":
-    """Three panels, one for each data set, and the legend in the fourth place.
+    """A panel for each data set that has runs, and the legend in the last place.
 
     Raises ValueError for no runs, and for runs of several budgets: lines in one panel must be comparable.
     """
@@ -193,10 +193,21 @@ def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Fig
     if len(budgets := {cell.budget for cell in found}) != 1:
         raise ValueError(f"a figure shows runs of one budget, got {len(budgets)}; draw one figure for each")
     looks = looks_of(found)
-    figure = blank(WIDTH, 0.78 * WIDTH)
-    grid = {"left": 0.075, "right": 0.985, "top": 0.96, "bottom": 0.075, "wspace": 0.2, "hspace": 0.28}
-    panels = figure.subplots(2, 2, gridspec_kw=grid)
-    for axes, dataset in zip(panels.flat, STYLES, strict=False):
+    datasets = [name for name in STYLES if any(cell.dataset == name for cell in found)]
+    lines = 1 + (len(datasets) > 1)
+    figure = blank(WIDTH, 0.39 * WIDTH * lines)
+    grid = {
+        "left": 0.075,
+        "right": 0.985,
+        "top": 1 - 0.08 / lines,
+        "bottom": 0.15 / lines,
+        "wspace": 0.2,
+        "hspace": 0.28,
+    }
+    panels = figure.subplots(lines, 2, squeeze=False, gridspec_kw=grid).ravel()
+    for axes in panels[len(datasets) :]:
+        axes.set_axis_off()
+    for axes, dataset in zip(panels, datasets, strict=False):
         draw(axes, dataset, [cell for cell in found if cell.dataset == dataset], looks)
         label(axes, dataset.upper(), fontsize=8, weight="bold", loc="left")
         axes.tick_params(labelsize=6.5, length=2)
@@ -205,9 +216,7 @@ def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Fig
         axes.grid(axis="y", color="#e2e2e2", linewidth=0.5)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if not any(cell.dataset == dataset for cell in found):
-            axes.text(0.5, 0.5, "not run", ha="center", transform=axes.transAxes, fontsize=7, color=GREY)
-    legend_panel(panels[1, 1], looks, note)
+    legend_panel(panels[-1], looks, note)
     return figure
 
 
