@@ -1,17 +1,24 @@
 """The pages in results/ are those of results/table1.json: nobody edits a number there."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from fake_runs import fake_run, fake_table
 
+from progressive_attention import published
+from progressive_attention.config import STYLES
+from progressive_attention.figures import row_of
 from progressive_attention.files import write_json
 from progressive_attention.results_page import write_pages, write_results
-from progressive_attention.runs import read_runs
+from progressive_attention.runs import Budget, cells, read_runs
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGES = ("README.md", "index.html")
+with_results = pytest.mark.skipif(
+    not (RESULTS / "table1.json").exists(), reason="no results/table1.json in this checkout"
+)
 
 
 def stale_pages(folder: Path, scratch: Path) -> list[str]:
@@ -23,9 +30,28 @@ def stale_pages(folder: Path, scratch: Path) -> list[str]:
     return [name for name in PAGES if (folder / name).read_bytes() != (scratch / name).read_bytes()]
 
 
-@pytest.mark.skipif(not (RESULTS / "table1.json").exists(), reason="no results/table1.json in this checkout")
+@with_results
 def test_results_are_those_of_their_runs(tmp_path):
     assert stale_pages(RESULTS, tmp_path) == []
+
+
+@with_results
+def test_accuracies_in_the_readme_are_those_of_the_runs():
+    text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"\| \| MREF \| paper .*?\n\|[-|]+\n(.*?)\n\n", text, re.S)
+    assert table, "README.md has no table of accuracies"
+    shown = {}
+    for line in table[1].splitlines():
+        name, *numbers = [re.sub(r"\[([^]]+)\]\([^)]+\)|\*\*", r"\1", entry).strip() for entry in line[1:-1].split("|")]
+        shown |= {(name, dataset): tuple(numbers[2 * i : 2 * i + 2]) for i, dataset in enumerate(STYLES)}
+    full = Budget("paper", "fast", "all", 30_000)
+    found = {(row_of(c), c.dataset): c for c in cells(read_runs(RESULTS / "table1.json")) if c.budget == full}
+    assert {*shown} >= {key for key, cell in found.items() if cell.model in published.NAMES and not cell.variant}
+    for key, numbers in shown.items():
+        accuracy = found[key].accuracy() if key in found else None
+        theirs = published.TABLE_1[key[1]].get(found[key].model) if key in found and not found[key].variant else None
+        expected = f"{100 * accuracy.value:.2f}" if accuracy else "–", f"{theirs.accuracy:.2f}" if theirs else ""
+        assert numbers == expected, key
 
 
 @pytest.fixture(scope="module")
