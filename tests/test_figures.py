@@ -196,12 +196,11 @@ def test_map_of_the_curves_can_be_chosen(tmp_path):
 def test_a_panel_for_each_set_with_runs_then_the_legend(shown, monkeypatch, tmp_path):
     runs = [fake_run("san", dataset) for dataset in shown]
     axes = panels(monkeypatch, precision_recall_figure, runs, tmp_path)
-    assert [panel.get_title("left") for panel in axes] == [name.upper() for name in shown] + [""] * (
-        len(axes) - len(shown)
-    )
+    rest = len(axes) - len(shown)
+    assert [panel.get_title("left") for panel in axes] == [name.upper() for name in shown] + [""] * rest
     assert len(axes) == 2 * (1 + (len(shown) > 1)), "no empty row"
     assert [bool(panel.get_legend()) for panel in axes] == [False] * (len(axes) - 1) + [True]
-    assert [panel.axison for panel in axes] == [True] * len(shown) + [False] * (len(axes) - len(shown))
+    assert [panel.axison for panel in axes] == [True] * len(shown) + [False] * rest
 
 
 def test_a_network_without_maps_has_no_curve(monkeypatch, tmp_path):
