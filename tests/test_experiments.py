@@ -144,6 +144,10 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
     priced = Grid(("san",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"})
     (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
     assert job.recipe == replace(RECIPES["paper"], gate_price=1)
+    slower = [["classifier", 0.1]]
+    slowed = Grid(("san",), ("mref",), recipe_changes={"module_rates": slower, "optimizer": "adamw"})
+    assert slowed.jobs()[0].recipe.module_rates == (("classifier", 0.1),)
+    assert Experiment("slowed", (slowed,)).changed(recipe="paper").jobs()[0].recipe == RECIPES["paper"]
     (job,) = Experiment("priced", (priced,)).changed(recipe="fast").jobs()
     assert (job.recipe.optimizer, job.recipe.epochs) == ("adamw", 2)
 

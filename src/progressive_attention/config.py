@@ -219,7 +219,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "figure6": ("table1",),
     "extra-rows": ("extra-rows",),
     "gates": ("gates",),
+    "rates": ("rates",),
     "protocols": ("protocols",),
     "table2": ("table2",),
-    "all": ("table1", "extra-rows", "gates", "protocols"),
+    "all": ("table1", "extra-rows", "gates", "rates", "protocols"),
 }

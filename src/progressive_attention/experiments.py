@@ -29,7 +29,8 @@ from progressive_attention.config import (
 from progressive_attention.models import model_config
 
 FOLDER = Path(__file__).parent / "experiments"
-PLAIN = {"queries", "optimizer"}  # what of a recipe a plain row may choose for itself; tables tell the first
+TUNED = {"optimizer", "module_rates"}  # what of a recipe is chosen with the learning rate, for each network
+PLAIN = {"queries", *TUNED}  # what of a recipe a plain row may choose for itself; tables tell the first
 USERS_OWN = "data"  # the data set that is named when the experiment is run
 FEWEST = 30  # images: a third of them are tested
 TUNING = ("dataset", "images", "epochs", "seed")
@@ -151,7 +152,7 @@ class Grid:
 
     def fitted_to_recipe(self) -> dict[str, Any]:
         """What must go, as it would be without, when another recipe is taken."""
-        changes = {name: value for name, value in self.recipe_changes.items() if name != "optimizer"}
+        changes = {name: value for name, value in self.recipe_changes.items() if name not in TUNED}
         return {"epochs": None, "learning_rates": (), "tuning": {}, "recipe_changes": changes}
 
     def jobs(self) -> list[Job]:
