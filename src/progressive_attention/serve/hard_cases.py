@@ -81,8 +81,8 @@ CASES = (
     Case("mbg-pan-hard-ctx", "mbg", 243, "6", "wrong", "white"),
     Case("mbg-pan-hard-ctx", "mbg", 11, "8", "small", "red"),
     Case("mbg-pan-hard-ctx", "mbg", 216, "2", "unsure", "red"),
-    Case("mref-san", "mref", 227, "1", "wrong", "red"),
-    Case("mref-san", "mref", 162, "0", "wrong", "green"),
+    Case("mref-san", "mref", 203, "9", "wrong", "blue"),
+    Case("mref-san", "mref", 289, "9", "wrong", "white"),
     Case("mref-san", "mref", 239, "3", "small", "white"),
-    Case("mref-san", "mref", 289, "0", "unsure", "blue"),
+    Case("mref-san", "mref", 204, "8", "unsure", "green"),
 )
