@@ -326,3 +326,15 @@ def test_nothing_to_report(tmp_path):
 def test_html_entry_marks():
     table = html_of(Table([], ["model", "x"], [[Entry("SAN"), Entry("1 ▲", strong=True)]]), None)  # type: ignore
     assert "<th scope='row'>SAN</th><td><b>1 ▲</b></td>" in table
+
+
+def test_a_figure_has_no_more_rows_than_its_legend_holds():
+    """Twelve prices of one network: all are drawn, each once, beside the plain network of every figure."""
+    prices = {f"price {number}" for number in range(12)}
+    runs = [fake_run(), fake_run("san"), *(fake_run(variant=price) for price in prices)]
+    figures = results.figures_of(cells(runs))
+    assert [name.removeprefix("paper-fast-all-30000") for name in figures] == ["", "-others", "-others-2", "-others-3"]
+    papers, *others = ([cell.variant for cell in shown] for shown in figures.values())
+    assert papers == ["", ""]
+    assert all(shown.count("") == 1 and len(shown) <= 1 + results.AT_ONCE for shown in others)
+    assert sorted(variant for shown in others for variant in shown if variant) == sorted(prices)

@@ -7,6 +7,7 @@ Legend: h x w cells of a layer, H x W image pixels, L attended layers.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ LOOKS = {  # colour and marker of the papers' rows, the same in every figure
 OTHER_LOOKS = [(OKABE_ITO[1 + i % 6], marker) for i, marker in enumerate("<>hd*vd*v<>h")]  # no pair twice
 ERRORS = (80, 60, 40, 30, 20, 10, 5, 2, 1, 0.5, 0.2)  # per cent; ticks of the accuracy axis
 SMALLEST = 0.1  # per cent of errors: the top of the axis, where no error at all is drawn too
+LEGEND = 48  # letters of a line of the legend
 MODEL_GAP = 0.06  # between the models' markers, in bins
 
 
@@ -225,7 +227,8 @@ def legend_panel(axes: "Axes", looks: Mapping[str, tuple[str, str]], note: str) 
     from matplotlib.lines import Line2D
 
     axes.set_axis_off()
-    lines = [Line2D([], [], color=c, marker=m, markersize=4.5, lw=1.2, label=row) for row, (c, m) in looks.items()]
+    style = {"markersize": 4.5, "linewidth": 1.2}
+    lines = [Line2D([], [], color=c, marker=m, label=fill(row, LEGEND), **style) for row, (c, m) in looks.items()]
     where: dict[str, Any] = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "labelspacing": 0.6}
     legend = axes.legend(handles=lines, fontsize=7.5, ncols=1 + (len(lines) > 9), **where)
     for text in legend.get_texts():

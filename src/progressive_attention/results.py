@@ -42,6 +42,7 @@ LEARNT_FROM = {
     "one": "One question an image, as the 2018 paper says.",
     "rows": "Every question of an image is an example of its own, as in the authors' code of 2016.",
 }
+AT_ONCE = 5  # rows that a figure shows beside the papers': more have no place in its legend
 
 
 class Heading(NamedTuple):
@@ -174,17 +175,23 @@ def outside_study(found: Sequence[Cell]) -> list[Cell]:
 def figures_of(found: Sequence[Cell]) -> dict[str, list[Cell]]:
     """The cells of each figure, by the end of its name: a budget's rows of the papers, and others beside the best.
 
-    A variant stands beside the plain runs of its model.
+    A variant stands beside the plain runs of its model. Of the others a figure shows ``AT_ONCE`` at most.
     """
-    figures, found = {}, outside_study(found)
+    figures: dict[str, list[Cell]] = {}
+    found = outside_study(found)
     for budget in dict.fromkeys(cell.budget for cell in found):
         here = [cell for cell in found if cell.budget == budget]
         name = "-".join(map(str, budget))
         papers = [cell for cell in here if cell.model in NAMES and not cell.variant]
-        changed = {cell.model for cell in here if cell.variant}
+        figures[name] = papers
         others = [cell for cell in here if cell not in papers]
-        beside = [cell for cell in papers if others and cell.model in {HEADLINE, *changed}]
-        figures |= {name: papers, f"{name}-others": beside + others}
+        rows = sorted({(list(ROWS).index(cell.model), cell.variant) for cell in others})
+        for start in range(0, len(rows), AT_ONCE):
+            at_once = rows[start : start + AT_ONCE]
+            shown = [cell for cell in others if (list(ROWS).index(cell.model), cell.variant) in at_once]
+            changed = {cell.model for cell in shown if cell.variant}
+            beside = [cell for cell in papers if cell.model in {HEADLINE, *changed}]
+            figures[f"{name}-others" + (f"-{start // AT_ONCE + 1}" if start else "")] = beside + shown
     return {name: shown for name, shown in figures.items() if shown}
 
 
