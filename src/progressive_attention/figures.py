@@ -227,7 +227,7 @@ def legend_panel(axes: "Axes", looks: Mapping[str, tuple[str, str]], note: str) 
     from matplotlib.lines import Line2D
 
     axes.set_axis_off()
-    style = {"markersize": 4.5, "linewidth": 1.2}
+    style: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.2}
     lines = [Line2D([], [], color=c, marker=m, label=fill(row, LEGEND), **style) for row, (c, m) in looks.items()]
     where: dict[str, Any] = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "labelspacing": 0.6}
     legend = axes.legend(handles=lines, fontsize=7.5, ncols=1 + (len(lines) > 9), **where)
