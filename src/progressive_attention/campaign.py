@@ -172,7 +172,7 @@ def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.devic
             draw_scenes([job for job in jobs if job.model in pictured and is_done(job, out)], out, device)
         write_results(earlier_runs(out), out)
     pages = f"{out / 'table1.json'}, {out / 'README.md'}, {out / 'index.html'}"
-    console.print(f"{len(runs)} finished runs: {pages}", **PLAIN)
+    console.print(f"runs finished: {len(runs)}; see {pages}", **PLAIN)
 
 
 def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
@@ -188,7 +188,7 @@ def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch
         write_json(path, runs)
         draw_photographs([job for job in jobs if is_done(job, out)], out, device)
         write_label_results(runs, out)
-    console.print(f"{len(runs)} finished runs: {path}, {out / 'README.md'}, {out / 'figures'}", **PLAIN)
+    console.print(f"runs finished: {len(runs)}; see {path}, {out / 'README.md'}, {out / 'figures'}", **PLAIN)
 
 
 def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
