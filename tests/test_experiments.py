@@ -145,7 +145,7 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
     (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
     assert job.recipe == replace(RECIPES["paper"], gate_price=1)
     slower = [["classifier", 0.1]]
-    slowed = Grid(("san",), ("mref",), recipe_changes={"module_rates": slower, "optimizer": "adamw"})
+    slowed = Grid(("san",), ("mref",), recipe_changes={"module_rates": slower, "optimizer": "adamw", "batch": 8})
     assert slowed.jobs()[0].recipe.module_rates == (("classifier", 0.1),)
     assert Experiment("slowed", (slowed,)).changed(recipe="paper").jobs()[0].recipe == RECIPES["paper"]
     (job,) = Experiment("priced", (priced,)).changed(recipe="fast").jobs()
@@ -229,7 +229,8 @@ GRID = 'title = "t"\n[[grid]]\nmodels = ["san"]\ndatasets = ["mref"]\n'
             GRID + "learning_rates = [1, 2]\ntuning = { dataset = 'x', images = 90, epochs = 1, seed = 0 }\n",
             "grid 1: unknown data set of tuning 'x'",
         ),
-        (GRID + "recipe_changes = { batch = 8 }\n", "grid 1: changes need a variant"),
+        (GRID + "recipe_changes = { clip = 8 }\n", "grid 1: changes need a variant"),
+        (GRID + "recipe_changes = { batch = 8 }\n", None),
         (GRID + "recipe_changes = { queries = 'one' }\n", None),
         (GRID + "recipe_changes = 8\n", "grid 1: recipe_changes must be a table"),
         (

@@ -220,7 +220,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "extra-rows": ("extra-rows",),
     "gates": ("gates",),
     "rates": ("rates",),
+    "one-question": ("one-question",),
     "protocols": ("protocols",),
     "table2": ("table2",),
-    "all": ("table1", "extra-rows", "gates", "rates", "protocols"),
+    "all": ("table1", "one-question", "extra-rows", "gates", "rates", "protocols"),
 }

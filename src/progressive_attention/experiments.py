@@ -29,7 +29,7 @@ from progressive_attention.config import (
 from progressive_attention.models import model_config
 
 FOLDER = Path(__file__).parent / "experiments"
-TUNED = {"optimizer", "module_rates"}  # what of a recipe is chosen with the learning rate, for each network
+TUNED = {"batch", "optimizer", "module_rates"}  # what of a recipe is chosen with the learning rate, for each network
 PLAIN = {"queries", *TUNED}  # what of a recipe a plain row may choose for itself; tables tell the first
 USERS_OWN = "data"  # the data set that is named when the experiment is run
 FEWEST = 30  # images: a third of them are tested
