@@ -70,6 +70,14 @@ def test_gradient_of_sampling(draw):
     assert gradcheck(transformed, (features, transform))
 
 
+def test_keeps_channels_last_both_ways(draw):
+    features = draw(M, C, H, W).contiguous(memory_format=torch.channels_last).requires_grad_()
+    sampled = transformed(features, IDENTITY + draw(M, 2, 3) / 3)
+    (gradient,) = torch.autograd.grad(sampled.square().sum(), features)
+    for one in (sampled, gradient):
+        assert one.stride() == features.stride()
+
+
 def test_no_rows(draw):
     assert transformed(draw(0, C, H, W), draw(0, 2, 3)).shape == (0, C, H, W)
 
