@@ -162,6 +162,15 @@ def test_accuracy_by_scale_shows_every_mean_interval_and_published_value(monkeyp
         np.testing.assert_allclose(bars, [[on_axis(pair) for pair in row] for row in ends])
 
 
+@pytest.mark.parametrize(
+    "run, told", [(fake_run("san", "mbg"), True), (fake_run("san"), False), (fake_run("film", "mbg"), False)]
+)
+def test_the_papers_values_are_told_where_they_are_shown(run, told, monkeypatch, tmp_path):
+    axes = panels(monkeypatch, accuracy_by_scale_figure, [run], tmp_path)
+    assert any(line.get_linestyle() == "--" and len(line.get_ydata()) for line in axes[0].lines) == told
+    assert ("hollow" in axes[-1].texts[0].get_text()) == told
+
+
 def test_all_values_lie_inside_the_panels(monkeypatch, tmp_path):
     runs = [*table(), fake_run("stn-s", accuracy_by_scale=dict.fromkeys(SCALE_BINS, 1.0), seed=9)]
     runs += [fake_run("stn-s", "mdist", accuracy_by_scale=dict.fromkeys(SCALE_BINS, 0.0), seed=9)]

@@ -114,7 +114,7 @@ def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "acc
             colour, marker = looks[row_of(cell)]
             shift = MODEL_GAP * (list(looks).index(row_of(cell)) - (len(looks) - 1) / 2)
             style: dict[str, Any] = {"color": colour, "linewidth": 0.9}
-            theirs = published.MBG_BY_SCALE.get(cell.model, ()) if dataset == "mbg" and not cell.variant else ()
+            theirs = published_by_scale(cell)
             hollow = {
                 "linewidth": 0.6,
                 "linestyle": "--",
@@ -137,8 +137,15 @@ def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "acc
         axes.set_ylim(min(places or [-2]) - 0.1, max(places or [-1]) + 0.1)
         axes.set(xlabel="scale of the asked digit (1 = 28 px)", ylabel="accuracy [%], errors on a log scale")
 
-    note = "bars: 95 % intervals\nhollow, dashed: the papers' values"
+    note = "bars: 95 % intervals"
+    if any(map(published_by_scale, cells(runs))):
+        note += "\nhollow, dashed: the papers' values"
     save(in_panels(runs, draw, note), folder, name)
+
+
+def published_by_scale(cell: Cell) -> Sequence[float]:
+    """The papers' accuracy of each scale bin, in per cent: they tell that of their own networks, on MBG only."""
+    return published.MBG_BY_SCALE.get(cell.model, ()) if cell.dataset == "mbg" and not cell.variant else ()
 
 
 def on_axis(shares: Sequence[float | None]) -> np.ndarray:
