@@ -28,7 +28,7 @@ NEVER = {
     "pan data import visual-genome": "files that a user downloads; tests/test_visual_genome.py has generated ones",
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",
     "pan evaluate --weights runs/vg": "the same",
-    "pan train --data mref --model pan-hard-ctx --backbone conv-stack-padded --gate-price 0.3": "half an hour",
+    "pan train --data mref --model pan-hard-ctx --backbone conv-stack-padded --gate-price 0.03": "half an hour",
     "pan train --data mref --model pan-hard-ctx --absent": "six minutes on an idle machine",
     "pan train --data mref --text-queries": "half an hour",
     "pan train --data runs/photographs --backbone vgg16": "pretrained weights that are downloaded",
