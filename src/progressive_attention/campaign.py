@@ -160,9 +160,7 @@ def earlier_runs(out: Path) -> list[Run]:
 def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
     """table1.json with these jobs' results beside those that other targets left there; pages and figures from it."""
     with FileLock(out / ".pages.lock"):
-        new = results(jobs, out)
-        known = {cell_of(run) for run in new}
-        runs = new + [run for run in earlier_runs(out) if cell_of(run) not in known]
+        runs = beside(results(jobs, out), earlier_runs(out))
         if not runs:
             console.print("no run is finished yet")
             return
@@ -179,9 +177,7 @@ def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch
     """table2.json of these jobs' results, and of others that are there; README.md, and the figure of test questions."""
     with FileLock(out / ".pages.lock"):
         path = out / "table2.json"
-        new = results(jobs, out)
-        known = {cell_of(run) for run in new}
-        runs = new + [run for run in (read_json(path) if path.exists() else []) if cell_of(run) not in known]
+        runs = beside(results(jobs, out), read_json(path) if path.exists() else [])
         if not runs:
             console.print("no run is finished yet")
             return
@@ -189,6 +185,11 @@ def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch
         draw_photographs([job for job in jobs if is_done(job, out)], out, device)
         write_label_results(runs, out)
     console.print(f"runs finished: {len(runs)}; see {path}, {out / 'README.md'}, {out / 'figures'}", **PLAIN)
+
+
+def beside(new: Sequence[Run], earlier: Sequence[Run]) -> list[Run]:
+    """New runs beside earlier ones, of two of one cell the new; in the same order, whichever call wrote last."""
+    return sorted({cell_of(run): run for run in (*earlier, *new)}.values(), key=cell_of)
 
 
 def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
