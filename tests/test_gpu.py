@@ -43,6 +43,7 @@ def test_same_answers_and_gradients_as_on_the_cpu(name: str) -> None:
         model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0).double()
         for module in model.modules():
             if isinstance(module, Localiser):  # away from the identity, where samples lie on cells
+                nn.init.normal_(module.context.weight, std=0.1)
                 nn.init.normal_(module.affine.weight, std=0.1)
         prediction = model.to(device)(image.to(device), query.to(device))
         prediction.logit.square().sum().backward()

@@ -100,31 +100,45 @@ def localiser():
     return Localiser(6, 4, 5).double()
 
 
+@pytest.fixture
+def moved(draw, localiser):
+    localiser.context.weight.data, localiser.affine.weight.data = draw(5, 6), draw(6, 5)
+    return localiser
+
+
 def test_starts_as_the_identity_whatever_it_sees(draw, localiser):
     assert_close(localiser(draw(M, 6), torch.tensor([0, 3, 1])), IDENTITY.expand(M, 2, 3), rtol=0, atol=0)
 
 
-def test_is_a_perceptron_on_what_is_shown_and_asked(draw, localiser):
-    localiser.affine.weight.data = draw(6, 5)
+def test_what_moves_it_first_is_the_query(draw, localiser):
+    shown, query = draw(8, 6), torch.tensor([0, 1, 2, 3] * 2)
+    optimizer = torch.optim.SGD(localiser.parameters(), 0.1)
+    localiser(shown, query)[:, 1, 1].sum().backward()
+    optimizer.step()
+    transform = localiser(shown, query)
+    assert_close(transform[:4], transform[4:], rtol=0, atol=0)  # whatever is shown
+    assert transform[:4].std(0).max() > 0.1
+
+
+def test_is_a_perceptron_on_what_is_shown_and_asked(draw, moved):
     shown, image, query = draw(2, 6), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
-    first = torch.cat([localiser.context.weight, localiser.query.weight.T], 1)  # on [shown, one-hot query]
+    first = torch.cat([moved.context.weight, moved.query.weight.T], 1)  # on [shown, one-hot query]
     expected = []
     for n, q in zip(image, query, strict=True):
         one_hot = torch.zeros(4, dtype=torch.float64)
         one_hot[q] = 1
         hidden = (first @ torch.cat([shown[n], one_hot])).clamp(min=0)
-        expected.append((localiser.affine.weight @ hidden + localiser.affine.bias).view(2, 3))
-    assert_close(localiser(shown, query, image), torch.stack(expected))
-    assert_close(localiser(shown[image], query), torch.stack(expected))
+        expected.append((moved.affine.weight @ hidden + moved.affine.bias).view(2, 3))
+    assert_close(moved(shown, query, image), torch.stack(expected))
+    assert_close(moved(shown[image], query), torch.stack(expected))
 
 
-def test_gradient_of_localisation(draw, localiser):
-    localiser.affine.weight.data = draw(6, 5)
+def test_gradient_of_localisation(draw, moved):
     shown, image, query = draw(2, 6).requires_grad_(), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
-    names, values = zip(*localiser.named_parameters(), strict=True)
+    names, values = zip(*moved.named_parameters(), strict=True)
 
     def transform(shown: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(localiser, dict(zip(names, values, strict=True)), (shown, query, image))
+        return torch.func.functional_call(moved, dict(zip(names, values, strict=True)), (shown, query, image))
 
     assert gradcheck(transform, (shown, *values))
 

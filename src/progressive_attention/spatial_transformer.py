@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progressive_attention.attention import at_least_float32, query_layer, start_queries
+from progressive_attention.attention import at_least_float32, query_layer
 
 
 class Localiser(nn.Module):
     """Localisation network's head: a two-layer perceptron on [what the image shows, query], giving an affine map.
 
     It starts as the identity, whatever the image and the query: section 3.1 of the reference has no rule, its code has.
+    What then moves it first is the query, whose part starts large, and not what the image shows, whose part starts from
+    nothing: while features do not tell objects apart yet, views that follow them only blur the question.
     """
 
     def __init__(self, features: int, num_queries: int, hidden: int = 32, query_size: int = 0) -> None:
@@ -23,7 +25,7 @@ class Localiser(nn.Module):
         self.context = nn.Linear(features, hidden, bias=False)  # each query brings its own
         self.query = query_layer(num_queries, query_size, hidden)
         self.affine = nn.Linear(hidden, 6)
-        start_queries(self.query)
+        nn.init.zeros_(self.context.weight)
         nn.init.zeros_(self.affine.weight)
         with torch.no_grad():
             self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
