@@ -2,9 +2,13 @@
 
 import errno
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -85,6 +89,32 @@ def test_json_comes_back_as_it_was(tmp_path):
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
+
+
+def test_json_holds_a_list_of_numbers_on_one_line(tmp_path):
+    value = {
+        "text": "[\n 1,\n 2\n]",
+        "curves": [[0.5, None, 1], []],
+        "words": ["a [\n 1", "b"],
+        "of": [{"a": [1, True]}],
+    }
+    write_json(tmp_path / "a.json", value)
+    lines = (tmp_path / "a.json").read_text().splitlines()
+    assert "  [0.5, null, 1]," in lines
+    assert '   "a": [1, true]' in lines
+    assert read_json(tmp_path / "a.json") == value
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_any_json_comes_back_as_it_was(value):
+    with TemporaryDirectory() as folder:
+        write_json(Path(folder) / "a.json", value)
+        assert read_json(Path(folder) / "a.json") == value
 
 
 BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" * 100_000, "long": b"9" * 5000}

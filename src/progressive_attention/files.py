@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -95,8 +96,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    """Write JSON, whole or not at all: a list of plain values on one line, so that a curve is one line of a diff."""
+    text = json.dumps(value, indent=1)
+    # No string holds a line break: JSON escapes them, so this only joins lines of the layout.
+    text = re.sub(r'\[\n\s+([^\[\]{}"]+)\n\s*\]', lambda plain: "[" + re.sub(r"\n\s+", " ", plain[1]) + "]", text)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
