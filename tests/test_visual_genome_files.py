@@ -1,0 +1,157 @@
+"""Visual Genome's files: where they and their images may lie, and broken ones say where they break."""
+
+import json
+import zipfile
+
+import pytest
+from hand_genome import FILES, image, importer, listed, read, thing, write_files, write_photos
+from PIL import Image
+
+from progressive_attention.data.genome_json import STEP, Words, read_entries
+from progressive_attention.data.manifest import read_manifest
+from progressive_attention.data.visual_genome import import_visual_genome
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "images")
+
+
+@pytest.fixture
+def take(tmp_path, photos):
+    return importer(tmp_path, photos)
+
+
+# --- where they lie ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", ["annotations", "images"])
+def test_everything_may_lie_in_zips(tmp_path, images):
+    folder, images = tmp_path / "annotations", tmp_path / images
+    for path in (folder, images / "VG_100K_2"):
+        path.mkdir(parents=True, exist_ok=True)
+    write_files(folder, [image(1), image(2)], listed({1: [thing(11)], 2: [thing(21)]}, "attributes"), [])
+    for file in FILES:
+        with zipfile.ZipFile(folder / f"{file}.json.zip", "w") as archive:
+            archive.write(folder / f"{file}.json", f"{file}_v1_2.json")
+            archive.writestr(f"__MACOSX/._{file}.json", b"\0")
+        (folder / f"{file}.json").unlink()
+    (images / "VG_100K_2" / "2.jpg").touch()
+    with zipfile.ZipFile(images / "images.zip", "w") as archive:
+        archive.writestr("VG_100K/1.jpg", b"")
+    import_visual_genome(folder, images, tmp_path / "out", setting="all")
+    rows, rejected = read(tmp_path / "out")
+    assert [(r["id"], r["image"]) for r in rows] == [(11, "images.zip/VG_100K/1.jpg"), (21, "VG_100K_2/2.jpg")]
+    assert not rejected
+
+
+@pytest.mark.parametrize(
+    "url", ["../../secret/1.jpg", "/etc/1.jpg", "https://a.example/VG_100K/../1.jpg", "1.jpg", "..", "", "nothing.png"]
+)
+def test_a_url_names_a_file_in_the_folder_and_no_other(take, tmp_path, url):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "1.jpg").touch()
+    _, rows, _ = take({1: [thing(11)]}, [image(1) | {"url": url}])
+    assert [r["image"] for r in rows] == ["1.jpg"]
+
+
+def test_masks_are_found_beside_the_annotations(take, tmp_path):
+    masks = tmp_path / "annotations" / "masks"
+    masks.mkdir(parents=True)
+    Image.new("P", (100, 80)).save(masks / "1.png")
+    told, rows, _ = take({1: [thing(11, attributes=[]), thing(12)], 2: [thing(21)]})
+    assert [(r["mask"], r["mask_value"]) for r in rows] == [("1.png", 2), (None, None)]
+    assert any("1 of 2 images have no mask" in note for note in told["notes"])
+    assert any("masks is used" in note for note in told["notes"])
+    elsewhere, rows, _ = take({1: [thing(11)]}, masks=tmp_path / "images")
+    assert rows[0]["mask"] is None
+    assert elsewhere["masks"] == str(tmp_path / "images")
+
+
+def test_what_was_written_is_a_manifest(take, tmp_path):
+    take({n: [thing(10 * n, "cow", ["red", "big"])] for n in range(1, 7)}, splits=None)
+    manifest = read_manifest(tmp_path / "out0")
+    assert len(manifest.table) == 6
+    assert manifest.names("query", "attributes") == ("big", "cow", "red")
+
+
+def test_progress_counts_the_images_of_all_files(take, monkeypatch):
+    monkeypatch.setattr("progressive_attention.data.genome_json.STEP", 2)
+    shown = []
+    things = {n: [thing(n)] for n in range(1, 6)}
+    take(things, objects=listed(things, "objects"), progress=lambda done, total: shown.append((done, total)))
+    assert shown == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
+    assert STEP > 2
+
+
+# --- bad files --------------------------------------------------------------------------------------------------------
+
+GOOD = json.dumps(listed({1: [thing(11)], 2: [thing(21), thing(22)]}, "attributes"))
+DEEP = "[" * 100_000
+BAD_FILES = [
+    ("attributes", GOOD[:-30], r"attributes\.json is broken: Input data was truncated after its \d+ bytes; fetch it"),
+    ("attributes", "", "truncated after its 0 bytes"),
+    ("attributes", GOOD + "]", r"malformed: trailing characters \(byte \d+\)"),
+    ("attributes", GOOD.replace("10", "NaN", 1), r"malformed: invalid character \(byte \d+\)"),
+    ("attributes", GOOD.replace("10", "Infinity", 1), "malformed"),
+    ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\[0\]\.attributes\[0\]\.x`"),
+    ("attributes", GOOD.replace("22", '"22"'), r"Expected .*got `str` - at `\$\[1\]\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\[1\]\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace('["red"]', "[1]", 1), r"Expected `str`, got `int` - at `\$\[0\]\.attributes\[0\]"),
+    ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\[0\]\.attributes\[0\]\.attrib"),
+    ("attributes", GOOD.replace("cow", "\\ud800", 1), r"malformed: .*escape \(byte \d+\)"),
+    ("attributes", GOOD.replace('"object_id": 22, ', ""), r"\$\[1\]: entry 2 of its list has no object_id"),
+    ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\] has no image_id"),
+    ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there 2 times, expected once"),
+    ("attributes", '{"1": []}', "Expected `array`, got `object`"),
+    ("attributes", '[{"image_id": 1, "objects": []}]', r"missing required field `attributes` - at `\$\[0\]`"),
+    ("attributes", DEEP, "recursion"),
+    ("attributes", f'[{{"image_id": 1, "attributes": [{DEEP}{"]" * 100_000}]}}]', "recursion"),
+    ("attributes", f'[{{"image_id": 1, "attributes": [], "x": {DEEP}{"]" * 100_000}}}]', "recursion"),
+    ("objects", '[{"image_id": 1, "attributes": []}]', r"objects\.json .*required field `objects` - at `\$\[0\]`"),
+    ("objects", '[{"image_id": 1, "objects": [{"object_id": 1, "merged_object_ids": 5}]}]', "merged_object_ids"),
+    ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*>= 1 - at `\$\[1\]\.width`"),
+    ("image_data", json.dumps([image(1), {"image_id": 2}]), r"required field `width` - at `\$\[1\]`"),
+    ("image_data", json.dumps([image(1), image(1)]), r"image_data\.json: image 1 is there 2 times"),
+    ("image_data", '[{"width": 1, "height": 1}]', r"image_data\.json: \$\[0\] has no image_id"),
+]
+
+
+@pytest.mark.parametrize(("file", "content", "told"), BAD_FILES, ids=[str(i) for i in range(len(BAD_FILES))])
+def test_bad_files_say_where_they_break(tmp_path, photos, file, content, told):
+    good = {"image_data": [image(1), image(2)], "attributes": GOOD, "objects": "[]"}
+    write_files(tmp_path, *(good | {file: content}).values())
+    with pytest.raises(ValueError, match=told) as error:
+        import_visual_genome(tmp_path, photos, tmp_path / "out", setting="all")
+    assert f"{file}.json" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bytes_that_are_no_text(tmp_path, photos):
+    write_files(tmp_path, [image(1)], None)
+    (tmp_path / "attributes.json").write_bytes(GOOD.encode().replace(b"cow", b"c\xff", 1))
+    with pytest.raises(ValueError, match=r"attributes\.json is not as .*can't decode byte 0xff.* at `\$\[0\]`"):
+        import_visual_genome(tmp_path, photos, tmp_path / "out", setting="all")
+
+
+def test_missing_files_and_bad_zips(tmp_path, photos):
+    write_files(tmp_path, [image(1)], None)
+    with pytest.raises(ValueError, match=r"has neither attributes\.json nor attributes\.json\.zip"):
+        import_visual_genome(tmp_path, photos, tmp_path / "out")
+    (tmp_path / "attributes.json.zip").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"attributes\.json\.zip can't be read .*fetch it again"):
+        import_visual_genome(tmp_path, photos, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w") as archive:
+        archive.writestr("readme.txt", "")
+    with pytest.raises(ValueError, match=r"must hold one \.json file of at most .* got none"):
+        import_visual_genome(tmp_path, photos, tmp_path / "out")
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        import_visual_genome(tmp_path, tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("progressive_attention.data.genome_json.MAX_JSON", 1000)
+    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("attributes.json", " " * 1001)
+    with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json \(1,001 bytes\)"):
+        read_entries(tmp_path, "attributes", Words())
