@@ -1,4 +1,4 @@
-"""Evaluation: one row a question whatever the grouping, equal to asking one at a time; a summary by hand."""
+"""Evaluation: one row a question whatever the grouping, equal to asking one at a time."""
 
 import copy
 import json
@@ -11,14 +11,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.evaluation import attention_scores, entropies, evaluate, examples, summarise
-from progressive_attention.metrics.attention import (
-    OverlapCurves,
-    attention_entropy,
-    pointing_game,
-    true_positive_ratio,
-    wilson_interval,
-)
+from progressive_attention.evaluation import entropies, evaluate, examples, summarise
+from progressive_attention.metrics.attention import OverlapCurves, attention_entropy, pointing_game, true_positive_ratio
 from progressive_attention.models import build_model
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import geometry, pixel_maps
@@ -237,19 +231,6 @@ def test_networks_without_attention(trained, questions, name):
     json.dumps(summary, allow_nan=False)
 
 
-def test_scores_of_attention_nowhere():
-    """A map of zeros is no attention, or attention that lies outside the image and misses."""
-    nothing = {"last": np.zeros((2, 3, 3))}
-    masks = np.array([np.eye(3), np.zeros((3, 3))], bool)
-    uniform = {"tpr_uniform": [1 / 3, np.nan]}
-    for beyond, ratio in ((False, np.nan), (True, 0)):
-        scores = attention_scores(nothing, masks, beyond=beyond)
-        expected = {"tpr_last": [ratio, np.nan], "tpr_clipped": [np.nan, np.nan], "pointing_last": [0, np.nan]}
-        assert scores.keys() == {**uniform, **expected}.keys()
-        for name, values in {**uniform, **expected}.items():
-            assert_allclose(scores[name], values, rtol=1e-15)
-
-
 def test_other_words_order_same_rows(trained, questions):
     other = "cup", "pen", "car", "7", "dog"  # nobody asks for a pen, so that the network need not know it
     renamed = QuestionSet(
@@ -325,72 +306,7 @@ def test_mode_is_left_as_it_was(trained, questions):
     assert in_training.equals(examples(trained, questions, CPU))  # no dropout, no batch statistics either way
 
 
-# --- the summary ------------------------------------------------------------------------------------------------------
-
-SCALES = [0.49, 0.5, 0.999, 1.0, 2.4999, 2.5, 3.0, 3.001, None, 2.75]
-CORRECT = [True, True, False, True, False, True, True, False, True, False]
-
-
-def hand_table():
-    columns = {"correct": CORRECT, "scale": pa.array(SCALES, pa.float64())}
-    for name, values in {
-        "tpr_last": [0.5, None, 1.0],
-        "tpr_accumulated": [0.25, 0.75, None],
-        "tpr_activation": [0, 0, 0],
-        "tpr_uniform": [None] * 3,
-        "tpr_clipped": [None, 0.875, None],
-        "pointing_last": [1, 0, 0.5],
-        "pointing_accumulated": [None, None, 0],
-        "pointing_activation": [None] * 3,
-    }.items():
-        columns[name] = pa.array([*values, *[None] * 7], pa.float64())
-    columns["entropy"] = pa.array([[0.25, None], [0.75, None], *[[None, None]] * 8], pa.list_(pa.float64()))
-    return pa.table(columns)
-
-
-def test_summary_by_hand():
-    summary = summarise(hand_table())
-    assert summary["count"] == 10
-    assert_allclose(summary["accuracy"], 0.6)
-    assert_allclose(summary["accuracy_ci95"], wilson_interval(6, 10))
-    bins = {"0.5-1.0": (1, 2), "1.0-1.5": (1, 1), "1.5-2.0": (0, 0), "2.0-2.5": (0, 1), "2.5-3.0": (2, 3)}
-    assert summary["count_by_scale"] == {name: count for name, (_, count) in bins.items()}
-    for name, (right, count) in bins.items():
-        assert_allclose(summary["accuracy_by_scale_ci95"][name], wilson_interval(right, count))
-        if count:
-            assert_allclose(summary["accuracy_by_scale"][name], right / count)
-        else:
-            assert summary["accuracy_by_scale"][name] is None
-            assert summary["accuracy_by_scale_ci95"][name] == [0, 1]
-    ratios = [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation", "clipped")]
-    assert_allclose(ratios, [0.75, 0.5, 0, 0.875])
-    assert (summary["pointing_last"], summary["pointing_accumulated"]) == (0.5, 0)
-    assert summary["tpr_uniform"] is summary["pointing_activation"] is None
-    assert summary["entropy"] == [0.5, None]
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-def test_summary_of_parts_and_of_a_file(tmp_path):
-    table = hand_table()
-    expected = summarise(table)
-    assert summarise(pa.concat_tables([table.slice(0, 4), table.slice(4, 0), table.slice(4)])) == expected
-    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
-    assert summarise(pyarrow.parquet.read_table(tmp_path / "rows.parquet")) == expected
-
-
 def test_evaluate_summarises_examples(trained, questions):
     overlap = OverlapCurves()
     summary = summarise(examples(trained, questions, CPU, batch=3, overlap=overlap))
     assert evaluate(trained, questions, "cpu", batch=3) == {**summary, "precision_recall": overlap.summary()}
-
-
-def test_void_pixels_count_neither_way():
-    maps = {"last": np.array([[[0.5, 0.25], [0.125, 0.125]]])}
-    masks = np.array([[[True, True], [False, False]]])
-    void = np.array([[[True, False], [False, True]]])
-    scores = attention_scores(maps, masks, beyond=False, void=void)
-    np.testing.assert_allclose(scores["tpr_last"], [0.25 / 0.375])
-    np.testing.assert_allclose(scores["tpr_uniform"], [0.5])
-    beyond = attention_scores({"last": maps["last"] / 2}, masks, beyond=True, void=void)  # half lies outside the image
-    np.testing.assert_allclose(beyond["tpr_last"], [0.125 / (1 - 0.3125)])
-    np.testing.assert_allclose(beyond["tpr_clipped"], [0.25 / 0.375])

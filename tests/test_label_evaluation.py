@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tiny_photographs import SIDE, network, photographs, write_photographs
 from torch import nn
 
-from progressive_attention.evaluation import ATTENTION_COLUMNS, attention_scores, evaluate, examples
+from progressive_attention.evaluation import ATTENTION_COLUMNS, evaluate, examples
 from progressive_attention.label_evaluation import (
     askable,
     evaluate_labels,
@@ -162,49 +162,6 @@ def test_networks_without_maps_are_ranked_too(folder, name):
         last, clipped = (table[f"tpr_mask_{which}"].to_numpy() for which in ("last", "clipped"))
         assert (last <= clipped + 1e-9).all()  # what is attended to outside the image counts as missed
         assert found["tpr_mask_last"] == found["tpr_mask_accumulated"]
-
-
-# --- pixels that do not count -----------------------------------------------------------------------------------------
-
-
-def test_void_pixels_by_hand():
-    """All figures as if these pixels were not there."""
-    maps = {"last": np.array([[[0.4, 0.3], [0.2, 0.1]]])}
-    target = np.array([[[True, False], [True, False]]])
-    void = np.array([[[False, False], [True, False]]])
-    found = attention_scores(maps, target, beyond=False, void=void)
-    assert found == {
-        "tpr_uniform": pytest.approx([1 / 3]),
-        "tpr_last": pytest.approx([0.4 / 0.8]),
-        "pointing_last": [1],
-        "tpr_clipped": pytest.approx([0.4 / 0.8]),
-    }
-    inside = attention_scores(maps, target, beyond=False)
-    assert inside["tpr_last"] == pytest.approx([0.6])
-    assert inside["tpr_uniform"] == pytest.approx([0.5])
-    highest = attention_scores(maps, target, beyond=False, void=np.array([[[True, False], [False, False]]]))
-    assert highest["tpr_last"] == pytest.approx([0.2 / 0.6])
-    assert highest["pointing_last"] == [0]  # at what is highest of the rest
-
-
-def test_void_pixels_beside_attention_outside_the_image():
-    """A fifth of the attention lies outside; of the four fifths inside, a quarter is void."""
-    maps = {"last": np.array([[[0.3, 0.2], [0.2, 0.1]]])}
-    target = np.array([[[True, False], [False, False]]])
-    void = np.array([[[False, True], [False, False]]])
-    found = attention_scores(maps, target, beyond=True, void=void)
-    assert found["tpr_last"] == pytest.approx([0.3 / 0.8])
-    assert found["tpr_clipped"] == pytest.approx([0.3 / 0.6])
-    assert found["tpr_uniform"] == pytest.approx([1 / 3])
-
-
-def test_a_target_all_of_which_is_void_is_left_out():
-    maps, target = {"last": np.full((2, 2, 2), 0.25)}, np.zeros((2, 2, 2), bool)
-    target[:, 0] = True
-    void = target.copy()
-    void[1, 0, 0] = False
-    for values in attention_scores(maps, target, beyond=False, void=void).values():
-        assert np.isnan(values).tolist() == [True, False]
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
