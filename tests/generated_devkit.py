@@ -1,14 +1,18 @@
-"""A small VOCdevkit in the official layout: drawn pictures, palette masks with void borders, XML."""
+"""A small VOCdevkit in the official layout: drawn pictures, palette masks with void borders, XML; and its import."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from pyarrow import parquet
 
-from progressive_attention.data.voc import CLASSES, VOID
+from progressive_attention.data.table import MANIFEST, REJECTED_TABLE
+from progressive_attention.data.voc import CLASSES, VOID, import_voc
 
 TRAIN, VAL, TEST = "train", "val", "test"
+SPLITS = {TRAIN: "train", VAL: "validation", TEST: "test"}  # as an import names them
+BOX = ("x0", "y0", "x1", "y1")
 
 
 class Scene(NamedTuple):
@@ -82,3 +86,10 @@ def write_devkit(folder: Path, scenes: dict[str, Scene] = SCENES) -> Path:
         stems = [f"{stem}\n" for stem, scene in scenes.items() if scene.list != TEST]
         (root / "ImageSets" / kind / "trainval.txt").write_text("".join(stems))
     return root.parent
+
+
+def imported(devkit: Path, **options):
+    """dataset.json's content, the rows and the rejected ones."""
+    out = devkit.parent / "out"
+    told = import_voc(devkit, out, **options)
+    return told, *(parquet.read_table(out / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
