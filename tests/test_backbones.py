@@ -1,4 +1,4 @@
-"""Stages: the papers' map sizes, cutting timm's networks without changing them, and errors that say what to do."""
+"""Stages: the papers' map sizes, timm's networks cut unchanged, where attention goes, errors that say what to do."""
 
 import sys
 
@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.backbones import Backbone, build_backbone, conv_stack, timm_backbone
+from progressive_attention.backbones import Backbone, build_backbone, conv_stack, timm_backbone, usual_stages
+from progressive_attention.models import model_config
 
 
 def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
@@ -187,3 +188,47 @@ def test_missing_timm_gives_the_remedy(monkeypatch):
         ValueError, match=r"'resnet18' comes from timm.*pip install 'progressive-attention\[backbones\]'"
     ):
         build_backbone("resnet18")
+
+
+# --- where attention goes ---------------------------------------------------------------------------------------------
+
+POOLS = ("pool3", "pool4", "pool5")
+LAYERS = ("layer2", "layer3", "layer4")
+
+
+@pytest.mark.parametrize(
+    "name, changes, attend_at, radius",
+    [
+        ("pan-hard-ctx", {"backbone": "vgg16"}, POOLS, 2),
+        ("pan-soft-ctx", {"backbone": "vgg11_bn"}, POOLS, 2),
+        ("pan-hard", {"backbone": "vgg16"}, POOLS, 0),
+        ("san", {"backbone": "vgg16"}, ("pool5",), 0),
+        ("han", {"backbone": "vgg16.tv_in1k"}, ("pool5",), 0),
+        ("stn-s", {"backbone": "vgg16"}, ("pool3",), 0),
+        ("stn-m", {"backbone": "vgg16"}, POOLS, 0),
+        ("pan-hard-ctx", {"backbone": "vgg16", "radius": 1}, POOLS, 1),
+        ("pan-hard-ctx", {"backbone": "vgg16", "attend_at": ("pool2", "pool5")}, ("pool2", "pool5"), 2),
+        ("pan-hard-ctx", {"backbone": "resnet18"}, LAYERS, 1),
+        ("pan-soft", {"backbone": "resnet18"}, LAYERS, 0),
+        ("han", {"backbone": "resnet18"}, ("layer4",), 0),
+        ("stn-s", {"backbone": "resnet18"}, ("layer2",), 0),
+        ("pan-hard-ctx", {"backbone": "conv-stack-padded"}, (0, 1, 2, 3), 1),
+        ("pan-hard-ctx", {}, (0, 1, 2, 3), 1),
+    ],
+)
+def test_attention_goes_where_the_papers_put_it(name, changes, attend_at, radius):
+    config = model_config(name, 5, 3, **changes)
+    assert (config.attend_at, config.radius) == (attend_at, radius)
+
+
+def test_choosing_stages_draws_no_weights():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert usual_stages("resnet18") == LAYERS
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet19"])
+def test_stages_of_no_chain_of_stages(name):
+    with pytest.raises(ValueError, match=f"backbone '{name}'"):
+        model_config("san", 5, 3, backbone=name)

@@ -1,4 +1,4 @@
-"""Backbones with weights: from a file or by name, on the pixels they have learnt from; where attention goes on them."""
+"""Backbones with weights: from a file or by name, on the pixels they have learnt from; how networks read them."""
 
 from functools import partial
 
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from progressive_attention import weights
-from progressive_attention.backbones import Backbone, build_backbone, conv_stack, usual_stages
+from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
-from progressive_attention.models import ProgressiveAttentionNetwork, build_model, from_config, model_config
+from progressive_attention.models import ProgressiveAttentionNetwork, build_model, from_config
 from progressive_attention.receptive_field import Field, geometry, pixel_maps
 
 VGG11 = [(0, 64, 3), (3, 128, 64), (6, 256, 128), (8, 256, 256), (11, 512, 256), (13, 512, 512), (16, 512, 512)]
@@ -288,50 +288,6 @@ def test_transformers_stand_before_its_stages(vgg11, name, side):
         assert_close(transform[QUERY >= 0], identity.expand(3, 2, 3))
     region = pixel_maps(prediction, geometry(model))["last"]
     assert_close(region[0, 0], torch.full((side, side), 1 / side**2, dtype=torch.float64))
-
-
-# --- where attention goes ---------------------------------------------------------------------------------------------
-
-POOLS = ("pool3", "pool4", "pool5")
-LAYERS = ("layer2", "layer3", "layer4")
-
-
-@pytest.mark.parametrize(
-    "name, changes, attend_at, radius",
-    [
-        ("pan-hard-ctx", {"backbone": "vgg16"}, POOLS, 2),
-        ("pan-soft-ctx", {"backbone": "vgg11_bn"}, POOLS, 2),
-        ("pan-hard", {"backbone": "vgg16"}, POOLS, 0),
-        ("san", {"backbone": "vgg16"}, ("pool5",), 0),
-        ("han", {"backbone": "vgg16.tv_in1k"}, ("pool5",), 0),
-        ("stn-s", {"backbone": "vgg16"}, ("pool3",), 0),
-        ("stn-m", {"backbone": "vgg16"}, POOLS, 0),
-        ("pan-hard-ctx", {"backbone": "vgg16", "radius": 1}, POOLS, 1),
-        ("pan-hard-ctx", {"backbone": "vgg16", "attend_at": ("pool2", "pool5")}, ("pool2", "pool5"), 2),
-        ("pan-hard-ctx", {"backbone": "resnet18"}, LAYERS, 1),
-        ("pan-soft", {"backbone": "resnet18"}, LAYERS, 0),
-        ("han", {"backbone": "resnet18"}, ("layer4",), 0),
-        ("stn-s", {"backbone": "resnet18"}, ("layer2",), 0),
-        ("pan-hard-ctx", {"backbone": "conv-stack-padded"}, (0, 1, 2, 3), 1),
-        ("pan-hard-ctx", {}, (0, 1, 2, 3), 1),
-    ],
-)
-def test_attention_goes_where_the_papers_put_it(name, changes, attend_at, radius):
-    config = model_config(name, 5, 3, **changes)
-    assert (config.attend_at, config.radius) == (attend_at, radius)
-
-
-def test_choosing_stages_draws_no_weights():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    assert usual_stages("resnet18") == LAYERS
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet19"])
-def test_stages_of_no_chain_of_stages(name):
-    with pytest.raises(ValueError, match=f"backbone '{name}'"):
-        model_config("san", 5, 3, backbone=name)
 
 
 # --- features of any size ---------------------------------------------------------------------------------------------
