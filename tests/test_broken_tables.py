@@ -1,4 +1,4 @@
-"""The user's own tables that can't be used: what is wrong is named, with its line, and nothing is written."""
+"""The user's own tables that can't be used: what is wrong is named, with its line."""
 
 import pyarrow as pa
 import pytest
