@@ -160,6 +160,20 @@ def test_worker_killed_outright_loses_nothing(place):
     assert sorted(one.job for one in told if one.kind == "finished") == sorted(job.name for job in some)
 
 
+def slow_to_end(*arguments):
+    arguments[-1].close()  # its last word
+    time.sleep(60)
+
+
+def test_a_worker_that_is_slow_to_end_has_not_died(place, monkeypatch):
+    monkeypatch.setattr(campaign, "worker", slow_to_end)
+    monkeypatch.setattr(campaign, "GRACE", 0.1)
+    assert in_processes(2, jobs("san"), place, CPU, math.inf, "pan", print) == []
+    for process in multiprocessing.active_children():
+        process.join(20)
+    assert not multiprocessing.active_children()
+
+
 def test_workers_that_die_are_told_after_the_pages(place, monkeypatch):
     some = jobs("san", "han")
 

@@ -198,8 +198,7 @@ def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def default_processes(device: torch.device) -> int:
-    """One for each core: side by side with one thread each, trainings disturb each other least. On a GPU: four, so
-    that one's kernels fill the gaps of another."""
+    """One a core, as trainings of one thread disturb each other least; on a GPU four, to fill each other's gaps."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if device.type == "cpu" else min(4, cores)
 
@@ -232,9 +231,10 @@ def in_processes(
             connection.close()  # a worker that still runs finds nobody listening, saves and ends
         for process in workers.values():
             process.join(GRACE)
-            if process.is_alive():
-                process.kill()
-    return [process.exitcode for process in workers.values() if process.exitcode]
+        codes = [process.exitcode for process in workers.values()]  # none yet: slow to end, which is no death
+        for process in workers.values():
+            process.kill()
+    return [code for code in codes if code]
 
 
 @contextmanager
