@@ -100,6 +100,7 @@ def test_broken_parquet(folder, columns, message):
     (folder / "t.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"t.parquet can't be read as Parquet"):
         import_table(folder / "t.parquet", folder / "out")
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.xlsx", "folder.csv"])
