@@ -231,7 +231,7 @@ def in_processes(
             connection.close()  # a worker that still runs finds nobody listening, saves and ends
         for process in workers.values():
             process.join(GRACE)
-        codes = [process.exitcode for process in workers.values()]  # none yet: slow to end, which is no death
+        codes = [process.exitcode for process in workers.values()]  # None: slow to end, which is no death
         for process in workers.values():
             process.kill()
     return [code for code in codes if code]
