@@ -50,6 +50,7 @@ LAYERS = (
     ("runs",),
     ("report", "figures", "run_plots"),
     ("results_tables",),
+    ("shortfalls",),
     ("results", "results_page", "label_results"),
     ("predictor",),
     ("label_figures", "web_page"),

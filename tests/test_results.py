@@ -10,7 +10,7 @@ from test_report import Page
 from progressive_attention import results
 from progressive_attention.config import STYLES
 from progressive_attention.published import NAMES, SCALE_BINS, STRENGTH_2016, TABLE_1
-from progressive_attention.results import Bullets, Heading, Picture, blocks, check_notes
+from progressive_attention.results import Heading, Picture, blocks
 from progressive_attention.results_page import html_of, markdown_of, plain, write_pages, write_results
 from progressive_attention.results_tables import Entry, Table, percent
 from progressive_attention.runs import MAPS, ROWS, Estimate, cells
@@ -100,18 +100,6 @@ def test_what_beats_the_papers_is_marked_and_what_falls_short_is_named(accuracy,
     assert (entry.strong, entry.text.endswith("▲")) == (beats, beats)
     titles = [part.text for part in parts if isinstance(part, Heading)]
     assert ("Where we fall short of the papers" in titles) == short
-
-
-def test_shortfalls_tell_difference_map_and_note():
-    run = fake_run(accuracy=0.9801, tpr_last=0.2, tpr_accumulated=0.3, tpr_activation=0.4236)
-    parts = blocks([run], {"mref/pan-hard-ctx": "Trained for minutes.", "mref/san": "Not run."})
-    (bullets,) = [part for part in section(parts, "fall short") if isinstance(part, Bullets)]
-    assert bullets.items == [
-        "MREF, PAN[H]+CTX: accuracy 98.01, 0.52 points below 98.53; TPR (activation map) 42.36, 20.00 points below "
-        "62.36. Trained for minutes."
-    ]
-    near = blocks([run | {"accuracy": 0.985}])
-    assert "98.53 (which lies in our 95 % interval)" in section(near, "fall short")[0].items[0]
 
 
 def test_margins_to_san_and_han():
@@ -283,25 +271,12 @@ def test_text_is_escaped(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("notes", "told"),
-    [
-        ({"mref/unknown": "x"}, "unknown key 'mref/unknown'; write data set and model, like mref/stn-s"),
-        ({"mref/san": "It reaches 82.9 in the end."}, "write an explanation without results"),
-        ({"mref/san": "It lacks 3 %."}, "write an explanation without results"),
-        ({"mref/san": 3}, "write an explanation without results"),
-        (["mref/san"], "must be an object"),
-    ],
-)
-def test_notes_are_checked(notes, told):
-    with pytest.raises(ValueError, match=told):
-        check_notes(notes)
-
-
 def test_notes_and_scenes_of_the_folder_are_shown(tmp_path):
     run = fake_run("san", accuracy=0.5)
     write_results([run], tmp_path)
-    (tmp_path / "notes.json").write_text(json.dumps({"mref/san": "Its gate is at layer 4 only."}))
+    (tmp_path / "notes.json").write_text(
+        json.dumps([{"figure": "accuracy", "cells": ["mref/san"], "text": "Its gate is at layer 4 only."}])
+    )
     picture = next((tmp_path / "figures").glob("*.png")).read_bytes()
     (tmp_path / "figures" / "qualitative-mref.png").write_bytes(picture)
     write_pages([run], tmp_path)

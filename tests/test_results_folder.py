@@ -10,9 +10,10 @@ from fake_runs import fake_run, fake_table
 from progressive_attention import published
 from progressive_attention.config import STYLES
 from progressive_attention.figures import row_of
-from progressive_attention.files import write_json
+from progressive_attention.files import read_json, write_json
 from progressive_attention.results_page import write_pages, write_results
-from progressive_attention.runs import Budget, cells, read_runs
+from progressive_attention.runs import Budget, Cell, cells, read_runs
+from progressive_attention.shortfalls import notes_of, shortfalls
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGES = ("README.md", "index.html")
@@ -33,6 +34,17 @@ def stale_pages(folder: Path, scratch: Path) -> list[str]:
 @with_results
 def test_results_are_those_of_their_runs(tmp_path):
     assert stale_pages(RESULTS, tmp_path) == []
+
+
+@with_results
+def test_every_figure_below_the_papers_is_explained():
+    notes = notes_of(read_json(RESULTS / "notes.json"))
+    by_images: dict[int, dict[tuple[str, str], dict[str, Cell]]] = {}
+    for cell in cells(read_runs(RESULTS / "table1.json")):
+        if cell.model in published.NAMES and not cell.variant:
+            by_images.setdefault(cell.budget.images, {}).setdefault((cell.model, ""), {})[cell.dataset] = cell
+    unexplained = [shortfalls(rows, images, notes).get("") for images, rows in by_images.items()]
+    assert unexplained == [None] * len(by_images)
 
 
 @with_results

@@ -28,7 +28,7 @@ GROUPS = {  # the folders and modules of each; what is in none of them is the re
     ),
     "reproduction": (
         *("experiments", "runs", "reproduce", "campaign", "published", "results", "results_tables", "results_page"),
-        *("label_results", "gallery"),
+        *("shortfalls", "label_results", "gallery"),
     ),
     "serve": ("serve",),
     "bench": ("bench",),

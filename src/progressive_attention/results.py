@@ -4,12 +4,10 @@
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from progressive_attention import published
-from progressive_attention.config import STYLES
 from progressive_attention.experiments import FOLDER, Job, read_experiment
 from progressive_attention.published import NAMES
 from progressive_attention.results_tables import (
@@ -27,10 +25,10 @@ from progressive_attention.results_tables import (
     overlap_tables,
     ratio_table,
     scale_tables,
-    shortfalls,
     study_table,
 )
 from progressive_attention.runs import ROWS, Budget, Cell, Run, cells
+from progressive_attention.shortfalls import Note, shortfalls
 
 QUERIES = {
     "all": "every digit of an image asked",
@@ -75,16 +73,10 @@ class Picture(NamedTuple):
 Block = Heading | Paragraph | Bullets | Table | Picture
 
 
-def blocks(runs: Sequence[Run], notes: Mapping[str, str] | None = None, qualitative: Sequence[str] = ()) -> list[Block]:
-    """All that the results pages say, in order.
-
-    ``notes`` explains where we fall short: "mbg/pan-hard-ctx" -> text. ``qualitative`` names pictures of scenes.
-    Raises ValueError for no runs, and for notes of unknown cells or with numbers, which must come from runs.
-    """
+def blocks(runs: Sequence[Run], notes: Sequence[Note] = (), qualitative: Sequence[str] = ()) -> list[Block]:
+    """All that the results pages say, in order; ``qualitative``: pictures of scenes. Raises ValueError for no runs."""
     if not runs:
         raise ValueError("there is no run to report; train some by 'pan reproduce'")
-    notes = {} if notes is None else notes
-    check_notes(notes)
     found = cells(runs)
     parts: list[Block] = [Heading(1, "The papers' experiments, run again"), *reading(runs)]
     main = outside_study(found)
@@ -117,18 +109,6 @@ SCENES = (
     "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
     "that its cells see and rescaled to 0 to 1; attended: the image times (b) of the last layer."
 )
-
-
-def check_notes(notes: Mapping[str, str]) -> None:
-    """Raise ValueError for notes of unknown cells, or with measured numbers in them."""
-    if not isinstance(notes, Mapping):
-        raise ValueError(f"notes must be an object of texts by data set and model, got {notes!r}")
-    known = [f"{data}/{model}" for data in STYLES for model in ROWS]
-    for key, text in notes.items():
-        if key not in known:
-            raise ValueError(f"notes: unknown key {key!r}; write data set and model, like {known[0]}")
-        if not isinstance(text, str) or re.search(r"\d[.,]\d|\d ?%", text):
-            raise ValueError(f"notes: {key} holds {text!r}; write an explanation without results, which the runs give")
 
 
 def reading(runs: Sequence[Run]) -> list[Block]:
@@ -195,7 +175,7 @@ def figures_of(found: Sequence[Cell]) -> dict[str, list[Cell]]:
     return {name: shown for name, shown in figures.items() if shown}
 
 
-def budget_section(budget: Budget, found: Sequence[Cell], notes: Mapping[str, str]) -> list[Block]:
+def budget_section(budget: Budget, found: Sequence[Cell], notes: Sequence[Note]) -> list[Block]:
     """All tables of one budget."""
     rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in found:
@@ -207,8 +187,10 @@ def budget_section(budget: Budget, found: Sequence[Cell], notes: Mapping[str, st
         parts += [Heading(3, "Accuracy, beside the papers'"), accuracy_table(papers, chance=True)]
         parts += [Paragraph("Margins of accuracy, in points:"), margin_table(papers)]
         parts += [Heading(3, "True-positive ratio, beside the papers'"), ratio_table(papers, even_map(found))]
-        if short := shortfalls(papers, notes):
-            parts += [Heading(3, "Where we fall short of the papers"), Bullets(short)]
+        if short := shortfalls(papers, budget.images, notes):
+            parts.append(Heading(3, "Where we fall short of the papers"))
+        for note, sentences in short.items():
+            parts += [*([Paragraph(note)] if note else []), Bullets(sentences)]
     if others:
         parts += [Heading(3, "Rows that the papers lack"), *both_tables(others)]
     if variants := beside_plain(rows):

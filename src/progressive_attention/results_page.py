@@ -14,6 +14,7 @@ from progressive_attention.report import page, picture
 from progressive_attention.results import Block, Bullets, Heading, Paragraph, Picture, blocks, figures_of
 from progressive_attention.results_tables import Entry, Table
 from progressive_attention.runs import Run, cells
+from progressive_attention.shortfalls import notes_of
 
 FIGURES = "figures"
 STYLE = """
@@ -37,10 +38,10 @@ def write_results(runs: Sequence[Run], folder: Path) -> None:
 def write_pages(runs: Sequence[Run], folder: Path) -> None:
     """Write ``folder``/README.md and index.html from the runs, the pictures in figures/, and notes.json if it is there.
 
-    notes.json explains where we fall short: {"mbg/pan-hard-ctx": "text"}. Pictures named qualitative-*.png are shown.
-    Raises ValueError for no runs, for a missing picture, and for notes that hold numbers or name no cell.
+    notes.json explains where we fall short: [{"figure": "tpr", "cells": ["mbg/pan-*"], "text": "..."}]. Pictures named
+    qualitative-*.png are shown. Raises ValueError for no runs, for a missing picture, and as ``notes_of``.
     """
-    notes = read_json(folder / "notes.json") if (folder / "notes.json").exists() else {}
+    notes = notes_of(read_json(folder / "notes.json")) if (folder / "notes.json").exists() else []
     scenes = sorted(path.stem for path in (folder / FIGURES).glob("qualitative-*.png"))
     parts = blocks(runs, notes, scenes)
     pages = {"README.md": markdown(parts), "index.html": html(parts, folder / FIGURES)}

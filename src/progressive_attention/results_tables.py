@@ -145,32 +145,6 @@ def margin_table(papers: Rows) -> Table:
     return Table(groups, ["margin", *["ours", "papers"] * len(STYLES)], lines)
 
 
-def shortfalls(papers: Rows, notes: Mapping[str, str]) -> list[str]:
-    """A sentence for each cell below the papers' numbers, with its explanation if there is one."""
-    found = []
-    for (model, _), sets in papers.items():
-        for dataset, cell in sets.items():
-            accuracy, ratio, _ = papers_of(dataset, model)
-            ratios = {name: one for name in MAPS if (one := cell.mean(f"tpr_{name}"))}
-            best = max(ratios, key=lambda name: ratios[name].value, default="")
-            told = [below("accuracy", cell.accuracy(), accuracy), below(f"TPR ({best} map)", ratios.get(best), ratio)]
-            if any(told):
-                note = notes.get(f"{dataset}/{model}", "")
-                found.append(
-                    f"{dataset.upper()}, {ROWS[model]}: " + "; ".join(filter(None, told)) + f". {note}".rstrip()
-                )
-    return found
-
-
-def below(what: str, found: Estimate | None, papers: float | None) -> str:
-    """By how much ours is below the papers' number, "" where it is not."""
-    if found is None or papers is None or points_above(found, papers) >= 0:
-        return ""
-    inside = found.high is not None and papers <= 100 * found.high
-    text = f"{what} {100 * found.value:.2f}, {-points_above(found, papers):.2f} points below {papers:.2f}"
-    return text + " (which lies in our 95 % interval)" * inside
-
-
 def scale_tables(rows: Rows) -> dict[str, Table]:
     """Accuracy by the target's scale, by data set as far as it was run; the papers publish MBG's."""
     tables = {}
