@@ -1,6 +1,7 @@
 """``pan bench``: run suites, write the report after each figure, end with a table."""
 
 import argparse
+import signal
 import time
 from collections.abc import Iterator, Sequence
 
@@ -43,6 +44,7 @@ def bench(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--suite {arguments.suite} has no quick form; leave --quick out, or choose another suite")
     if arguments.json.is_dir():
         raise ValueError(f"--json takes a file, and {arguments.json} is a folder; add a name, e.g. bench.json")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that is measured ends then, too
     device, records = pick_device(arguments.device), []
     for record in measured(names, arguments.quick, device):
         records.append(record)
