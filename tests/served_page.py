@@ -2,7 +2,6 @@
 
 import io
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from free_port import free_port
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[1] / "src/progressive_attention/assets/examples/mref.png"
@@ -23,12 +23,6 @@ class Served(NamedTuple):
     address: str
     process: subprocess.Popen
     folder: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def started(folder: Path, *arguments: str) -> Served:

@@ -12,6 +12,7 @@ import in_processes
 import numpy as np
 import pytest
 import torch
+from free_port import free_port
 from safetensors.torch import load_file
 from test_label_evaluation import trained_on
 from tiny_photographs import SIDE, write_photographs
@@ -33,17 +34,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def torchrun(*command: object, restarts: int = 0, **more: str) -> subprocess.CompletedProcess:
     """A command in two processes; ``more`` goes into their environment."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    words = [*launcher, "--max-restarts", str(restarts), *map(str, command)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    words = [*launcher, "--master-port", str(free_port()), "--max-restarts", str(restarts), *map(str, command)]
     return subprocess.run(words, capture_output=True, text=True, env=environment(**more), timeout=300)
-
-
-def free_port() -> str:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
 
 
 def job(name: str, folder: Path, **options) -> subprocess.CompletedProcess:
@@ -140,7 +133,7 @@ def worker(port: str, number: int) -> int | None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker by /proc")
 def test_a_killed_worker_ends_the_job_with_one_line(tmp_path):
-    data, out, port = tmp_path / "squares.npz", tmp_path / "run", free_port()
+    data, out, port = tmp_path / "squares.npz", tmp_path / "run", str(free_port())
     write_squares(data, 60)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     train = ["-m", "progressive_attention", "train", "--data", str(data), "--epochs", "1000", "--batch", "8"]

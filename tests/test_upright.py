@@ -6,23 +6,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image, ImageFile
+from test_pictures import EXIF_ORIENTATION, RED, with_rectangle
 
 from progressive_attention.data import pictures
 from progressive_attention.data.pictures import Fit, open_picture, opened, picture_size, to_rgb, upright_size
 
-RED, GREY = (200, 40, 10), (90, 90, 90)
-EXIF_ORIENTATION = 0x0112
-
-
-def with_rectangle(width, height, box):
-    picture = Image.new("RGB", (width, height), GREY)
-    picture.paste(RED, box)
-    return picture
-
 
 def jpeg():
     file = io.BytesIO()
-    with_rectangle(200, 100, (20, 20, 90, 90)).save(file, "JPEG")
+    with_rectangle(200, 100, (20, 20, 90, 90))[0].save(file, "JPEG")
     return file.getvalue()
 
 
@@ -34,7 +26,7 @@ CONTENT = jpeg()
 @pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
 def test_every_way_a_camera_was_held(tmp_path, orientation, suffix, near):
     turns = (None, None, 0, 3, 1, 5, 2, 6, 4, None)  # Image.Transpose that undoes what the viewer will do
-    upright = with_rectangle(96, 48, (0, 0, 48, 24))
+    upright, _ = with_rectangle(96, 48, (0, 0, 48, 24))
     stored = upright if turns[orientation] is None else upright.transpose(Image.Transpose(turns[orientation]))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
@@ -54,7 +46,7 @@ def test_every_way_a_camera_was_held(tmp_path, orientation, suffix, near):
 )
 def test_large_jpegs_are_decoded_no_larger_than_needed(tmp_path, near, decoded):
     """In halves, quarters or eighths, and no smaller than twice what is needed."""
-    with_rectangle(640, 480, (0, 0, 320, 240)).save(tmp_path / "a.jpg")
+    with_rectangle(640, 480, (0, 0, 320, 240))[0].save(tmp_path / "a.jpg")
     picture, size = opened(tmp_path / "a.jpg", "a", to_rgb, near)
     assert (size, picture.width, picture.height) == ((640, 480), decoded, decoded * 3 // 4)
     assert_allclose(np.asarray(open_picture(tmp_path / "a.jpg", near))[5, 5], RED, atol=12)
@@ -71,7 +63,7 @@ def test_thin_jpegs_are_no_trouble(tmp_path, size):
 
 def test_orientation_in_xmp_counts_too(tmp_path):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
-    upright = with_rectangle(48, 96, (0, 0, 24, 48))
+    upright, _ = with_rectangle(48, 96, (0, 0, 24, 48))
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", xmp=xmp, quality=95)
     picture, size = opened(tmp_path / "a.jpg", "a", to_rgb)
     assert size == picture.size == picture_size(tmp_path / "a.jpg", "a") == (48, 96)

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +121,8 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
     assert rows == expected
     assert Counter((r["image"], r["query"], r["id"], r["reason"]) for r in rejected) == Counter(refused)
     assert told["rejected"] == Counter(r["reason"] for r in rejected)
-    assert least == 1 or {"class too rare", "attribute too rare"} <= set(told["rejected"])
+    by_hand = {"image not in image_data.json", "no box", "no name"}  # in test_visual_genome_objects.py
+    assert least != 16 or set(told["rejected"]) == {*REASONS[1:]} - by_hand
     words = [a for row in rows for a in row["attributes"]]
     assert min(Counter(words).values()) >= least
     assert min(Counter(row["query"] for row in rows).values()) >= least
@@ -164,9 +164,3 @@ def test_clipped_boxes_hold_the_pixels_that_are_in_the_image(x, y, w, h):
     pixels = {(i, j) for i in range(x, x + w) for j in range(y, y + h) if 0 <= i < wide and 0 <= j < high}
     assert pixels == {(i, j) for i in range(int(x0), int(x1)) for j in range(int(y0), int(y1))}
     assert clipped == (len(pixels) < w * h)
-
-
-def test_every_reason_is_seen_here():
-    files = Path(__file__).parent.glob("test_visual_genome*.py")
-    text = "".join(path.read_text(encoding="utf-8") for path in files)
-    assert not [reason for reason in REASONS[1:] if text.count(f'"{reason}"') == 0]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -10,16 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from free_port import free_port
 
 import progressive_attention
 
 MIB = 2**20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Served:
