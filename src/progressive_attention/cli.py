@@ -84,7 +84,8 @@ def build_parser() -> Parser:
     )
     train.add_argument("--data", required=True, help=DATA_HELP)
     train.add_argument("--model", choices=[*MODELS, *ALIASES], default="pan-hard-ctx", help="default: pan-hard-ctx")
-    train.add_argument("--backbone", default="conv-stack", metavar="NAME", help="conv-stack, or a timm network")
+    backbone_help = "conv-stack, conv-stack-padded, or a timm network"
+    train.add_argument("--backbone", default="conv-stack", metavar="NAME", help=backbone_help)
     train.add_argument(
         "--backbone-weights",
         metavar="FILE_OR_NAME",
