@@ -1,6 +1,7 @@
 """Recipes and network configurations: what they take, what they refuse, and that old files still describe a network."""
 
 import json
+import math
 from dataclasses import asdict, fields
 
 import pytest
@@ -88,8 +89,17 @@ def test_photographs_is_the_papers_as_far_as_it_is_told():
         ({"augment": "rotate"}, "unknown augment 'rotate'; known: none, flip, crop"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'; known: one-cycle, step"),
         ({"queries": "two"}, "unknown queries 'two'; known: one, all, rows"),
-        ({"epochs": 0}, "epochs must be > 0, got 0"),
-        ({"mask_price": -1.0}, "mask_price must be >= 0, got -1.0; 0 charges nothing"),
+        ({"epochs": 0}, "epochs must be > 0 and finite, got 0"),
+        ({"mask_price": -1.0}, "mask_price must be >= 0 and finite, got -1.0; 0 charges nothing"),
+        ({"gate_price": math.nan}, "gate_price must be >= 0 and finite, got nan; 0 charges nothing"),
+        ({"weight_decay": math.inf}, "weight_decay must be >= 0 and finite, got inf; 0 decays nothing"),
+        ({"patience": -1}, "patience must be >= 0 and finite, got -1; 0 never stops early"),
+        ({"learning_rate": math.inf}, "learning_rate must be > 0 and finite, got inf"),
+        ({"decay": math.nan}, "decay must be > 0 and finite, got nan"),
+        ({"batch": 2.5}, "batch must be a whole number, got 2.5"),
+        ({"batch": "a"}, "batch must be a whole number, got 'a'"),
+        ({"clip": True}, "clip must be a number, got True"),
+        ({"bf16": 1}, "bf16 must be true or false, got 1"),
     ],
 )
 def test_recipes_that_cannot_be(changes, message):

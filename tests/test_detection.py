@@ -71,7 +71,7 @@ def test_threshold_keeps_enough_and_no_higher_one_does(positive, keep):
     assert not len(above) or (positive >= above.min()).mean() < keep
 
 
-@pytest.mark.parametrize("keep, threshold", [(0.95, 6), (0.951, 5), (1, 1), (0.07, 94)])
+@pytest.mark.parametrize("keep, threshold", [(0.95, 6), (0.951, 5), (1, 1), (0.07, 94), (1e-12, 100)])
 def test_threshold_by_hand(keep, threshold):
     assert keeping_threshold(np.arange(1.0, 101), keep) == threshold
 

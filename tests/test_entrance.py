@@ -131,20 +131,25 @@ def test_what_cannot_be_read_is_not_measured(batch):
     assert sorted(row for row in rows if row >= 0) == [1, 3, 4]
 
 
+def test_where_nothing_can_be_read_nothing_is_measured():
+    with pytest.raises(ValueError, match="none of its images can be read; 'pan data check' tells why"):
+        accuracy(ByQuery(), replace(SET, images=FromFiles([0, 1, 3])), CPU)
+
+
 # --- what frozen stages give ------------------------------------------------------------------------------------------
 
 
 class Trunk(QuestionNetwork):
     """Whose first stages give ten times the pixels, counting how many."""
 
-    def __init__(self, scale=10.0):
+    def __init__(self, scale=10.0, dtype=torch.float32):
         nn.Module.__init__(self)
-        self.scale, self.computed = scale, 0
+        self.scale, self.computed, self.dtype = scale, 0, dtype
 
     def trunk(self, image, stages):
         assert not torch.is_grad_enabled()
         self.computed += len(image)
-        return image * self.scale + stages
+        return (image * self.scale + stages).to(self.dtype)
 
 
 def entered(entrance, batch):
@@ -202,11 +207,13 @@ def test_features_are_kept_where_there_is_room(monkeypatch, spare, kept):
     assert (entrance.features is not None) is kept
 
 
-def test_features_beyond_half_precision_stay_finite():
-    entrance = Entrance(SET.images, CPU, Trunk(1e6), skip=2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_beyond_half_precision_stay_finite(dtype):
+    entrance = Entrance(SET.images, CPU, Trunk(1e6, dtype), skip=2)
     for _ in range(2):
         found = entered(entrance, of_images([0]))
-        assert_close(found, behind([0], 1e6).clamp(max=65504).half().float(), rtol=0, atol=0)
+        assert_close(found, behind([0], 1e6).to(dtype).float().clamp(max=65504).half().float(), rtol=0, atol=0)
+    assert found.max() == 65504
 
 
 def test_features_of_moved_images_are_always_computed():

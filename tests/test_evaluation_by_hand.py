@@ -70,6 +70,18 @@ def test_void_pixels_beside_attention_outside_the_image():
     assert found["tpr_uniform"] == pytest.approx([1 / 3])
 
 
+@pytest.mark.parametrize("rounding", [0, 1e-7, -1e-7])
+def test_attention_on_void_pixels_alone_is_none(rounding):
+    """As of a transformer whose quadrilateral is one void pixel; float32 sums may miss one by a little."""
+    maps = {"last": np.array([[[1 - rounding, 0], [0, 0]], [[0.5, 0.25], [0, 0]]])}
+    target, void = np.array([[[False, True], [True, False]]] * 2), np.array([[[True, False], [False, False]]] * 2)
+    found = attention_scores(maps, target, beyond=True, void=void)
+    assert found["tpr_last"] == pytest.approx([np.nan, 0.5], nan_ok=True)
+    assert found["tpr_clipped"] == pytest.approx([np.nan, 1], nan_ok=True)
+    assert found["pointing_last"].tolist() == [0, 1]
+    assert found["tpr_uniform"] == pytest.approx([2 / 3, 2 / 3])
+
+
 def test_a_target_all_of_which_is_void_is_left_out():
     maps, target = {"last": np.full((2, 2, 2), 0.25)}, np.zeros((2, 2, 2), bool)
     target[:, 0] = True

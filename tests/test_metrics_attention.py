@@ -71,18 +71,20 @@ def test_values_must_be_a_map(metric, value):
 def test_attention_outside_the_image():
     total = np.array([20, 0.25, 10, 8, 3])
     assert_allclose(true_positive_ratio(ATTENTION, MASK, total), [0.3, 0, 0.8, np.nan, 0], rtol=1e-15)
+    nowhere = true_positive_ratio(np.zeros((2, 1, 1)), np.ones((2, 1, 1)), np.array([0.5, 0]))  # off the image; none
+    assert_array_equal(nowhere, [0, np.nan])
     for share in (1 - 1e-6, 0.999):  # as float32 sums differ: no ratio may pass one
         rounded = share * ATTENTION[:3].sum((1, 2))
         assert_array_equal(true_positive_ratio(ATTENTION[:3], MASK[:3], rounded), [0.6, 0, 1])
 
 
-@pytest.mark.parametrize("total, row", [([9, 1, 8, 4, 1], 0), ([10, 1, 8, 4, 0], 4), ([10, 1, np.nan, 4, 1], 2)])
+@pytest.mark.parametrize("total, row", [([9, 1, 8, 4, 1], 0), ([10, 1, 8, 4, -1], 4), ([10, 1, np.nan, 4, 1], 2)])
 def test_total_is_at_least_what_is_seen(total, row):
     seen = ATTENTION[row].sum()
-    message = rf"total of map {row} must be > 0 and at least the map's sum {seen}.*, got {total[row]}.*; it is"
+    message = rf"total of map {row} must be >= 0 and at least the map's sum {seen}.*, got {total[row]}.*; it is"
     with pytest.raises(ValueError, match=message):
         true_positive_ratio(ATTENTION, MASK, np.array(total))
-    with pytest.raises(ValueError, match=r"total of map 1 must be > 0 .*, got nan; it is"):  # as JSON's null
+    with pytest.raises(ValueError, match=r"total of map 1 must be >= 0 .*, got nan; it is"):  # as JSON's null
         true_positive_ratio(ATTENTION, MASK, np.array([10, None, 8, 4, 1]))
     with pytest.raises(ValueError, match=r"total must have shape \(5,\), one value a map, got \(4,\)"):
         true_positive_ratio(ATTENTION, MASK, np.array(total[:4]))

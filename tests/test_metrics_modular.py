@@ -86,7 +86,7 @@ def test_attention_outside_the_image_counts():
     attention, mask = some_maps(9)
     attention = attention / 40
     metric = TruePositiveRatio()
-    metric.update(attention, mask, total=torch.ones(9))
+    metric.update(attention, mask, total=torch.ones(9, dtype=torch.bfloat16))
     expected = true_positive_ratio(attention.numpy(), mask.numpy(), np.ones(9))
     assert_allclose(float(metric.compute()), np.nanmean(expected), rtol=1e-12)
 

@@ -85,6 +85,17 @@ def test_overlap_is_scikit_learns(example):
 
 
 @any_pace
+@given(examples(whole_maps), st.integers(0, 2**32 - 1))
+def test_void_pixels_might_as_well_not_be_there(example, seed):
+    void = np.random.default_rng(seed).random(example[1].shape) < 0.3
+    found = overlap(*example, void)
+    for row, (attention, mask) in enumerate(zip(*example, strict=True)):
+        rest = [values[~void[row]][None, None] for values in (attention, mask)]
+        for ours, without in zip(found, overlap(*rest), strict=True):
+            assert_array_equal(ours[row], without[0])
+
+
+@any_pace
 @given(arrays(np.int64, (1, 4, 5), elements=st.integers(0, 100)), arrays(np.bool_, (1, 4, 5)))
 def test_curve_is_scikit_learns(percent, mask):
     """On maps in whole per cent of their maximum, all of scikit-learn's thresholds are among ours."""
@@ -196,6 +207,13 @@ def test_pointing_tolerance_is_a_disc():
     assert_array_equal(pointing_game(attention, mask, 5), [1, 0, 1, 0])
     assert_array_equal(pointing_game(attention, mask, 4.9), [0, 0, 0, 0])
     assert_array_equal(pointing_game(attention, mask, 5.7), [1, 1, 1, 0])
+
+
+def test_a_tolerance_beyond_the_image_takes_all_of_it():
+    mask = np.zeros((2, 3, 4), bool)
+    mask[0, 2, 3] = True
+    for tolerance in (5, 1e200):
+        assert_array_equal(dilated(mask, tolerance), np.broadcast_to(mask.any((1, 2), keepdims=True), mask.shape))
 
 
 @pytest.mark.parametrize("tolerance", [-1, np.nan, np.inf])

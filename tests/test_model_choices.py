@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from progressive_attention.attention import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.backbones import conv_stack
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.config import ALIASES, MODELS, ModelConfig
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model, model_config
@@ -187,6 +188,22 @@ def test_the_smallest_images_are_taken():
 def test_choices_that_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):
         build("pan-hard", **changes)
+
+
+@pytest.mark.parametrize("name", ["pan-soft", "pan-hard"])
+def test_one_question_is_no_batch_for_a_norm(name):
+    model = build(name)
+    with pytest.raises(ValueError, match=r"needs two questions at a time, got 1; ask more.*or call \.eval\(\)"):
+        model(pictures(1, pixels=46), IDS[:1])  # of the last map one cell is left
+    assert model.eval()(pictures(1, pixels=46), IDS[:1]).logit.shape == (1, 1, 3)
+    assert model.train()(pictures(2, pixels=46), IDS).logit.shape == (2, 1, 3)
+
+
+def test_a_transformers_backbone_must_be_the_one_that_is_named():
+    other = conv_stack()
+    other.names = [f"{name} of mine" for name in other.names]
+    with pytest.raises(ValueError, match=r"localisation networks would be 'conv-stack'.*backbones\.BACKBONES"):
+        SpatialTransformerNetwork(model_config("stn-s", 5, 3), other)
 
 
 def test_sizes_that_cannot_be():

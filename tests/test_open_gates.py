@@ -29,6 +29,12 @@ def test_knowledge_of_labels_is_the_loop():
     assert_close(known, torch.tensor(expected, **DOUBLE))
 
 
+def test_the_only_answer_there_is_is_known():
+    asked, known = knowledge(torch.zeros(2, 2, 1), torch.tensor([[0, -1], [0, 0]]))
+    assert asked.tolist() == [[True, False], [True, True]]
+    assert known.tolist() == [1, 1, 1]
+
+
 def openness_by_hand(gate) -> float:
     values = [gate[y, x].item() for y, x in np.ndindex(*gate.shape)]
     return sum(value / max(*values, 0.001) for value in values) / len(values)

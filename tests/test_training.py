@@ -57,6 +57,11 @@ def test_one_cycle_rises_for_a_fifth_and_falls_as_a_cosine(step, share):
     assert learning_rate(ALL, step, 10, 3) == pytest.approx(0.01 * share, abs=1e-15)
 
 
+def test_a_single_step_takes_the_whole_rate():
+    """Else it would be the last, which has none."""
+    assert learning_rate(ALL, 0, 1, 1) == 0.01
+
+
 def test_the_rate_is_set_at_every_step(tmp_path, monkeypatch):
     rates, optimizers = [], []
     make = module.make_optimizer

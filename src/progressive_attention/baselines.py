@@ -105,7 +105,7 @@ class SpatialTransformerNetwork(Baseline):
     Each transformer's localisation network has the architecture of the stages that are still to come, weights of its
     own, and the query in its head as in the scorers. "Single" and "multi" as in Jaderberg et al., section 4.2; on a
     pretrained backbone its weights start as the backbone's, as in their section 4.3. The prior fuses the flattened last
-    map into as many units as that has channels.
+    map into as many units as that has channels. Raises ValueError for a backbone that is not ``config.backbone``'s.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
@@ -115,6 +115,12 @@ class SpatialTransformerNetwork(Baseline):
         self.localisers = nn.ModuleDict()
         for i in self.attended:
             other = deepcopy(backbone) if backbone.pretrained else build_backbone(config.backbone)
+            if (other.names, other.channels) != (backbone.names, backbone.channels):
+                raise ValueError(
+                    f"the backbone has stages {backbone.names} of {backbone.channels} channels, and the localisation "
+                    f"networks would be {config.backbone!r} with {other.names} of {other.channels}; put what builds "
+                    "yours into backbones.BACKBONES, and its name into the configuration"
+                )
             stages, norms = other.until(len(other.stages) - 1)
             self.localisation[str(i)] = nn.Sequential(
                 *(layer for pair in list(zip(stages, norms, strict=True))[i:] for layer in pair), nn.Flatten()

@@ -30,6 +30,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
 LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8, "query_size": 65_536}  # a file can't take all memory
+OF_ZERO = {  # what 0 means in a recipe
+    **{"patience": "never stops early", "decay_start": "is the first epoch", "weight_decay": "decays nothing"},
+    **{"gate_price": "charges nothing", "mask_price": "charges nothing"},
+}
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
 
 
@@ -154,17 +158,20 @@ class Recipe:
     augment: Literal["none", "flip", "crop"] = "none"
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            if isinstance(one.type, type):
+                checked(one.name, getattr(self, one.name), one.type)
         object.__setattr__(self, "module_rates", checked_rates(self.module_rates))
         one_of("optimizer", self.optimizer, ("rmsprop", "adam", "adamw", "muon"))
         one_of("augment", self.augment, ("none", "flip", "crop"))
         one_of("schedule", self.schedule, ("one-cycle", "step"))
         one_of("queries", self.queries, ("one", "all", "rows"))
-        for name in ("learning_rate", "epochs", "batch", "clip", "decay_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("gate_price", "mask_price"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}; 0 charges nothing")
+        for name in ("learning_rate", "epochs", "batch", "clip", "decay", "decay_every"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
+        for name, of_zero in OF_ZERO.items():
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}; 0 {of_zero}")
 
     def with_changes(self, **changes: Any) -> "Recipe":
         """The same recipe with those fields that are not None replaced."""

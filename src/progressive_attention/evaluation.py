@@ -85,7 +85,7 @@ def examples(
                 scores[name][rows] = values
             if overlap is not None:
                 for name, drawn in maps.items():
-                    curves.add(name, drawn if void is None else drawn * ~void, masks if void is None else masks & ~void)
+                    curves.add(name, drawn, masks, void)
         done = min(count, done + len(rows) * world())
         if progress:
             progress(done, count)
@@ -141,9 +141,10 @@ def attention_scores(
     everywhere = np.ones(len(masks)) if beyond else None
     uniform = np.ones(masks.shape)
     if void is not None:
-        if everywhere is not None:
-            everywhere = everywhere - (maps["last"] * void).sum((-2, -1))
+        lost = (maps["last"] * void).sum((-2, -1)) if beyond else 0.0
         maps = {name: drawn * ~void for name, drawn in maps.items()}
+        if beyond:  # what looks at void pixels alone has no attention left, whatever rounding says
+            everywhere = np.where(lost < 1 - 1e-6, 1 - lost, maps["last"].sum((-2, -1)))
         uniform, masks = uniform * ~void, masks & ~void
     scores = {"tpr_uniform": true_positive_ratio(uniform, masks)}
     for name, drawn in maps.items():

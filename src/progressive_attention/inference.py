@@ -137,7 +137,7 @@ class Entrance:
         if self.features is None:
             return features
         new = torch.from_numpy(~self.known[batch.image]).to(self.device)
-        self.features[at[new]] = features[new].clamp(-HALF, HALF).half()
+        self.features[at[new]] = features[new].float().clamp(-HALF, HALF).half()  # bfloat16 would round the bounds up
         self.known[batch.image] = True
         return self.features[at].float()  # the same values now and in every later epoch
 
@@ -199,13 +199,18 @@ def predictions(
 
 
 def accuracy(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> float:
-    """Share of questions answered rightly, in [0, 1]; ``options`` are those of ``predictions``."""
+    """Share of questions answered rightly, in [0, 1]; ``options`` are those of ``predictions``.
+
+    Raises ValueError where no image can be read.
+    """
     right = asked_in_all = 0
     for asked, prediction in predictions(model, questions, device, **options):
         answer, real = prediction.logit.argmax(-1).cpu().numpy(), asked.row >= 0
         right += int((answer == asked.attribute)[real].sum())
         asked_in_all += int(real.sum())
     right, asked_in_all = summed(torch.tensor([right, asked_in_all])).tolist()
+    if not asked_in_all:
+        raise ValueError(f"{questions.name}: none of its images can be read; 'pan data check' tells why")
     return right / asked_in_all
 
 

@@ -15,6 +15,7 @@ from progressive_attention import attention as att
 from progressive_attention.backbones import Backbone, build_backbone, is_vgg, usual_stages
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
+from progressive_attention.distributed import world
 from progressive_attention.hub import HubMixin
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
 from progressive_attention.sharing import AskEachQuestion, gated_stage, shares_convolution
@@ -94,7 +95,18 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
         soft, likelihood = self.config.pooling == "soft", self.config.likelihood
         if soft:
             features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
-        features = self.norms[-1](features)  # of the pooled feature, or of each location's
+        norm = self.norms[-1]
+        if (
+            self.training
+            and features.numel() == features.shape[1]
+            and isinstance(norm, nn.BatchNorm2d)
+            and world() == 1
+        ):
+            raise ValueError(
+                "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or "
+                "call .eval()"
+            )
+        features = norm(features)  # of the pooled feature, or of each location's
         if self.prior is not None:
             features = self.prior(features, question)
         logit = att.as_logit(self.classifier(self.dropout(features)), likelihood)

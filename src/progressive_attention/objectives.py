@@ -74,10 +74,11 @@ def relative_openness(gate: Tensor) -> Tensor:
 def knowledge(logit: Tensor, attribute: Tensor) -> tuple[Tensor, Tensor]:
     """Which questions are asked, (B, K) bool, and how far the answer of each is known, (M,) in [0, 1].
 
-    (p - 1/A) / (1 - 1/A), p the probability of the right answer; of labels the mean probability of those that hold.
+    (p - 1/A) / (1 - 1/A), p the probability of the right answer, 1 where there is no other; of labels the mean
+    probability of those that hold.
     """
     if attribute.ndim == 2:
-        asked, chance = attribute >= 0, 1 / logit.shape[-1]
+        asked, chance = attribute >= 0, 1 / logit.shape[-1] if logit.shape[-1] > 1 else 0.0
         right = logit[asked].gather(1, attribute[asked][:, None])[:, 0].exp()
         return asked, ((right - chance) / (1 - chance)).clamp(min=0)
     asked, holds = (attribute >= 0).any(-1), attribute == 1
@@ -97,8 +98,8 @@ def cells_of_target(mask: Tensor, layer: tuple[Field, Field], cells: tuple[int, 
 
 
 def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, mask: Tensor) -> Tensor:
-    """How far all maps are from the true masks: cross-entropy of each gate with its cell's share of the target, mean
-    over cells, and of the last map with the target's share-out over its cells; summed over layers, mean over questions.
+    """How far all maps are from the true masks: cross-entropy of each gate with the target's share of its cells, mean
+    over cells, and of the last map with the same shares divided by their sum; summed over layers, mean over questions.
 
     ``attention`` (B, K, h, w) each, ``mask`` (B, K, H, W) bool. Supervised attention as in Liu et al., "Attention
     Correctness in Neural Image Captioning", AAAI 2017; here it is an upper bound only. A target outside all cells of

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, pad
 
 from progressive_attention.one_batch import moments_of_all
@@ -71,7 +72,10 @@ class GatedConvolution(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(  # type: ignore[override] (the decorator's ctx has no name)
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         pixels, kernels, near, gates = ctx.saved_tensors
         questions, outputs = gates.shape[3], near.shape[-1]
         grad = grad_outputs[0].permute(0, 2, 3, 1).reshape(-1, questions, outputs)
@@ -140,17 +144,25 @@ def scale_and_shift(norm: nn.BatchNorm2d, features: Tensor, gates: Tensor, quest
     return scale, norm.bias - mean * scale
 
 
+def scales_and_shifts(norm: nn.Module) -> bool:
+    """Whether ``scale_and_shift`` can stand for this norm."""
+    if not isinstance(norm, nn.BatchNorm2d) or type(norm).forward is not nn.BatchNorm2d.forward:
+        return False
+    return norm.affine and norm.track_running_stats and norm.momentum is not None
+
+
 def shares_convolution(stage: nn.Module, norm: nn.Module, features: Tensor, questions: int) -> TypeGuard[nn.Sequential]:
     """Whether ``gated_stage`` can do this stage, and pays: not for few questions, nor (nobody measured it) on a GPU."""
     first = next(iter(stage.children()), None)
     return (
         isinstance(stage, nn.Sequential)
         and isinstance(first, nn.Conv2d)
+        and type(first).forward is nn.Conv2d.forward  # else a subclass computes something else
         and first.groups == 1
         and first.dilation == (1, 1)
         and first.padding_mode == "zeros"
         and not isinstance(first.padding, str)
-        and isinstance(norm, nn.BatchNorm2d | nn.Identity)
+        and (type(norm) is nn.Identity or scales_and_shifts(norm))
         and features.device.type == "cpu"
         and questions >= max(1, SHARED_FROM * len(features))  # none where all are another process's
     )
@@ -177,7 +189,7 @@ def gated_stage(stage: nn.Sequential, norm: nn.Module, features: Tensor, attenti
     features, gates = pad(features, border), pad(gates.to(features.dtype), border)
     weight, offset = weight.to(features.dtype), offset.to(features.dtype)
     output = GatedConvolution.apply(features, gates, weight, offset, convolution.stride)
-    while layers and isinstance(layers[0], CHANNELWISE):  # before the questions part: smaller, and no copy
+    while layers and type(layers[0]) in CHANNELWISE:  # before the questions part: smaller, and no copy
         output = layers.pop(0)(output)
     output = Apart.apply(output, place, gates.shape[1])
     for layer in layers:

@@ -49,10 +49,14 @@ class Progress:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine."""
+    """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine to nothing; a
+    run of a single step takes it whole.
+    """
     if recipe.schedule == "step":
         late = step // steps_per_epoch - recipe.decay_start
         return recipe.learning_rate * (recipe.decay ** (late // recipe.decay_every + 1) if late >= 0 else 1.0)
+    if steps == 1:
+        return recipe.learning_rate
     at = (step + 1) / steps
     if at < 0.2:
         return recipe.learning_rate * at / 0.2
@@ -269,8 +273,8 @@ def finite(loss: Tensor, norm: Tensor, step: int, out: Path) -> float:
     for what, number in zip(("loss", "gradient's norm"), numbers, strict=True):
         if not math.isfinite(number):
             raise ValueError(
-                f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (--lr). "
-                f"What was saved before in {out} is unharmed"
+                f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (pan train "
+                f"--lr, or an experiment's learning_rates). What was saved before in {out} is unharmed"
             )
     return numbers[0]
 

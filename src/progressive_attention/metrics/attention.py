@@ -39,9 +39,9 @@ def checked_values(attention: np.ndarray) -> np.ndarray:
 def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
     """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
-    ``total`` (R,) > 0 is all attention, what lies outside the image included; else it is the map's own sum. NaN for
-    an empty mask and, without ``total``, for a map of zeros (there is no attention). Raises ValueError for a total
-    below the map's sum. Elsewhere known as energy pointing game, or relevance mass accuracy.
+    ``total`` (R,) is all attention, what lies outside the image included; else it is the map's own sum. NaN for an
+    empty mask, and where there is no attention: for a total of 0, or a map of zeros without one. Raises ValueError for
+    a total below the map's sum. Elsewhere known as energy pointing game, or relevance mass accuracy.
     """
     attention, mask = checked(attention, mask)
     seen = attention.sum((-2, -1))
@@ -56,11 +56,11 @@ def checked_total(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
     total = np.asarray(total, np.float64)
     if total.shape != seen.shape:
         raise ValueError(f"total must have shape {seen.shape}, one value a map, got {total.shape}")
-    low = ~((total > 0) & (total >= 0.999 * seen))  # 0.999: sums of float32 networks
+    low = ~((total >= 0) & (total >= 0.999 * seen))  # 0.999: sums of float32 networks
     if low.any():
         row = int(low.argmax())
         raise ValueError(
-            f"total of map {row} must be > 0 and at least the map's sum {seen[row]}, got {total[row]}; "
+            f"total of map {row} must be >= 0 and at least the map's sum {seen[row]}, got {total[row]}; "
             "it is the attention inside the image and outside"
         )
     return np.maximum(total, seen)
@@ -96,22 +96,24 @@ class Overlap(NamedTuple):
         return np.where(self.target[:, None] > 0, self.hit / np.maximum(pixels, 1), np.nan)
 
 
-def overlap(attention: np.ndarray, mask: np.ndarray) -> Overlap:
-    """Maps binarised at THRESHOLDS against targets: (R, H, W) >= 0, (R, H, W) bool -> counts. HAttNet, 4.1, Figure 5b.
+def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> Overlap:
+    """Maps binarised at THRESHOLDS against targets: (R, H, W) >= 0, (R, H, W) bool -> counts. HAttNet, 5.1, Figure 5b.
 
     A pixel is marked where its value, as a share of the map's maximum, is at least the threshold; so the maximum is
-    always marked, and at 0 the whole image. A map of zeros marks nothing.
+    always marked, and at 0 the whole image. A map of zeros marks nothing. ``void`` pixels (R, H, W) are left out.
     """
     attention, mask = checked(attention, mask)
+    seen = np.ones_like(mask) if void is None else ~void
     steps = len(THRESHOLDS)
     marked, hit = np.zeros((2, len(attention), steps), np.int64)
-    for row, (values, target) in enumerate(zip(attention, mask, strict=True)):  # one map stays in the cache
+    for row, inside in enumerate(seen):  # one map stays in the cache
+        values, target = attention[row][inside], mask[row][inside]
         if peak := values.max(initial=0):
             # The last threshold that each pixel reaches, then how many stop at each.
             level = ((values / peak + ROUNDING) * (steps - 1)).astype(np.intp)
-            marked[row] = np.bincount(level.ravel(), minlength=steps)
+            marked[row] = np.bincount(level, minlength=steps)
             hit[row] = np.bincount(level[target], minlength=steps)
-    return Overlap(at_or_above(marked), at_or_above(hit), mask.sum((-2, -1)))
+    return Overlap(at_or_above(marked), at_or_above(hit), (mask & seen).sum((-2, -1)))
 
 
 def at_or_above(counts: np.ndarray) -> np.ndarray:
@@ -129,9 +131,9 @@ class OverlapCurves:
         self.count: dict[str, int] = {}
         self.sums: dict[str, np.ndarray] = {}  # (3, T, 2) int64 each: precision, recall, IoU in coarse and fine UNITS
 
-    def add(self, name: str, attention: np.ndarray, mask: np.ndarray) -> None:
-        """Examples (R, H, W), (R, H, W) bool of the map of this name."""
-        found = overlap(attention, mask)
+    def add(self, name: str, attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> None:
+        """Examples of the map of this name; arguments as ``overlap``."""
+        found = overlap(attention, mask, void)
         known = found.target > 0
         shares = np.stack([values[known] for values in (found.precision, found.recall, found.iou)])
         coarse = np.rint(shares / UNITS[0])
@@ -189,6 +191,7 @@ def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
     if not 0 <= radius < np.inf:
         raise ValueError(f"tolerance must be >= 0 pixels and finite, got {radius}; 0 means the target itself")
     height, width = mask.shape[1:]
+    radius = min(radius, height + width)  # farther lies no pixel
     grown, wide, half = np.zeros_like(mask), mask.copy(), 0
     # The disc row by row, from its rim to its middle: rows get wider, so that each one grows out of the last.
     for y in range(min(int(radius), height - 1), -1, -1):

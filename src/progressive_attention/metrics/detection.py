@@ -52,5 +52,5 @@ def keeping_threshold(positive: np.ndarray, keep: float) -> float:
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be a share in (0, 1], got {keep}; 0.95 keeps 95 %")
     positive, _ = checked(positive, positive)
-    reached = math.ceil(keep * len(positive) - 1e-9)  # 0.07 x 100 is a little more than 7
+    reached = max(1, math.ceil(keep * len(positive) - 1e-9))  # 0.07 x 100 is a little more than 7
     return float(np.sort(positive)[len(positive) - reached])

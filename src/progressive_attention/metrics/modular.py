@@ -68,7 +68,7 @@ class TruePositiveRatio(MeanOverExamples):
 
         ``total`` (...) is all attention where some lies outside the image, as a spatial transformer's; then ones.
         """
-        whole = None if total is None else total.detach().cpu().flatten().numpy()
+        whole = None if total is None else total.detach().double().cpu().flatten().numpy()
         self.take(true_positive_ratio(*examples(attention, mask), whole))
 
 
