@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from tiny_jobs import jobs, pretend
 
-from progressive_attention.campaign import board, in_words, seconds_left, summary_of
+from progressive_attention.board import board, in_words, seconds_left, summary_of
 from progressive_attention.experiments import Grid
 from progressive_attention.progress import counting
 from progressive_attention.reproduce import Message

@@ -96,6 +96,32 @@ def test_any_difference_gives_another_name():
     assert len(set(names)) == len(names)
 
 
+def test_what_else_makes_another_training_of_ones_own_data():
+    (job,) = Grid(("san",), ("mref",)).jobs()
+    own = {"folder": "mine", "content": "a"}
+    names = [replace(job, **{**own, **changes}).name for changes in ({}, {"content": "b"}, {"backbone_weights": "w"})]
+    assert len({job.name, *names}) == 4
+    assert replace(job, **{**own, "folder": "elsewhere", "voc": "voc"}).name == names[0]  # the same training
+
+
+def test_a_long_variant_is_cut_in_names_only():
+    one, other = (Grid(("san",), ("mref",), variant="v" * 300 + end).jobs()[0].name for end in "ab")
+    assert one != other
+    assert len(one) < 200
+
+
+def test_another_recipe_leaves_out_variants_of_the_old_one():
+    rates = read_experiment(FOLDER / "rates.toml")
+    assert {job.variant for job in rates.jobs()} == {"", "half the learning rate", "twice the learning rate"}
+    jobs = rates.changed(recipe="paper").jobs()
+    assert len(jobs) == 6
+    assert {job.variant for job in jobs} == {""}
+    halves = replace(rates, grids=rates.grids[1:2])
+    with pytest.raises(ValueError, match="holds anything; its variants differ in what recipe paper brings"):
+        halves.changed(recipe="paper")
+    assert halves.changed(epochs=1).jobs()
+
+
 def test_names_of_2016_are_those_of_2018():
     jobs = Grid(tuple(ALIASES), ("mref",)).jobs()
     assert [job.model for job in jobs] == list(ALIASES.values())
@@ -159,7 +185,7 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
         ({"datasets": ["cifar"]}, "unknown data set of this experiment 'cifar'; known: mref, mdist, mbg"),
         ({"images": 29}, "images must be >= 30"),
         ({"epochs": 0}, "epochs must be >= 1"),
-        ({"seeds": [-1]}, "seed must be >= 0, got -1"),
+        ({"seeds": [-1]}, "seed must be >= 0 and at most 100,000,000, got -1"),
     ],
 )
 def test_wrong_overrides_are_told(changes, message):
@@ -189,6 +215,7 @@ def test_two_rows_alike_are_told():
 
 
 GRID = 'title = "t"\n[[grid]]\nmodels = ["san"]\ndatasets = ["mref"]\n'
+OWN = GRID.replace("mref", "data") + "learning_rates = [1, 2]\n"
 
 
 @pytest.mark.parametrize(
@@ -210,6 +237,19 @@ GRID = 'title = "t"\n[[grid]]\nmodels = ["san"]\ndatasets = ["mref"]\n'
         (GRID.replace('["mref"]', '["cifar"]'), "grid 1: unknown data set 'cifar'"),
         (GRID + "seeds = [0.5]\n", "grid 1: each of seeds must be a whole number, got 0.5"),
         (GRID + "seeds = [-1]\n", "grid 1: seed must be >= 0"),
+        (GRID + "seeds = [100000000000000]\n", "grid 1: seed must be >= 0 and at most 100,000,000, got 1000000000000"),
+        (GRID + "seeds = [1]\n" + GRID[GRID.index("[[") :] + "learning_rates = [1.0]\n", "the same row of a table"),
+        (OWN + "images = 90\n", "grid 1: all images of data set 'data' are taken; leave out images"),
+        (
+            OWN + "tuning = { dataset = 'mref', images = 90, epochs = 1, seed = 0 }\n",
+            "tuning = { dataset, epochs, seed",
+        ),
+        (
+            OWN + "tuning = { dataset = 'mref', epochs = 1, seed = 0 }\n",
+            "unknown data set of tuning 'mref'; known: data",
+        ),
+        (OWN + "tuning = { dataset = 'data', epochs = 1, seed = 0 }\n", None),
+        (GRID + "learning_rates = [inf]\n", "grid 1: learning_rate must be > 0 and finite, got inf"),
         (GRID + "images = 'many'\n", "grid 1: images must be a whole number, got 'many'"),
         (GRID + "images = true\n", "grid 1: images must be a whole number, got True"),
         (GRID + "epochs = 0\n", "grid 1: epochs must be >= 1"),

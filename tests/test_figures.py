@@ -17,10 +17,8 @@ from progressive_attention.config import STYLES
 from progressive_attention.figures import (
     Example,
     Looked,
-    accuracy_by_scale_figure,
     attended_image,
     on_axis,
-    precision_recall_figure,
     qualitative_figure,
     rescaled,
     spread_over_fields,
@@ -107,7 +105,15 @@ def drawn(figure: Callable, *arguments) -> tuple[bytes, bytes]:
     return tuple(next(folder.glob(f"*.{kind}")).read_bytes() for folder in [arguments[1]] for kind in ("png", "svg"))
 
 
-FIGURES = [accuracy_by_scale_figure, precision_recall_figure]
+def by_scale(runs, *where) -> None:
+    figures.accuracy_by_scale_figure(cells(runs), *where)
+
+
+def precision_recall(runs, *where) -> None:
+    figures.precision_recall_figure(cells(runs), *where)
+
+
+FIGURES = [by_scale, precision_recall]
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -125,6 +131,13 @@ def test_figures_are_180_mm_wide(tmp_path, figure):
     root = ET.fromstring(svg)
     assert float(root.attrib["width"].removesuffix("pt")) / 72 * 25.4 == pytest.approx(180, abs=0.3)
     assert b"date" not in svg
+
+
+def test_a_row_keeps_its_name_whatever_is_drawn_with_it(monkeypatch, tmp_path):
+    """A shorter run stays one where the longer is in another figure."""
+    shorter = [cell for cell in cells([fake_run(epochs=6), fake_run(epochs=1)]) if cell.epochs == 1]
+    axes = panels(monkeypatch, figures.accuracy_by_scale_figure, shorter, tmp_path)
+    assert [text.get_text() for text in axes[-1].get_legend().get_texts()] == ["PAN[H]+CTX, 1 epoch"]
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -146,7 +159,7 @@ def panels(monkeypatch, figure: Callable, runs, tmp_path) -> list:
 
 def test_accuracy_by_scale_shows_every_mean_interval_and_published_value(monkeypatch, tmp_path):
     runs = table()
-    axes = panels(monkeypatch, accuracy_by_scale_figure, runs, tmp_path)
+    axes = panels(monkeypatch, by_scale, runs, tmp_path)
     for panel, style in zip(axes, STYLES, strict=False):
         solid = [line.get_ydata() for line in panel.lines if line.get_linestyle() == "-"]
         dashed = [line.get_ydata() for line in panel.lines if line.get_linestyle() == "--" and len(line.get_ydata())]
@@ -166,7 +179,7 @@ def test_accuracy_by_scale_shows_every_mean_interval_and_published_value(monkeyp
     "run, told", [(fake_run("san", "mbg"), True), (fake_run("san"), False), (fake_run("film", "mbg"), False)]
 )
 def test_the_papers_values_are_told_where_they_are_shown(run, told, monkeypatch, tmp_path):
-    axes = panels(monkeypatch, accuracy_by_scale_figure, [run], tmp_path)
+    axes = panels(monkeypatch, by_scale, [run], tmp_path)
     assert any(line.get_linestyle() == "--" and len(line.get_ydata()) for line in axes[0].lines) == told
     assert ("hollow" in axes[-1].texts[0].get_text()) == told
 
@@ -174,7 +187,7 @@ def test_the_papers_values_are_told_where_they_are_shown(run, told, monkeypatch,
 def test_all_values_lie_inside_the_panels(monkeypatch, tmp_path):
     runs = [*table(), fake_run("stn-s", accuracy_by_scale=dict.fromkeys(SCALE_BINS, 1.0), seed=9)]
     runs += [fake_run("stn-s", "mdist", accuracy_by_scale=dict.fromkeys(SCALE_BINS, 0.0), seed=9)]
-    for panel in panels(monkeypatch, accuracy_by_scale_figure, runs, tmp_path)[:3]:
+    for panel in panels(monkeypatch, by_scale, runs, tmp_path)[:3]:
         low, high = panel.get_ylim()
         values = np.concatenate([line.get_ydata() for line in panel.lines])
         assert low < values.min() < values.max() < high
@@ -182,7 +195,7 @@ def test_all_values_lie_inside_the_panels(monkeypatch, tmp_path):
 
 def test_precision_recall_shows_every_curve_and_its_best(monkeypatch, tmp_path):
     runs = table()
-    axes = panels(monkeypatch, precision_recall_figure, runs, tmp_path)
+    axes = panels(monkeypatch, precision_recall, runs, tmp_path)
     for panel, style in zip(axes, STYLES, strict=False):
         for i, cell in enumerate(cell for cell in cells(runs) if cell.dataset == style):
             curve = cell.curve("accumulated")
@@ -196,15 +209,15 @@ def test_precision_recall_shows_every_curve_and_its_best(monkeypatch, tmp_path):
 
 def test_map_of_the_curves_can_be_chosen(tmp_path):
     runs = [fake_run()]
-    precision_recall_figure(runs, tmp_path, "a", "accumulated")
-    precision_recall_figure(runs, tmp_path, "b", "last")
+    precision_recall(runs, tmp_path, "a", "accumulated")
+    precision_recall(runs, tmp_path, "b", "last")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 @pytest.mark.parametrize("shown", [["mref"], ["mbg"], ["mref", "mbg"], ["mref", "mdist", "mbg"]])
 def test_a_panel_for_each_set_with_runs_then_the_legend(shown, monkeypatch, tmp_path):
     runs = [fake_run("san", dataset) for dataset in shown]
-    axes = panels(monkeypatch, precision_recall_figure, runs, tmp_path)
+    axes = panels(monkeypatch, precision_recall, runs, tmp_path)
     rest = len(axes) - len(shown)
     assert [panel.get_title("left") for panel in axes] == [name.upper() for name in shown] + [""] * rest
     assert len(axes) == 2 * (1 + (len(shown) > 1)), "no empty row"
@@ -213,7 +226,7 @@ def test_a_panel_for_each_set_with_runs_then_the_legend(shown, monkeypatch, tmp_
 
 
 def test_a_network_without_maps_has_no_curve(monkeypatch, tmp_path):
-    axes = panels(monkeypatch, precision_recall_figure, [fake_run("film")], tmp_path)
+    axes = panels(monkeypatch, precision_recall, [fake_run("film")], tmp_path)
     assert [len(panel.lines) for panel in axes] == [0, 0]
 
 
@@ -295,4 +308,4 @@ def test_qualitative_figure_needs_the_same_networks(tmp_path):
 @pytest.mark.parametrize("word", ["$x^", "<b>", "a_b\\frac{"])
 def test_words_are_taken_as_they_are(tmp_path, word):
     scenes_png(tmp_path, example(query=word, truth=word, networks={word: looked(word)}))
-    accuracy_by_scale_figure([fake_run(variant=word)], tmp_path)
+    by_scale([fake_run(variant=word)], tmp_path)

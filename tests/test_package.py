@@ -59,7 +59,7 @@ LAYERS = (
     ("run_report",),
     ("run_page",),
     ("reproduce",),
-    ("gallery",),
+    ("gallery", "board"),
     ("campaign",),
     ("show_commands",),
     (

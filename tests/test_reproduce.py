@@ -1,10 +1,13 @@
 """The work of pan reproduce: interrupted anywhere it ends the same, and no two workers do one job."""
 
+import json
 import math
+import re
 import shutil
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -149,6 +152,47 @@ def test_no_epoch_ends_without_time_to_validate(tmp_path):
     assert [one.kind for one in told[-2:]] == ["training", "stopped"]
     assert told[-2].share == 7 / 8
     assert len(read_log(log)) == 1
+
+
+def test_time_is_kept_for_the_first_validation_too(tmp_path, monkeypatch):
+    """Nothing is known of it yet; a third of what as many images take in training is guessed."""
+    given = []
+    monkeypatch.setattr(reproduce, "in_time", given.append)
+    reproduce.train(SAN, tmp_path, CPU, 1e6, lambda message: None)
+    assert [until < 1e6 for until in given] == [False, False, True, False, False, False, True]
+
+
+def test_a_job_that_is_done_did_not_fail(tmp_path):
+    """Say, when nobody listened any more while its end was told."""
+    pretend(SAN, tmp_path)
+    write_text(folder_of(SAN, tmp_path) / "failed.txt", "Input/output error")
+    assert failure_of(SAN, tmp_path) == ""
+
+
+def test_a_job_with_another_voc_is_measured_again(tmp_path):
+    on_voc = replace(SAN, voc="voc")
+    pretend(SAN, tmp_path)
+    assert is_done(SAN, tmp_path)
+    assert not is_done(on_voc, tmp_path)
+    pretend(SAN, tmp_path, voc="voc")
+    assert is_done(on_voc, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"model": "san"}', "{"])
+def test_a_broken_result_is_named(tmp_path, content):
+    pretend(SAN, tmp_path)
+    write_text(path := folder_of(SAN, tmp_path) / "result.json", content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} .*"):
+        reproduce.results([SAN], tmp_path)
+
+
+def test_a_network_without_an_epoch_is_told(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "state")
+    folder = folder_of(SAN, tmp_path / "state")
+    about = read_json(folder / "config.json")
+    write_text(folder / "config.json", json.dumps({key: about[key] for key in about if key != "best"}))
+    with pytest.raises(ValueError, match=r"config.json tells of no epoch; remove .*, and it is trained anew"):
+        reproduce.measure(SAN, tmp_path / "state", CPU, math.inf, "pan", lambda message: None)
 
 
 def test_out_of_time_nothing_is_begun(tmp_path):

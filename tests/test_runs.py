@@ -84,7 +84,7 @@ def test_curves_are_complete(tmp_path, key):
 @pytest.mark.parametrize("key", sorted(fake_run()))
 def test_missing_keys_are_named(tmp_path, key):
     run = {name: value for name, value in fake_run().items() if name != key}
-    with pytest.raises(ValueError, match=rf"run 0 lacks {key}; run that network again"):
+    with pytest.raises(ValueError, match=rf"run 0 lacks {key}; remove it from the file, and 'pan reproduce'"):
         read_runs(written(tmp_path, [run]))
 
 
@@ -174,6 +174,12 @@ def test_same_seed_twice_is_refused():
         cells([fake_run(seed=1), fake_run(seed=1, learning_rate=0.001)])
 
 
+@pytest.mark.parametrize("key", ["learning_rate", "batch", "recipe_changes", "network_changes"])
+def test_seeds_that_were_trained_differently_are_no_cell(key):
+    with pytest.raises(ValueError, match=rf"x 12 epochs: {key} is \[1\], \[2\] for seeds \[0, 1\], and a mean would"):
+        cells([fake_run(seed=1, **{key: [2]}), fake_run(seed=0, **{key: [1]})])
+
+
 def test_order_of_cells():
     found = cells(fake_table()[::-1])
     sizes = [cell.budget.images for cell in found]
@@ -187,6 +193,10 @@ def test_accuracy_of_one_scale():
     run = fake_run()
     share = run["accuracy_by_scale"]["2.5-3.0"]
     assert only([run]).accuracy("2.5-3.0") == Estimate(share, *wilson_interval(round(400 * share), 400), 1)
+    none = {"accuracy_by_scale": {**run["accuracy_by_scale"], "2.5-3.0": None}}
+    none["count_by_scale"] = {**run["count_by_scale"], "2.5-3.0": 0}
+    second = fake_run(seed=1) | {"accuracy_by_scale": run["accuracy_by_scale"]}
+    assert only([fake_run() | none, second]).accuracy("2.5-3.0") == only([run]).accuracy("2.5-3.0")
     empty = {scale: None for scale in SCALE_BINS}
     assert only([fake_run(accuracy_by_scale=empty)]).accuracy("2.5-3.0") is None
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from generated_devkit import write_devkit
 from test_docs import ROOT
+from tiny_jobs import CPU
 
 from progressive_attention import published
-from progressive_attention.campaign import plan
+from progressive_attention.campaign import plan, reproduce
 from progressive_attention.cli import main
 from progressive_attention.data.manifest import read_manifest
 from progressive_attention.data.tables import import_table
@@ -82,8 +83,12 @@ def test_an_experiment_on_photographs_from_file_to_page(photographs, capsys):
 def test_plans_need_data_where_it_is_the_users_own(photographs):
     with pytest.raises(ValueError, match="table2 trains on a data set of yours, all its grids: name its folder with"):
         plan("table2", None, None)
-    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data and"):
+    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
         plan("table1", None, None, data=photographs / "set")
+    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
+        plan("table1", None, None, backbone_weights="w.safetensors")
+    with pytest.raises(ValueError, match=r"table2 trains on all images of .*set; leave out --images"):
+        plan("table2", None, None, data=photographs / "set", images=30)
     with pytest.raises(ValueError, match="foreign asks for airplane, .* teaches none of these: bird, building"):
         plan("table2", None, None, data=photographs / "set", voc=photographs / "foreign")
     jobs = plan("table2", ["san"], None, data=photographs / "set", backbone_weights="w.safetensors")
@@ -92,13 +97,36 @@ def test_plans_need_data_where_it_is_the_users_own(photographs):
         ("with prior", "san", "set", 21),
     ]
     assert {job.backbone_weights for job in jobs} == {"w.safetensors"}
+    assert not {job.name for job in jobs} & {job.name for job in plan("table2", None, None, data=photographs / "set")}
+
+
+def test_one_attribute_a_row_is_refused_before_training(tmp_path):
+    (tmp_path / "manifest.csv").write_text("image,query,attribute\na.png,car,red\n")
+    with pytest.raises(ValueError, match=r"holds one attribute a row, .*'pan train', and measure it with 'pan eval"):
+        plan("table2", None, None, data=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[3]", '[{"model": "san"}]'])
+def test_a_broken_table_is_told_before_training(photographs, tmp_path, content):
+    jobs = plan("table2", ["san"], None, data=photographs / "set")
+    (tmp_path / "table2.json").write_text(content)
+    with pytest.raises(ValueError, match=r"table2\.json is no list of runs; remove it, and the same command"):
+        reproduce("table2", jobs, tmp_path, CPU, "pan reproduce")
+
+
+@pytest.mark.parametrize("other", ["table1", "table2"])
+def test_one_table_is_not_written_over_another(photographs, tmp_path, other):
+    target, data = ("table2", photographs / "set") if other == "table1" else ("table1", None)
+    (tmp_path / f"{other}.json").write_text("[]")
+    with pytest.raises(ValueError, match=rf"holds {other}\.json, whose README\.md that of {target}\.json would"):
+        reproduce(target, plan(target, ["san"], None, data=data), tmp_path, CPU, "pan reproduce")
 
 
 def a_run(model, variant, seed, ap, **change):
     measures = dict.fromkeys(MEASURES, 0.1)
     uniform = {"tpr_box_uniform": 0.05, "tpr_mask_uniform": None, "query_prior_weighted_mean_ap": 0.2}
     about = {
-        "dataset": "vg",
+        **{"dataset": "vg", "protocol": "paper", "recipe": "photographs", "queries_per_image": "all"},
         "seed": seed,
         "images": 10,
         "epochs": 2,
@@ -138,6 +166,15 @@ def test_the_table_stands_beside_the_papers():
     assert lines[4][-2:] == ["27.62", "15.01"]
     assert lines[6][-2:] == ["31.84", "17.65"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_what_was_trained_differently_has_a_row_of_its_own():
+    runs = [a_run("san", "with prior", seed, 0.3) for seed in (0, 1)] + [a_run("san", "with prior", 0, 0.5, epochs=9)]
+    lines = table(runs, MEASURES, papers=True).split("\n")[4:]
+    assert [line.split("|")[1:3] for line in lines] == [
+        [" SAN, with prior, epochs 2 ", " 30.00 ± 0.00 "],
+        [" SAN, with prior, epochs 9 ", " 50.00 "],
+    ]
 
 
 def test_the_page_names_every_run(tmp_path):

@@ -27,8 +27,8 @@ GROUPS = {  # the folders and modules of each; what is in none of them is the re
         *("weights", "network_folder", "hub", "export"),
     ),
     "reproduction": (
-        *("experiments", "runs", "reproduce", "campaign", "published", "results", "results_tables", "results_page"),
-        *("shortfalls", "label_results", "gallery"),
+        *("experiments", "runs", "reproduce", "board", "campaign", "published", "results", "results_tables"),
+        *("results_page", "shortfalls", "label_results", "gallery"),
     ),
     "serve": ("serve",),
     "bench": ("bench",),

@@ -1,4 +1,4 @@
-"""What ``pan reproduce`` does around the jobs: plan, processes, a live table, and at last pages and figures."""
+"""What ``pan reproduce`` does around the jobs: plan, processes, and at last pages and figures."""
 
 import math
 import multiprocessing
@@ -9,34 +9,30 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
+from hashlib import sha256
 from multiprocessing.connection import wait
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from filelock import FileLock
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
+from progressive_attention.board import PLAIN, board
 from progressive_attention.config import ALIASES, MODELS, TARGETS, one_of
-from progressive_attention.data.manifest import read_manifest
+from progressive_attention.data.manifest import find_manifest, read_manifest
 from progressive_attention.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.files import read_json, write_json
 from progressive_attention.gallery import draw_photographs, draw_scenes
 from progressive_attention.label_results import write_label_results
 from progressive_attention.progress import counting
 from progressive_attention.reproduce import (
-    RESULT,
+    CELL,
     VOC_SPLITS,
     Message,
     Tell,
     TimeIsUp,
     failure_of,
-    folder_of,
     forget_failures,
     in_order,
     is_done,
@@ -49,12 +45,8 @@ from progressive_attention.runs import Run, read_runs
 
 FIGURE_6 = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' qualitative figures
 WITH_MAPS = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
-CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
 LAST_WORDS = 30.0  # seconds kept of a time budget for tables and figures
 GRACE = 10.0  # seconds that workers have to save and end after an interruption
-SHOWN_ENDED = 6  # in the live table
-PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}  # how lines are printed
-RUNNING, ENDED = ("training", "measuring"), ("finished", "failed", "stopped")
 
 
 def plan(
@@ -78,11 +70,15 @@ def plan(
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     jobs = whole.changed(models, datasets, **changes).jobs()
     if not any(job.dataset == USERS_OWN for job in jobs):
-        if data is not None or voc is not None:
-            raise ValueError(f"{target} trains on scenes that it draws itself; leave out --data and --voc")
+        if any(one is not None for one in (data, voc, backbone_weights)):
+            raise ValueError(
+                f"{target} trains on scenes that it draws itself; leave out --data, --voc and --backbone-weights"
+            )
         return jobs
     if data is None or any(job.dataset != USERS_OWN for job in jobs):
         raise ValueError(f"{target} trains on a data set of yours, all its grids: name its folder with --data DIR")
+    if changes.get("images") is not None:
+        raise ValueError(f"{target} trains on all images of {data}; leave out --images, or import fewer")
     if voc is not None:  # what is wrong with it is told before hours of training
         asked = read_manifest(voc).rows_of(VOC_SPLITS).names("query")
         if not set(asked) & set(known := read_manifest(data).names("query")):
@@ -91,10 +87,19 @@ def plan(
 
 
 def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | None) -> Job:
-    """The job on the user's own data set; raises ValueError as ``read_manifest`` does."""
+    """The job on the user's own data set.
+
+    Raises ValueError as ``read_manifest`` does, and for one attribute a row, whose measures this page has not.
+    """
     manifest = read_manifest(folder)
+    if "attributes" not in manifest.table.column_names:
+        raise ValueError(
+            f"{folder} holds one attribute a row, and here lists of them are measured (a column attributes); train on "
+            "it with 'pan train', and measure it with 'pan evaluate'"
+        )
     images = len(manifest.rows_of("train").table["image"].unique())
     own = {"dataset": manifest.name, "images": images, "folder": str(folder), "backbone_weights": backbone_weights}
+    own["content"] = sha256(find_manifest(folder).read_bytes()).hexdigest()
     own["voc"] = "" if voc is None else str(voc)
     return replace(
         job, **own, candidates=tuple(on_folder(one, folder, backbone_weights, voc) for one in job.candidates)
@@ -121,8 +126,11 @@ def reproduce(
     until = time.monotonic() + (math.inf if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
     (out / "runs").mkdir(parents=True, exist_ok=True)
     everything = in_order(jobs)
-    if not jobs[0].folder:
-        earlier_runs(out)  # a broken file is told now, not after hours
+    mine, others = ("table2.json", "table1.json") if jobs[0].folder else ("table1.json", "table2.json")
+    if (out / others).exists():
+        raise ValueError(f"{out} holds {others}, whose README.md that of {mine} would replace; choose another --out")
+    earlier = earlier_label_runs if jobs[0].folder else earlier_runs
+    earlier(out)  # a broken file is told now, not after hours
     results(everything, out)  # likewise
     todo = [job for job in everything if not is_done(job, out)]
     dead: list[int] = []
@@ -157,6 +165,15 @@ def earlier_runs(out: Path) -> list[Run]:
     return read_runs(path) if path.exists() else []
 
 
+def earlier_label_runs(out: Path) -> list[Run]:
+    """The runs of table2.json, none if there is no such file; raises ValueError where one isn't told from others."""
+    path = out / "table2.json"
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or any(not isinstance(run, dict) or {*CELL} - run.keys() for run in found):
+        raise ValueError(f"{path} is no list of runs; remove it, and the same command writes it again")
+    return found
+
+
 def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
     """table1.json with these jobs' results beside those that other targets left there; pages and figures from it."""
     with FileLock(out / ".pages.lock"):
@@ -177,7 +194,7 @@ def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch
     """table2.json of these jobs' results, and of others that are there; README.md, and the figure of test questions."""
     with FileLock(out / ".pages.lock"):
         path = out / "table2.json"
-        runs = beside(results(jobs, out), read_json(path) if path.exists() else [])
+        runs = beside(results(jobs, out), earlier_label_runs(out))
         if not runs:
             console.print("no run is finished yet")
             return
@@ -261,90 +278,3 @@ def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, t
         work(jobs, out, torch.device(device), time.monotonic() + ends - time.time(), command, tell)
     except OSError as error:
         sys.exit(f"a worker can't go on: {error}")
-
-
-@contextmanager
-def board(console: Console, jobs: Sequence[Job], out: Path, processes: int) -> Iterator[Tell]:
-    """A live table of what runs and what ended last; everywhere a line for each epoch and each end."""
-    latest: dict[str, Message] = {}
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-
-        def tell(message: Message) -> None:
-            if message.kind not in (*RUNNING, *ENDED):
-                return
-            latest.pop(message.job, None)
-            latest[message.job] = message
-            summary = summary_of(jobs, out, latest, processes)
-            if message.epoch:
-                console.print(f"{message.job}: {message.epoch}; {summary}", **PLAIN)
-            if message.kind in ENDED:
-                ending = ": ".join(filter(None, (message.job, message.kind, message.note)))
-                console.print(f"{ending}; {summary}", **PLAIN)
-            live.update(Group(table_of(latest), summary))
-
-        yield tell
-
-
-def table_of(latest: Mapping[str, Message]) -> Table:
-    """The last ended runs, and below them the running ones with the time that each still takes."""
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (("run", "left"), ("", "left"), ("done", "right"), ("time left", "right"), ("", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    running = [one for one in latest.values() if one.kind in RUNNING]
-    ended = [one for one in latest.values() if one.kind in ENDED]
-    for one in ended[-SHOWN_ENDED:] + running:
-        left = f"{int(one.left // 60)}:{int(one.left % 60):02d}" if one.left > 0 else ""
-        table.add_row(one.job, one.kind, f"{one.share:.0%}", left, escape(one.note))
-    return table
-
-
-def summary_of(jobs: Sequence[Job], out: Path, latest: Mapping[str, Message], processes: int) -> str:
-    """How many runs are done, and about how long the others take."""
-    spent = {job: seconds_of(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)}
-    text = f"{len(spent)} of {len(jobs)} runs done"
-    left = seconds_left(jobs, spent, latest, processes)
-    return f"{text}, about {in_words(left)} left" if left > 0 else text
-
-
-@cache
-def seconds_of(result: Path) -> float:
-    """What a finished run took, read once."""
-    return read_json(result)["seconds"]
-
-
-def seconds_left(
-    jobs: Sequence[Job], spent: Mapping[Job, float], latest: Mapping[str, Message], processes: int
-) -> float:
-    """Until all jobs are done, so many at a time; NaN while nothing is known.
-
-    A run that waits takes, for each of its images and epochs, what finished and running ones of the same model take,
-    or else the mean of all.
-    """
-
-    def size(job: Job) -> int:
-        return job.images * job.recipe.epochs
-
-    costs = [(job, seconds / size(job)) for job, seconds in spent.items()]
-    left: dict[Job, float] = {}
-    for job in jobs:
-        news = latest.get(job.name)
-        if job in spent or news is None or news.kind not in RUNNING:
-            continue
-        if news.kind == "measuring":
-            left[job] = news.left if news.left > 0 else 0.0
-        elif news.left >= 0 and news.share < 1:
-            left[job] = news.left
-            costs.append((job, news.left / (1 - news.share) / size(job)))
-    if not costs:
-        return math.nan
-    for job in jobs:
-        if job not in spent and job not in left and not (job.name in latest and latest[job.name].kind == "failed"):
-            alike = [cost for other, cost in costs if other.model == job.model]
-            left[job] = size(job) * fmean(alike or [cost for _, cost in costs])
-    return max([sum(left.values()) / processes, *left.values()], default=0.0)
-
-
-def in_words(seconds: float) -> str:
-    """A time to the next minute: "2 h 10 min"."""
-    hours, minutes = divmod(math.ceil(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

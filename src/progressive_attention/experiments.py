@@ -7,7 +7,6 @@ set and seed of ``tuning``, validates best.
 
 import json
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
@@ -32,7 +31,9 @@ FOLDER = Path(__file__).parent / "experiments"
 TUNED = {"batch", "optimizer", "module_rates"}  # what of a recipe is chosen with the learning rate, for each network
 PLAIN = {"queries", *TUNED}  # what of a recipe a plain row may choose for itself; tables tell the first
 USERS_OWN = "data"  # the data set that is named when the experiment is run
+MOST = 100  # letters of a variant in a folder's name
 FEWEST = 30  # images: a third of them are tested
+LARGEST_SEED = 100_000_000  # training multiplies it by a million
 TUNING = ("dataset", "images", "epochs", "seed")
 
 
@@ -40,8 +41,9 @@ TUNING = ("dataset", "images", "epochs", "seed")
 class Job:
     """One network to be trained from one seed; ``candidates`` are the tuning jobs that choose its learning rate.
 
-    ``folder`` is the user's own data set's, "" for a synthetic one; ``backbone_weights`` as in ``build_backbone``;
-    ``voc`` is the folder of another data set, on whose training and validation images attention is measured, too.
+    ``folder`` is the user's own data set's, "" for a synthetic one, ``content`` a digest of its table;
+    ``backbone_weights`` as in ``build_backbone``; ``voc`` is the folder of another data set, on whose training and
+    validation images attention is measured, too.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Job:
     network_changes: tuple[tuple[str, Any], ...] = ()
     candidates: "tuple[Job, ...]" = ()
     folder: str = ""
+    content: str = ""
     backbone_weights: str | None = None
     voc: str = ""
 
@@ -66,12 +69,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job in words that are a folder's name; no two different jobs have the same, whatever is chosen later."""
-        recipe, words = self.recipe, "".join(one if one.isalnum() else " " for one in self.variant).split()
+        """The job in words that are a folder's name; no two trainings have the same, whatever is chosen later."""
+        recipe, words = self.recipe, "".join(one if one.isalnum() else " " for one in self.variant[:MOST]).split()
         rate = "tuned" if self.candidates else f"{recipe.learning_rate:g}"
         parts = [self.dataset, self.model, *words, self.protocol, recipe.name, f"{self.images}x{recipe.epochs}"]
         parts += [f"b{recipe.batch}", f"lr{rate}", f"s{self.seed}"]
         untold = [self.variant, self.recipe_changes, self.network_changes, [one.name for one in self.candidates]]
+        untold += [self.content, self.backbone_weights] if self.folder else []
         if any(untold):
             parts.append(sha256(json.dumps(untold).encode()).hexdigest()[:6])
         return "-".join(parts)
@@ -129,10 +133,13 @@ class Grid:
         if (set(self.recipe_changes) - PLAIN or self.network_changes) and not self.variant:
             raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
         if len(self.learning_rates) > 1:
-            if set(self.tuning) != set(TUNING):
-                raise ValueError(f"learning_rates need tuning = {{ {', '.join(TUNING)} }}, on which one is chosen")
-            one_of("data set of tuning", self.tuning["dataset"], STYLES)
-            self._check_sizes("tuning: ", *(self.tuning[name] for name in ("images", "epochs", "seed")))
+            own = USERS_OWN in self.datasets  # whose images are all taken
+            if set(self.tuning) != {*TUNING} - ({"images"} if own else set()):
+                wanted = ", ".join(name for name in TUNING if not own or name != "images")
+                raise ValueError(f"learning_rates need tuning = {{ {wanted} }}, on which one is chosen")
+            one_of("data set of tuning", self.tuning["dataset"], (USERS_OWN,) if own else STYLES)
+            sizes = {"images": self.images, **self.tuning}
+            self._check_sizes("tuning: ", *(sizes[name] for name in ("images", "epochs", "seed")))
         elif self.tuning:
             raise ValueError("tuning chooses between learning_rates: name at least two of them")
 
@@ -142,8 +149,8 @@ class Grid:
         if epochs is not None and checked(f"{where}epochs", epochs, int) < 1:
             raise ValueError(f"{where}epochs must be >= 1, got {epochs}")
         for seed in seeds:
-            if checked(f"{where}seed", seed, int) < 0:
-                raise ValueError(f"{where}seed must be >= 0, got {seed}")
+            if not 0 <= checked(f"{where}seed", seed, int) <= LARGEST_SEED:
+                raise ValueError(f"{where}seed must be >= 0 and at most {LARGEST_SEED:,}, got {seed}")
 
     def _check_changes(self, what: str, like: Recipe | ModelConfig, given_elsewhere: tuple[str, ...]) -> None:
         known = {name: value for name, value in asdict(like).items() if name not in given_elsewhere}
@@ -180,7 +187,7 @@ class Grid:
         if len(self.learning_rates) < 2:
             return ()
         tuning = self.tuning
-        epochs, images = min(tuning["epochs"], job.recipe.epochs), min(tuning["images"], job.images)
+        epochs, images = min(tuning["epochs"], job.recipe.epochs), min(tuning.get("images", job.images), job.images)
         place = {"dataset": tuning["dataset"], "seed": tuning["seed"], "images": images}
         recipes = (job.recipe.with_changes(learning_rate=rate, epochs=epochs) for rate in sorted(self.learning_rates))
         return tuple(dict.fromkeys(replace(job, recipe=recipe, **place) for recipe in recipes))
@@ -196,13 +203,16 @@ class Experiment:
     def jobs(self) -> list[Job]:
         """All jobs, each once, in order; those that only choose a learning rate are inside of others.
 
-        Raises ValueError for jobs that differ in nothing that their results would tell.
+        Raises ValueError for jobs of one row of a table that differ in more than their seed.
         """
         found = list(dict.fromkeys(job for grid in self.grids for job in grid.jobs()))
-        for cell, count in Counter(job.cell for job in found).items():
-            if count > 1:
-                names = ", ".join(job.name for job in found if job.cell == cell)
-                raise ValueError(f"{names} would be the same row of a table; give one of their grids another variant")
+        rows: dict[tuple[Any, ...], dict[Job, str]] = {}
+        for job in found:
+            rows.setdefault(job.cell[:-1], {}).setdefault(replace(job, seed=0), job.name)
+        for names in rows.values():
+            if len(names) > 1:
+                told = ", ".join(names.values())
+                raise ValueError(f"{told} would be the same row of a table; give one of their grids another variant")
         return found
 
     def changed(
@@ -210,8 +220,8 @@ class Experiment:
     ) -> "Experiment":
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
-        Another recipe brings its own optimiser, epochs and learning rate, where a grid had some. Raises ValueError for
-        a model or data set that is not in it, and where nothing is left.
+        Another recipe brings its own optimiser, epochs and learning rate, where a grid had some; a variant of nothing
+        but these is left out. Raises ValueError for a model or data set that is not in it, and where nothing is left.
         """
         in_2018 = {name: ALIASES.get(name, name) for grid in self.grids for name in grid.models}
         sets = dict.fromkeys(name for grid in self.grids for name in grid.datasets)
@@ -228,11 +238,13 @@ class Experiment:
             kept_sets = [name for name in grid.datasets if not datasets or name in datasets]
             if kept and kept_sets:
                 own = {} if given.get("recipe", grid.recipe) == grid.recipe else grid.fitted_to_recipe()
+                if own and grid.variant and not own["recipe_changes"] and not grid.network_changes:
+                    continue  # it varied what goes with the recipe, such as its learning rate
                 grids.append(replace(grid, **{**own, "models": tuple(kept), "datasets": tuple(kept_sets), **given}))
         if not grids:
-            raise ValueError(
-                f"no grid of this experiment holds {', '.join(models or ())} on {', '.join(datasets or ())}"
-            )
+            wanted = " on ".join(", ".join(names) for names in (models, datasets) if names)
+            left = f"; its variants differ in what recipe {given['recipe']} brings" if "recipe" in given else ""
+            raise ValueError(f"no grid of this experiment holds {wanted or 'anything'}{left}")
         return replace(self, grids=tuple(grids))
 
 
@@ -255,6 +267,8 @@ def read_experiment(path: Path) -> Experiment:
                 one_of("key", key, tuple(known))
             if missing := [key for key in ("models", "datasets") if key not in table]:
                 raise ValueError(f"{' and '.join(missing)} must be given")
+            if "images" in table and USERS_OWN in table["datasets"]:
+                raise ValueError(f"all images of data set {USERS_OWN!r} are taken; leave out images")
             for key in ("recipe_changes", "network_changes", "tuning"):
                 if not isinstance(table.get(key, {}), dict):
                     raise ValueError(f"{key} must be a table, like {key} = {{ name = value }}, got {table[key]!r}")

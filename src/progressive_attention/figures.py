@@ -1,4 +1,4 @@
-"""The papers' figures, drawn from plain runs and maps: accuracy by scale, precision and recall, where networks look.
+"""The papers' figures, drawn from cells and maps: accuracy by scale, precision and recall, where networks look.
 
 Every figure is written as PNG and SVG, 180 mm wide, in type of 6 points or more; the same input gives the same bytes.
 Colours: Okabe and Ito (2008) and a grey, each with its own marker; viridis for maps.
@@ -17,7 +17,7 @@ from progressive_attention.config import STYLES
 from progressive_attention.files import replacing
 from progressive_attention.plots import COLOUR_MAP, OKABE_ITO, RIGHT, WRONG, bare, label, outline
 from progressive_attention.published import SCALE_BINS
-from progressive_attention.runs import ROWS, Cell, Run, cells
+from progressive_attention.runs import ROWS, Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def attended_image(image: np.ndarray, attended: np.ndarray) -> np.ndarray:
     return image / 255 * (attended / (attended.max() or 1))[..., None]
 
 
-def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "accuracy-by-scale") -> None:
+def accuracy_by_scale_figure(shown: Sequence[Cell], folder: Path, name: str = "accuracy-by-scale") -> None:
     """Accuracy by the target's scale, a panel for each data set, with 95 % intervals; the papers' MBG values hollow.
 
     The axis is the logarithm of the errors, so that 98 % and 99 % stand as far apart as 80 % and 90 %. Intervals are
@@ -138,9 +138,9 @@ def accuracy_by_scale_figure(runs: Sequence[Run], folder: Path, name: str = "acc
         axes.set(xlabel="scale of the asked digit (1 = 28 px)", ylabel="accuracy [%], errors on a log scale")
 
     note = "bars: 95 % intervals"
-    if any(map(published_by_scale, cells(runs))):
+    if any(map(published_by_scale, shown)):
         note += "\nhollow, dashed: the papers' values"
-    save(in_panels(runs, draw, note), folder, name)
+    save(in_panels(shown, draw, note), folder, name)
 
 
 def published_by_scale(cell: Cell) -> Sequence[float]:
@@ -154,7 +154,7 @@ def on_axis(shares: Sequence[float | None]) -> np.ndarray:
 
 
 def precision_recall_figure(
-    runs: Sequence[Run], folder: Path, name: str = "precision-recall", of_map: str = "accumulated"
+    shown: Sequence[Cell], folder: Path, name: str = "precision-recall", of_map: str = "accumulated"
 ) -> None:
     """Precision over recall of the thresholded map against the target's mask, a panel for each data set.
 
@@ -175,7 +175,7 @@ def precision_recall_figure(
                 axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
         axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, None))
 
-    save(in_panels(runs, draw, f"{of_map} map\nmarker: threshold of the best IoU"), folder, name)
+    save(in_panels(shown, draw, f"{of_map} map\nmarker: threshold of the best IoU"), folder, name)
 
 
 def row_of(cell: Cell) -> str:
@@ -193,16 +193,15 @@ def looks_of(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
     }
 
 
-def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Figure":
+def in_panels(shown: Sequence[Cell], draw: Callable[..., None], note: str) -> "Figure":
     """A panel for each data set that has runs, and the legend in the last place.
 
     Raises ValueError for no runs, and for runs of several budgets: lines in one panel must be comparable.
     """
-    found = cells(runs)
-    if len(budgets := {cell.budget for cell in found}) != 1:
+    if len(budgets := {cell.budget for cell in shown}) != 1:
         raise ValueError(f"a figure shows runs of one budget, got {len(budgets)}; draw one figure for each")
-    looks = looks_of(found)
-    datasets = [name for name in STYLES if any(cell.dataset == name for cell in found)]
+    looks = looks_of(shown)
+    datasets = [name for name in STYLES if any(cell.dataset == name for cell in shown)]
     lines = 1 + (len(datasets) > 1)
     figure = blank(WIDTH, 0.39 * WIDTH * lines)
     grid = {
@@ -217,7 +216,7 @@ def in_panels(runs: Sequence[Run], draw: Callable[..., None], note: str) -> "Fig
     for axes in panels[len(datasets) :]:
         axes.set_axis_off()
     for axes, dataset in zip(panels, datasets, strict=False):
-        draw(axes, dataset, [cell for cell in found if cell.dataset == dataset], looks)
+        draw(axes, dataset, [cell for cell in shown if cell.dataset == dataset], looks)
         label(axes, dataset.upper(), fontsize=8, weight="bold", loc="left")
         axes.tick_params(labelsize=6.5, length=2)
         axes.xaxis.label.set_size(7)

@@ -32,6 +32,7 @@ VOC = {
     "voc_tpr_mask_accumulated": "accumulated",
     "voc_tpr_mask_activation": "activation",
 }
+BUDGET = ("protocol", "recipe", "queries_per_image", "images", "epochs")  # told where rows of a table differ in it
 Run = Mapping[str, Any]
 
 
@@ -59,12 +60,11 @@ def table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: bool) -> 
     uniform = [number(first.get(name.rsplit("_", 1)[0] + "_uniform")) if "tpr_" in name else "" for name in measures]
     if any(uniform):
         lines.append(["uniform map", *uniform, *["", ""] * papers])
-    for variant, model in rows_of(runs):
-        alike = [run for run in runs if (run["variant"], run["model"]) == (variant, model)]
+    for label, alike in rows_of(runs).items():
         cells = [percent(estimate([run.get(name) for run in alike])) for name in measures]
-        theirs = TABLE_2.get(PAPER_COLUMNS.get(variant, ""), {}).get(model)
+        theirs = TABLE_2.get(PAPER_COLUMNS.get(alike[0]["variant"], ""), {}).get(alike[0]["model"])
         told = ["–", "–"] if theirs is None else [f"{theirs.weighted_map:.2f}", f"{theirs.tpr:.2f}"]
-        lines.append([f"{ROWS[model]}, {variant}", *cells, *told * papers])
+        lines.append([label, *cells, *told * papers])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -77,22 +77,25 @@ def voc_table(runs: Sequence[Run]) -> str:
     uniform = number(known[0]["voc_tpr_mask_uniform"])
     by_class = [number(known[0]["voc_by_query"].get(name, {}).get("tpr_mask_uniform")) for name in classes]
     lines.append(["uniform map", *[uniform] * len(VOC), "", *by_class])
-    for variant, model in rows_of(known):
-        alike = [run for run in known if (run["variant"], run["model"]) == (variant, model)]
+    for label, alike in rows_of(known).items():
         overall = [percent(estimate([run[name] for run in alike])) for name in VOC]
         of_classes = [[run["voc_by_query"].get(name, {}).get("tpr_mask_last") for run in alike] for name in classes]
-        theirs = TABLE_2_VOC.get(model)
+        theirs = TABLE_2_VOC.get(alike[0]["model"])
         told = "–" if theirs is None else f"{theirs:.2f}"
-        lines.append([f"{ROWS[model]}, {variant}", *overall, told, *[percent(estimate(one)) for one in of_classes]])
+        lines.append([label, *overall, told, *[percent(estimate(one)) for one in of_classes]])
     left_out = known[0]["voc_rows_with_unknown_query"]
     told = f"\n\n{known[0]['voc_count']:,} questions; {left_out:,} more ask for classes that the networks never learnt."
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + told
 
 
-def rows_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(variant, model) in the papers' order: without prior first."""
-    found = {(run["variant"], run["model"]) for run in runs}
-    return sorted(found, key=lambda row: (row[0] == "with prior", row[0], place_of(row[1])))
+def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in their seed only, by their row's label, in the papers' order: without prior first."""
+    told = [name for name in BUDGET if len({run[name] for run in runs}) > 1]
+    rows: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run["variant"] == "with prior", run["variant"], place_of(run["model"]))):
+        budget = [f"{name.replace('_', ' ')} {run[name]}" for name in told]
+        rows.setdefault(", ".join([ROWS[run["model"]], run["variant"], *budget]), []).append(run)
+    return rows
 
 
 def number(value: float | None) -> str:

@@ -36,6 +36,7 @@ from progressive_attention.weights import Trained
 
 VOC_SPLITS = "train,validation"  # the papers' choice
 VOC_FIGURES = ("count", "rows_with_unknown_query", "by_query")
+CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
 RESULT, FAILURE = "result.json", "failed.txt"
 TELL_EVERY = 0.5  # seconds between messages of one job
 WAIT = 1.0  # seconds until an idle worker looks again for a job that others hold
@@ -70,13 +71,16 @@ def folder_of(job: Job, out: Path) -> Path:
 
 
 def is_done(job: Job, out: Path) -> bool:
-    """Whether it is trained and measured."""
-    return (folder_of(job, out) / RESULT).exists()
+    """Whether it is trained and measured, on the job's VOC, too."""
+    path = folder_of(job, out) / RESULT
+    return path.exists() and (not job.voc or read_result(path).get("voc") == job.voc)
 
 
 def failure_of(job: Job, out: Path) -> str:
     """Why it, or a candidate of it, failed at the last attempt; "" if it did not."""
     path = folder_of(job, out) / FAILURE
+    if is_done(job, out):
+        return ""
     if path.exists():
         return path.read_text(encoding="utf-8")
     return next((f"its tuning {one.name} failed: {why}" for one in job.candidates if (why := failure_of(one, out))), "")
@@ -89,8 +93,16 @@ def forget_failures(jobs: Iterable[Job], out: Path) -> None:
 
 
 def results(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
-    """What the finished jobs gave, in order; candidates are not among them."""
-    return [read_json(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)]
+    """What the finished jobs gave, in order; candidates are not among them. Raises ValueError as ``read_result``."""
+    return [read_result(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result.json; raises ValueError for one that does not tell which run it is of."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not {*CELL, "seconds"} <= found.keys():
+        raise ValueError(f"{path} is no result of a run; remove it, and the same command measures that network again")
+    return found
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
@@ -225,16 +237,18 @@ def train(job: Job, out: Path, device: torch.device, until: float, tell: Tell) -
                 note = f"epoch {step.epoch}/{recipe.epochs} · loss {step.loss:.3f}"
                 tell(Message(name, "training", step.step / step.steps, left, note, epoch))
             ends_epoch = (step.step + 1) % (step.steps // recipe.epochs) == 0  # the next step: then it validates
-            if math.isnan(validating):  # at most what as many images take in training, forward alone
-                validating = pace * len(validation) / recipe.batch / 3
+            guess = pace * len(validation) / recipe.batch / 3  # as many images as in training, but forward alone
+            reserve = guess if math.isnan(validating) else validating
             if step.step < step.steps:
-                in_time(until - validating if ends_epoch else until)
+                in_time(until - reserve if ends_epoch else until)
 
 
 def measure(job: Job, out: Path, device: torch.device, until: float, command: str, tell: Tell) -> None:
     """Ask a trained network all test questions and write the job's result.json. Raises TimeIsUp."""
     folder = folder_of(job, out)
-    log, best = read_log(folder / "log.jsonl"), read_json(folder / "config.json")["best"]
+    log, best = read_log(folder / "log.jsonl"), read_json(folder / "config.json").get("best")
+    if best is None:
+        raise ValueError(f"{folder / 'config.json'} tells of no epoch; remove {folder}, and it is trained anew")
     tell(Message(job.name, "measuring"))
     network = weights.load(folder, device)
     started = told = time.monotonic()
@@ -281,5 +295,6 @@ def measured_labels(job: Job, network: Trained, device: torch.device, watch: Wat
     if job.voc:
         voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
         seen = evaluate_labels(network, voc, None, device)[0]
+        figures["voc"] = job.voc
         figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
     return figures

@@ -29,9 +29,8 @@ td b { color: var(--right); } code { font-size: .85em; }
 def write_results(runs: Sequence[Run], folder: Path) -> None:
     """Draw the figures into ``folder``/figures, then write the pages. Raises ValueError as ``write_pages``."""
     for name, shown in figures_of(cells(runs)).items():
-        drawn = [run for cell in shown for run in cell.runs]
-        accuracy_by_scale_figure(drawn, folder / FIGURES, f"accuracy-by-scale-{name}")
-        precision_recall_figure(drawn, folder / FIGURES, f"precision-recall-{name}")
+        accuracy_by_scale_figure(shown, folder / FIGURES, f"accuracy-by-scale-{name}")
+        precision_recall_figure(shown, folder / FIGURES, f"precision-recall-{name}")
     write_pages(runs, folder)
 
 

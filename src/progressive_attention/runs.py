@@ -41,6 +41,7 @@ SHARES = (
     "tpr_clipped",
     *(f"{kind}_{name}" for kind in ("tpr", "pointing") for name in MAPS),
 )
+ALIKE = ("learning_rate", "batch", "recipe_changes", "network_changes")  # what all runs of a cell have in common
 CURVE = ("precision", "recall", "iou")
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; any table of it has them.
 STUDENT = (
@@ -86,7 +87,8 @@ class Cell(NamedTuple):
         if scale is None:
             return estimate([run["accuracy"] for run in self.runs], self.runs[0]["count"])
         shares = [run["accuracy_by_scale"][scale] for run in self.runs]
-        return estimate(shares, self.runs[0]["count_by_scale"][scale])
+        asked = max(run["count_by_scale"][scale] for run in self.runs)  # where one seed alone has some: its own
+        return estimate(shares, asked)
 
     def mean(self, key: str) -> Estimate | None:
         """Mean of ``tpr_...`` or ``pointing_...``; None where the model has no such map."""
@@ -131,7 +133,7 @@ def estimate(values: Sequence[float | None], questions: int | None = None) -> Es
 def cells(runs: Sequence[Run]) -> list[Cell]:
     """Group runs that differ in their seed only: largest budget first, then plain runs before variants, then as ROWS.
 
-    Raises ValueError for a cell that holds one seed twice.
+    Raises ValueError for a cell that holds one seed twice, or runs that were trained differently.
     """
     groups: dict[tuple[Budget, str, str, str, int], list[Run]] = {}
     longest: dict[tuple[Budget, str, str, str], int] = {}
@@ -142,7 +144,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     found = []
     for (budget, variant, model, dataset, epochs), group in groups.items():
         if epochs < longest[budget, variant, model, dataset]:
-            variant = ", ".join(filter(None, [variant, f"{epochs} epochs"]))
+            variant = ", ".join(filter(None, [variant, f"{epochs} epoch" + "s" * (epochs > 1)]))
         ordered = tuple(sorted(group, key=lambda run: run["seed"]))
         found.append(Cell(budget, variant, model, dataset, epochs, ordered))
     for cell in found:
@@ -152,6 +154,13 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
                 f"{title_of(cell)}: seeds {seeds} hold one twice, which would make the interval too narrow; "
                 "keep one of them, or tell them apart by their variant"
             )
+        for key in ALIKE:
+            values = [run.get(key) for run in cell.runs]
+            if any(value != values[0] for value in values):
+                raise ValueError(
+                    f"{title_of(cell)}: {key} is {', '.join(map(str, values))} for seeds {seeds}, and a mean would mix "
+                    "them; train them alike, or tell them apart by their variant"
+                )
     return sorted(
         found,
         key=lambda cell: (
@@ -189,7 +198,9 @@ def checked(run: Any, place: str) -> Run:
         raise ValueError(f"{place}: expected an object of results, got {run!r}; remove it")
     wanted = (*KNOWN, *TEXTS, *COUNTS, *AMOUNTS, *SHARES, "accuracy_by_scale", "count_by_scale", "precision_recall")
     if missing := [name for name in wanted if name not in run]:
-        raise ValueError(f"{place} lacks {', '.join(missing)}; run that network again by 'pan reproduce'")
+        raise ValueError(
+            f"{place} lacks {', '.join(missing)}; remove it from the file, and 'pan reproduce' adds it again"
+        )
 
     def expect(right: bool, key: str, wanted: str, value: Any) -> None:
         if not right:

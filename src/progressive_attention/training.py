@@ -260,8 +260,11 @@ def end_epoch(
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a run so far, in order; empty if there is no log."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """The epochs of a run so far, in order; empty if there is no log. Raises ValueError for a broken one."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}; remove it, the training goes on without what it told") from error
 
 
 def finite(loss: Tensor, norm: Tensor, step: int, out: Path) -> float:
