@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.export import export, random_questions
 from progressive_attention.model_card import when_absent
 from progressive_attention.prediction import Prediction
-from progressive_attention.predictor import Predictor
+from progressive_attention.predictor import Answer, Predictor
 from progressive_attention.receptive_field import Field, Geometry, geometry
+from progressive_attention.serve.panel import verdict
 from progressive_attention.weights import Trained
 
 CPU = torch.device("cpu")
@@ -108,6 +110,23 @@ def test_labels_have_no_one_answer_to_be_certain_of():
     prediction = network.model(pictures(1).float(), torch.tensor([3]))
     assert_close(not_absent(prediction, 1), -prediction.logit[..., 1].double())
     assert_close(probability(prediction), prediction.logit.sigmoid().amax(-1).double(), rtol=1e-6, atol=0)
+
+
+def test_focus_of_a_single_cell_is_none():
+    one = Prediction(torch.zeros(2, 3, 4), [torch.ones(2, 3, 1, 1)], [])
+    assert_close(focus(one), torch.zeros(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "found, attribute, denied", [(None, "red", False), (False, "red", True), (None, "absent", True)]
+)
+def test_what_an_answer_says_of_what_is_not_there(found, attribute, denied):
+    shares = {"red": 0.3, "absent": 0.5, "blue": 0.2}
+    answer = Answer("7", attribute, shares[attribute], shares, np.zeros((1, 1, 3), np.uint8), [], {}, found=found)
+    assert answer.denied == denied
+    expected = ["absent", "red", "blue"] if found is None else ["red", "blue"]  # where a threshold tells it
+    assert [name for name, _ in answer.ranked] == expected
+    assert ("✓ right, there is no 7" in verdict(answer, "")) == denied
 
 
 # --- the figures ------------------------------------------------------------------------------------------------------
@@ -239,8 +258,9 @@ def test_a_wrong_entry_is_refused(wrong):
 )
 def test_an_exported_file_says_it_too(name, score, tmp_path):
     network = trained(name, entry(0.25, score))
-    if score == "focus":  # of a map that is all but uniform there is nothing to measure
-        network.model.scorers["3"].score.weight.data *= 1e4
+    if score == "focus":  # of an untrained map, all but uniform, there is nothing to measure
+        network = weights.load("mref-san", CPU)
+        network = replace(network, about={**network.about, "absence": entry(0.25, score)})
     export(network, tmp_path / "it.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "it.onnx", providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["absence"]) == entry(0.25, score)

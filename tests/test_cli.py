@@ -242,6 +242,11 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         ),
         (["predict", "--weights", "RUN", "nowhere.png", "--query", "7"], "nowhere.png does not exist"),
         (["predict", "--weights", "RUN", "empty", "--query", "7"], "no images in empty"),
+        (["evaluate", "--weights", "RUN", "--rows", "r.json"], "rows are Parquet, and figures go beside them as .json"),
+        (
+            ["evaluate", "--weights", "RUN", "--data", "SCENES", "--images", "9"],
+            "--images is about scenes that are drawn",
+        ),
         (["render", "cifar"], "'mdist'"),
         (["paint"], "invalid choice: 'paint'"),
         ([], "the following arguments are required: COMMAND"),
@@ -263,7 +268,25 @@ def test_weights_that_do_not_say_their_data(run: Path, capsys: pytest.CaptureFix
     del config["data"]
     (run / "config.json").write_text(json.dumps(config))
     error = error_of(capsys, command, "--weights", str(run))
-    assert "--data is missing, and these weights don't say what they were trained on" in error
+    assert "--data is missing, and these weights don't say on what; give it, e.g. a folder, by --data" in error
+
+
+def test_weights_of_ones_own_data_ask_for_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "data": "pets"}))
+    error = error_of(capsys, "evaluate", "--weights", str(run))
+    assert "these weights were trained on 'pets', a data set of yours; give it, e.g. a folder, by --data" in error
+
+
+def test_pictures_of_one_name_have_figures_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, folder in enumerate(("a", "b")):
+        Path(folder).mkdir()
+        Image.new("RGB", (100, 100), (99 * i, 0, 0)).save(f"{folder}/x.png")
+    asked = ["predict", "--weights", str(run), "a/x.png", "b", "--query", "7", "--out", "p", "--json"]
+    assert main(asked) == 0
+    figures = [Path(one["figure"]) for one in json.loads(capsys.readouterr().out)]
+    assert figures == [Path("p/x-7.png"), Path("p/x-7-2.png")]
+    assert figures[0].read_bytes() != figures[1].read_bytes()
 
 
 def test_price_of_maps_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:

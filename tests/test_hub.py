@@ -269,6 +269,20 @@ def test_new_results_replace_those_it_came_with(model, tmp_path):
     assert "Not measured on test data yet." in (tmp_path / "three" / "README.md").read_text(encoding="utf-8")
 
 
+def test_what_was_measured_of_other_weights_is_not_told(tmp_path):
+    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan-hard-ctx")
+    before = model.about
+    with torch.no_grad():
+        model.classifier.weight.mul_(0.5)
+    results = {"accuracy": 0.5, "accuracy_ci95": [0.4, 0.6], "count": 99}
+    model.save_pretrained(tmp_path / "tuned", results=results)
+    after = read_json(tmp_path / "tuned" / "config.json")
+    kept = {key: value for key, value in before.items() if key not in ("absence", "best", "seconds", "command")}
+    assert after == {**kept, "test": results}
+    model.save_pretrained(tmp_path / "again")  # of the same weights
+    assert read_json(tmp_path / "again" / "config.json") == after
+
+
 def test_a_card_by_hand(model):
     about = weights.describe(model.config, *NAMES.values(), data='my "birds"', name="pan-hard-ctx", seed=3)
     about |= {

@@ -104,14 +104,14 @@ def test_overlap_by_the_pure_function():
         assert_allclose(value.numpy(), expected[name], rtol=1e-12)
 
 
-@pytest.mark.parametrize("train_count", [None, torch.tensor([200, 50, 20, 10])])
+@pytest.mark.parametrize("train_count", [None, torch.tensor([200, 50, 20, 10]), [200, 50, 20, 10]])
 def test_ranking_by_the_pure_function(train_count):
     score, label = some_scores(60)
     metric, scores = AttributeRanking(A, train_count), RankingScores(A)
     scores.add(score.numpy(), label.numpy())
     for rows in torch.arange(60).split(7):
         metric.update(score[rows], label[rows])
-    expected = scores.summary(None if train_count is None else train_count.numpy())
+    expected = scores.summary(None if train_count is None else np.asarray(train_count))
     assert {name: None if value.isnan() else float(value) for name, value in metric.compute().items()} == expected
 
 

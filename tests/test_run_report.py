@@ -16,6 +16,7 @@ from tiny_photographs import write_photographs
 
 from progressive_attention import network_folder, run_report
 from progressive_attention.cli import main
+from progressive_attention.data.scenes import COLOURS
 from progressive_attention.evaluation import entropies
 from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.measured import read_notes
@@ -215,6 +216,18 @@ def test_an_evaluation_tells_where_the_data_are(place):
     assert gathered("runs/many", split="validation").missing == []  # labels have changed: asked again
     rows = pyarrow.parquet.read_table("runs/many/evaluation/many-validation.parquet")
     assert not any("warm" in holds for holds in rows["attributes"].to_pylist())
+
+
+def test_splits_of_an_npz_are_evaluations_of_their_own(place):
+    rng = np.random.default_rng(0)
+    arrays = {"images": rng.integers(0, 256, (40, 100, 100, 3), np.uint8), "query": rng.integers(0, 10, 40)}
+    np.savez("s.npz", **arrays, attribute=rng.integers(0, 5, 40), attribute_names=sorted(COLOURS))
+    pan("evaluate", "--weights", "runs/film", "--data", "s.npz", "--device", "cpu")
+    tested = gathered("runs/film", "s.npz", "test").figures["count"]
+    assert 0 < tested < 40
+    assert gathered("runs/film", "s.npz").figures["count"] == 40
+    files = {path.name for path in Path("runs/film/evaluation").glob("s*.parquet")}
+    assert files == {"s.parquet", "s-test.parquet"}
 
 
 # --- what is missing is told ------------------------------------------------------------------------------------------

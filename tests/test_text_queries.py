@@ -27,6 +27,7 @@ from progressive_attention.prepare import prepared
 from progressive_attention.text_queries import (
     SENTENCE_ENCODER,
     Embeddings,
+    check_reads_vectors,
     knowing,
     read_embeddings,
     sentence_encoder,
@@ -71,7 +72,17 @@ def test_vectors_from_a_file(tmp_path):
         found(["7", "cat"])
     assert knowing(asked_by_letters(), ["große Eule"], found).query_names == (*WORDS, "große Eule")
     alone = Embeddings("alone", ("owl",), letters(["owl"]))  # nothing to compare with
-    assert knowing(asked_by_letters(), ["owl"], alone).query_names == (*WORDS, "owl")
+    with pytest.raises(ValueError, match=f"nothing tells whether .* add the vector of {WORDS[0]!r}"):
+        knowing(asked_by_letters(), ["owl"], alone)
+    with pytest.raises(ValueError, match="nothing tells whether"):  # whatever their length
+        knowing(asked_by_letters(), ["owl"], Embeddings("alone", ("owl",), np.ones((1, 3))))
+
+
+def test_a_network_that_reads_no_vectors_is_given_none(tmp_path):
+    found = read_embeddings(write_vectors(tmp_path / "words.npz", ["dog"]))
+    check_reads_vectors(asked_by_letters(), found)
+    with pytest.raises(ValueError, match="has learnt its 10 queries and reads no vectors; leave out"):
+        Predictor("mref-san", "cpu", found)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from progressive_attention import web_page, weights
 from progressive_attention.data.photographs import PACK
 from progressive_attention.data.scenes import COLOURS
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.synthetic import SceneSource, synthetic
 from progressive_attention.export import OneQuestion, export, largest_difference, notes, random_questions, run_web
 from progressive_attention.files import read_json
 from progressive_attention.receptive_field import as_values, geometry
@@ -155,6 +155,17 @@ def test_scenes_are_the_first_of_the_test_split(style: str) -> None:
             assert y0 <= rows.min() <= rows.max() < y1
         named = [1 for author, licence in credits if f"by {author}, {licence}" in one["credit"]]
         assert bool(named) == (style == "mbg")
+
+
+def test_scenes_of_one_pool_are_the_last_which_are_tested(tmp_path: Path) -> None:
+    shown = web_page.scenes({**ABOUT, "data": "mref", "seed": 5, "protocol": "authors", "images": 30})
+    test = synthetic("mref", "test", protocol="authors", seed=5, images=60, cache_dir=tmp_path)
+    pixels = [np.asarray(Image.open(io.BytesIO(b64decode(one["png"])))) for one in shown]
+    tested = [test.images[image] for image in np.unique(test.image)]
+    assert len(shown) == web_page.SCENES
+    assert sum(any((one == image).all() for image in tested) for one in pixels[-4:]) == 4
+    source = SceneSource("mref", "test", "authors", 5)
+    assert (pixels[-1] == source.render(source.scene(29))[0]).all()
 
 
 def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:

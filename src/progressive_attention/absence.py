@@ -36,8 +36,10 @@ def certainty(prediction: Prediction) -> Tensor:
 
 
 def focus(prediction: Prediction) -> Tensor:
-    """One minus the last map's entropy over that of the uniform map: (B, K) in [0, 1], of more cells than one."""
+    """One minus the last map's entropy over that of the uniform map: (B, K) in [0, 1]; of a single cell 0."""
     share = normalised(prediction.attention[-1].double()).flatten(-2)
+    if share.shape[-1] == 1:  # it has no choice
+        return torch.zeros_like(share[..., 0])
     return 1 + (share * share.clamp(min=1e-30).log()).sum(-1) / math.log(share.shape[-1])
 
 

@@ -11,7 +11,7 @@ from progressive_attention import weights
 from progressive_attention.absence_evaluation import Scored, scored, told_apart
 from progressive_attention.files import write_json
 from progressive_attention.inference import pick_device
-from progressive_attention.measured import check_untrained, load_with_bar, source_of
+from progressive_attention.measured import check_untrained, data_of, load_with_bar, source_of
 from progressive_attention.progress import counting
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.summaries import percent
@@ -26,10 +26,8 @@ def absence(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     folder = weights.find(arguments.weights)
     trained = weights.load(folder, device)
-    data = arguments.data or trained.about.get("data")
-    if not data:
-        raise ValueError("--data is missing, and these weights don't say what they were trained on")
-    options = {**scene_arguments(arguments, source_of(trained.about)), "absent": True}
+    data = data_of(arguments.data, trained.about)
+    options = {**scene_arguments(arguments, source_of(trained.about), data), "absent": True}
     check_untrained(trained.about, {"data": data, "split": None, **options})
     options["image_size"] = trained.model.config.image_size
 

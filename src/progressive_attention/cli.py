@@ -172,6 +172,7 @@ def build_parser() -> Parser:
     report.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run")
     report.add_argument("--data", help=DATA_HELP + " (default: what the run or its evaluation tells)")
     report.add_argument("--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz")
+    report.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
     report.add_argument("--device")
 
     export = add(

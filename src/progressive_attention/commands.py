@@ -17,6 +17,7 @@ from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
 from progressive_attention.measured import (
     check_untrained,
+    data_of,
     load_with_bar,
     measure,
     rows_path,
@@ -33,6 +34,7 @@ from progressive_attention.summaries import labels_table, score_of, summary_tabl
 from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures
 from progressive_attention.text_queries import (
     SENTENCE_ENCODER,
+    check_reads_vectors,
     encoder_of,
     knowing,
     sentence_encoder,
@@ -150,16 +152,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     trained = weights.load(arguments.weights, device)
-    data = arguments.data or trained.about.get("data")
-    if not data:
-        raise ValueError("--data is missing, and these weights don't say what they were trained on")
-    options = scene_arguments(arguments, source_of(trained.about))
+    data, encode = data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
+    check_reads_vectors(trained, encode)
+    if arguments.rows and arguments.rows.suffix == ".json":
+        raise ValueError(
+            f"--rows {arguments.rows}: rows are Parquet, and figures go beside them as .json; name a .parquet"
+        )
+    options = scene_arguments(arguments, source_of(trained.about), data)
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}
     check_untrained(trained.about, source)
     questions = load_with_bar(console, **source)
     if trained.model.query_vectors is not None:
-        trained = knowing(trained, questions.query_names, encoder_of(arguments.query_embeddings))
+        trained = knowing(trained, questions.query_names, encode)
     measured = measure(trained, questions, source, device, console)
     if not is_first():
         return

@@ -13,9 +13,11 @@ from torch import nn
 
 from progressive_attention.backbones import build_backbone
 from progressive_attention.config import ModelConfig
-from progressive_attention.files import write_text
+from progressive_attention.files import digest_of, write_text
 from progressive_attention.model_card import model_card
 from progressive_attention.network_folder import describe, filled, find, first_line, hugging_face, read_config, save
+
+OF_WEIGHTS = ("test", "best", "absence", "seconds", "command")  # what config.json tells of these very weights
 
 
 class HubMixin(nn.Module):
@@ -29,6 +31,7 @@ class HubMixin(nn.Module):
     network: ClassVar[str]  # ModelConfig.network
     config: ModelConfig
     about: dict[str, Any] | None = None
+    weights_told: str = ""  # a digest of those that ``about`` tells of
 
     @classmethod
     def from_pretrained(
@@ -54,7 +57,7 @@ class HubMixin(nn.Module):
                 f"{cls.network!r}; progressive_attention.weights.load takes the folder of any kind"
             )
         model = filled(lambda: cls(config, build_backbone(config.backbone)), folder)
-        model.about = about
+        model.about, model.weights_told = about, model.digest()
         return model
 
     def save_pretrained(
@@ -68,8 +71,8 @@ class HubMixin(nn.Module):
     ) -> None:
         """Write README.md (``model_card``), weights.safetensors and config.json.
 
-        The names are needed once, of a network built anew. ``results`` is what ``evaluate`` gives, for the card; after
-        further training give new ones, or ``{}`` if there are none: else those that it came with are told again.
+        The names are needed once, of a network built anew. ``results`` is what ``evaluate`` gives, for the card. What a
+        network came with is told again, but after further training nothing of what was measured of other weights.
         ``name`` is the card's title (default: the folder's). Raises ValueError for names that are missing or don't fit.
         """
         about = self.described(query_names, attribute_names, results)
@@ -78,6 +81,7 @@ class HubMixin(nn.Module):
         write_text(folder / "README.md", model_card(about, name or folder.resolve().name, parameters))
         save(folder, self.state_dict(), about)
         _, self.about = read_config(folder)  # JSON has lists where a config has tuples
+        self.weights_told = self.digest()
 
     def push_to_hub(
         self,
@@ -109,6 +113,10 @@ class HubMixin(nn.Module):
                 ) from error
         return str(address)
 
+    def digest(self) -> str:
+        """Of the weights as they are now."""
+        return digest_of({name: tensor.cpu() for name, tensor in self.state_dict().items()}, {})
+
     def described(
         self,
         query_names: Sequence[str] | None,
@@ -117,6 +125,8 @@ class HubMixin(nn.Module):
     ) -> dict[str, Any]:
         """The content of config.json, as ``save_pretrained`` tells."""
         known = self.about or {}
+        if self.weights_told != self.digest():
+            known = {key: value for key, value in known.items() if key not in OF_WEIGHTS}
         names = [
             tuple(known.get(f"{kind}_names", ()) if given is None else given)
             for kind, given in (("query", query_names), ("attribute", attribute_names))

@@ -96,13 +96,21 @@ def is_own(given: str) -> bool:
 def rows_path(given: str, name: str) -> Path:
     """Where the rows of an evaluation on questions of this name go."""
     folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
-    return folder / f"{name.replace('/', '-').removesuffix('.npz')}.parquet"
+    return folder / f"{name.replace('.npz', '').replace('/', '-')}.parquet"
 
 
 def name_of(data: str, split: str | None) -> str:
     """The name that ``load_questions`` gives its questions."""
     name = Path(data).resolve().name
-    return name if name.endswith(".npz") else f"{name}/{split or 'test'}"
+    return name if name.endswith(".npz") and split is None else f"{name}/{split or 'test'}"
+
+
+def data_of(given: str | None, about: Mapping[str, Any]) -> str:
+    """What is asked about: ``--data``, else what the network was trained on; ValueError where that can't be told."""
+    if given is None and about.get("data") not in STYLES:
+        known = f"were trained on {about['data']!r}, a data set of yours" if about.get("data") else "don't say on what"
+        raise ValueError(f"--data is missing, and these weights {known}; give it, e.g. a folder, by --data")
+    return given or str(about["data"])
 
 
 def source_of(about: Mapping[str, Any]) -> Source:

@@ -110,9 +110,9 @@ def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
     from safetensors import SafetensorError
 
     path = folder / "weights.safetensors"
+    model = build()
     try:
         tensors, _ = read_tensors(path)
-        model = build()
         model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from progressive_attention.data.absent import ABSENT
 from progressive_attention.files import replacing
 
 if TYPE_CHECKING:
@@ -203,8 +202,7 @@ def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
 
 def told(answer: Answered) -> str:
     """The answer and its probability; where several attributes may hold, the likeliest ones; or "not found"."""
-    ranked = [pair for pair in answer.ranked if answer.found is None or pair[0] != ABSENT]
-    said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else ranked[:RANKED]
+    said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else answer.ranked[:RANKED]
     words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
     return f"not found; else {words}" if answer.found is False else words
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from itertools import count
 from pathlib import Path
 
 from progressive_attention.absence import Detector
@@ -29,6 +30,13 @@ def pictures_of(paths: list[str]) -> list[Path]:
     return found
 
 
+def free(path: Path, taken: set[Path]) -> Path:
+    """The path, or one with -2, -3, ... behind its name where that is taken; from now on it is."""
+    found = next(one for i in count(1) if (one := path if i == 1 else path.with_stem(f"{path.stem}-{i}")) not in taken)
+    taken.add(found)
+    return found
+
+
 def said(answer: Answer, detector: Detector | None) -> str:
     """The attribute; or that the object was not found, by which score, and what the attribute would be."""
     if detector is None or answer.found:
@@ -40,7 +48,7 @@ def said(answer: Answer, detector: Detector | None) -> str:
 def predict(arguments: argparse.Namespace) -> None:
     """Answer each query about each picture, one figure each."""
     predictor = Predictor(arguments.weights, arguments.device, encoder_of(arguments.query_embeddings))
-    results = []
+    results, taken = [], set()
     for path in pictures_of(arguments.images):
         picture = open_picture(path)
         answers, side = predictor.ask_all(picture, arguments.query), predictor.side
@@ -48,7 +56,7 @@ def predict(arguments: argparse.Namespace) -> None:
             size = f"{picture.width} x {picture.height}"
             print(f"note: {path} is {size} px; fitted into {side} x {side}, its shape kept", file=sys.stderr)
         for answer in answers:
-            figure = arguments.out / f"{path.stem}-{answer.query.replace('/', '_')}.png"
+            figure = free(arguments.out / f"{path.stem}-{answer.query.replace('/', '_')}.png", taken)
             answer_figure(answer, figure)
             probabilities = {name: round(p, 6) for name, p in answer.probabilities.items()}
             results.append(

@@ -12,7 +12,7 @@ from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.inference import as_tensor, pick_device
 from progressive_attention.receptive_field import as_values, geometry, pixel_maps
-from progressive_attention.text_queries import Encode, knowing
+from progressive_attention.text_queries import Encode, check_reads_vectors, knowing
 from progressive_attention.weights import load
 
 
@@ -43,20 +43,28 @@ class Answer:
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
-        """Attributes and their probabilities, the likeliest first."""
-        return sorted(self.probabilities.items(), key=lambda one: -one[1])
+        """Attributes and their probabilities, the likeliest first, without "absent" where ``found`` tells that."""
+        shown = [one for one in self.probabilities.items() if self.found is None or one[0] != ABSENT]
+        return sorted(shown, key=lambda one: -one[1])
+
+    @property
+    def denied(self) -> bool:
+        """Whether it says that what it is asked for is not there."""
+        return self.found is False or self.attribute == ABSENT
 
 
 class Predictor:
     """A trained network that answers: ``Predictor("mref-pan-hard-ctx").ask("picture.png", "7").attribute``.
 
     ``weights`` is a shipped name or a run's folder. A network with query vectors is asked by any text, its encoder
-    ``encode`` as in ``text_queries.knowing``. Raises ValueError for weights that are missing or broken.
+    ``encode`` as in ``text_queries.knowing``. Raises ValueError for weights that are missing or broken, and for an
+    encoder that the network does not need.
     """
 
     def __init__(self, weights: str | Path, device: str | None = None, encode: Encode | None = None) -> None:
         self.device, self.encode = pick_device(device), encode
         self.trained = load(weights, self.device)
+        check_reads_vectors(self.trained, encode)
         self.geometry = geometry(self.trained.model)
         self.detector = detector(self.trained, self.geometry)
 
@@ -107,6 +115,6 @@ class Predictor:
             image = Image.fromarray(image)
         try:
             picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
-        except OSError as error:  # Pillow may have read no further than the header until now
+        except (OSError, SyntaxError) as error:  # Pillow may have read no further than the header until now
             raise ValueError(f"the picture can't be read ({error}); it may be truncated") from error
         return Fit.into(self.side, *picture.size).image(picture)

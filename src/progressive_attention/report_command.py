@@ -10,12 +10,14 @@ from progressive_attention.inference import pick_device
 from progressive_attention.measured import home_of
 from progressive_attention.run_page import run_page
 from progressive_attention.run_report import gather
+from progressive_attention.text_queries import encoder_of
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the page, and tell where it is and what it lacks."""
     device = str(pick_device(arguments.device))
-    found = gather(arguments.run, arguments.data, arguments.split, device, Console(stderr=True))
+    encode = encoder_of(arguments.query_embeddings)
+    found = gather(arguments.run, arguments.data, arguments.split, device, Console(stderr=True), encode)
     out = arguments.out or home_of(arguments.run) / "report.html"
     write_text(out, run_page(found))
     for one in found.missing:

@@ -37,6 +37,7 @@ from progressive_attention.network_folder import read_config
 from progressive_attention.plots import Scene
 from progressive_attention.predictor import Predictor
 from progressive_attention.summaries import VALIDATION_SCORES, score_of
+from progressive_attention.text_queries import Encode, knowing
 from progressive_attention.training import learning_rate, read_log
 
 FIRST, SUREST = 4, 6  # examples: the first questions, and the surest wrong answers
@@ -71,11 +72,13 @@ class RunResults:
         return self.about.get("name") or self.about["model"]["network"]
 
 
-def gather(given: str, data: str | None, split: str | None, device: str, console: Console) -> RunResults:
+def gather(
+    given: str, data: str | None, split: str | None, device: str, console: Console, encode: Encode | None = None
+) -> RunResults:
     """All of a run's folder, or of shipped weights, with an evaluation read or made.
 
-    ``data`` and ``split`` as in ``load_questions``; by default what the run tells. Raises ValueError for what is no
-    trained network, and for ``data`` that can't be used.
+    ``data`` and ``split`` as in ``load_questions``, by default what the run tells; ``encode`` as in ``knowing``. Raises
+    ValueError for what is no trained network, and for ``data`` that can't be used.
     """
     folder = weights.find(given)
     _, about = read_config(folder)
@@ -86,7 +89,7 @@ def gather(given: str, data: str | None, split: str | None, device: str, console
     found.facts = {
         name: str(made) for name in ("command", "hardware", "commit") if (made := {**about, **result}.get(name))
     }
-    add_measured(found, data, split, device, console)
+    add_measured(found, data, split, device, console, encode)
     if found.figures is None and (measured := result or about.get("test")):
         found.figures = measured
         found.facts["figures from"] = str(folder / ("result.json" if result else "config.json"))
@@ -105,7 +108,9 @@ def add_log(found: RunResults, path: Path) -> None:
         found.missing.append(Missing("training curves", why))
 
 
-def add_measured(found: RunResults, data: str | None, split: str | None, device: str, console: Console) -> None:
+def add_measured(
+    found: RunResults, data: str | None, split: str | None, device: str, console: Console, encode: Encode | None
+) -> None:
     """Add an evaluation's rows and figures, and examples; or what is missing for them."""
     ask_for_data = f"pan report {found.given} --data DATA"
     source = {**source_of(found.about), **({"data": data} if data else {}), **({"split": split} if split else {})}
@@ -119,12 +124,18 @@ def add_measured(found: RunResults, data: str | None, split: str | None, device:
     measured = read_measured(path) if is_of(notes, found.given) else None
     predictor = None
     try:
-        predictor = Predictor(found.given, device)
+        predictor = Predictor(found.given, device, encode)
+        predictor.detector = None  # the rows tell of answers as they are, whatever is found
         questions = load_with_bar(console, **source)
+        trained = predictor.trained
+        if trained.model.query_vectors is not None:
+            trained = knowing(trained, questions.query_names, encode)
         if measured is None or notes["questions"] != fingerprint_of(questions):
             measured = None  # rows of other questions are no rows of these
-            measured = measure(predictor.trained, questions, source, predictor.device, console)
+            measured = measure(trained, questions, source, predictor.device, console)
             write_measured(path, measured, found.given, questions, source)
+        if questions.likelihood == "bernoulli":
+            questions = askable(questions, trained)[0]
         add_examples(found, readable(measured.table), questions, predictor)
     except (ValueError, OSError) as error:
         if data:
@@ -167,14 +178,13 @@ def examples_of(right: np.ndarray, sure: np.ndarray) -> tuple[list[int], list[in
 
 def add_examples(found: RunResults, table: pa.Table, questions: QuestionSet, predictor: Predictor) -> None:
     """Add some of the questions, of which the rows are readable, with the network's answers and attention."""
-    asked = askable(questions, predictor.trained)[0] if questions.likelihood == "bernoulli" else questions
     right, sure = judged(table)
     first, wrong = examples_of(right, sure)
     for row in table["row"].to_numpy()[[*first, *wrong]].tolist():
-        query, truth = asked.words(row)
-        image = np.array(asked.images[asked.image[row]])
+        query, truth = questions.words(row)
+        image = np.array(questions.images[questions.image[row]])
         answer = predictor.ask(image, query)
-        found.scenes.append(Scene(image, target_of(asked, row), query, truth, {found.name: answer}))
+        found.scenes.append(Scene(image, target_of(questions, row), query, truth, {found.name: answer}))
     kind = "answers" if "correct" in table.column_names else "answers (the likeliest attribute does not hold)"
     of_wrong = f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {kind}" if wrong else ""
     found.chosen = f"The first {len(first)} questions{of_wrong}. On a narrow screen the rows scroll sideways."

@@ -6,15 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from progressive_attention import weights
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES
 from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.files import read_json
 from progressive_attention.plots import contact_sheet
 
+SCENE_OPTIONS = ("protocol", "seed", "images", "mnist_dir", "backgrounds")
 
-def scene_arguments(arguments: argparse.Namespace, learnt: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options that all commands share about scenes; where not given those of the training, ``learnt``, if known."""
+
+def scene_arguments(
+    arguments: argparse.Namespace, learnt: Mapping[str, Any] | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """The options that all commands share about scenes; where not given those of the training, ``learnt``, if known.
+
+    Raises ValueError for options that ``data``, no scenes, would ignore.
+    """
+    given = [name for name in SCENE_OPTIONS if getattr(arguments, name, None) is not None]
+    if data is not None and data not in STYLES and given:
+        told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{told} is about scenes that are drawn ({', '.join(STYLES)}), not about {data}; leave it out")
     options = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds}
     for name, value in {"protocol": PROTOCOLS[0], "seed": 0, "images": None}.items():
         given = getattr(arguments, name, None)
@@ -32,7 +43,8 @@ def render(arguments: argparse.Namespace) -> None:
         images.append(source.render(scene)[0])
         asked = scene.digits[scene.asked]
         captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
-    title = f"{arguments.style} · {arguments.split} split · protocol {options['protocol']} · seed {options['seed']}"
+    part = "one pool for all splits" if source.split == "pool" else f"{arguments.split} split"
+    title = f"{arguments.style} · {part} · protocol {options['protocol']} · seed {options['seed']}"
     contact_sheet(images, captions, arguments.out, title)
     print(f"{arguments.count} scenes with question and answer: {arguments.out}")
 

@@ -103,6 +103,15 @@ def encoder_of(file: Path | None) -> Embeddings | None:
     return None if file is None else read_embeddings(file)
 
 
+def check_reads_vectors(trained: Trained, encode: Encode | None) -> None:
+    """Raises ValueError for an encoder that is given to a network that has learnt a vector for each query instead."""
+    if encode is not None and trained.model.query_vectors is None:
+        raise ValueError(
+            f"this network has learnt its {len(trained.query_names)} queries and reads no vectors; leave out "
+            "--query-embeddings"
+        )
+
+
 def knowing(trained: Trained, texts: Sequence[str], encode: Encode | None = None) -> Trained:
     """The same network, which can also be asked by these texts: they stand behind the names that it knows.
 
@@ -123,11 +132,16 @@ def knowing(trained: Trained, texts: Sequence[str], encode: Encode | None = None
                 "give its vector in a file, --query-embeddings FILE"
             )
         encode = sentence_encoder()
-    both = [name for name in names if not isinstance(encode, Embeddings) or name in encode.names][:1]
-    vectors = unit_vectors([*new, *both], encode).to(table)
-    if both and (vectors.shape[1] != table.shape[1] or (vectors[-1] - table[names.index(both[0])]).abs().max() > SAME):
+    old = next((name for name in names if not isinstance(encode, Embeddings) or name in encode.names), None)
+    if old is None:
         raise ValueError(
-            f"the vector of {both[0]!r} is another one than in training, by {config.query_encoder!r}; what else this "
+            "no word of the training has a vector there, so that nothing tells whether the encoder is that of the "
+            f"training; add the vector of {names[0]!r}"
+        )
+    vectors = unit_vectors([*new, old], encode).to(table)
+    if vectors.shape[1] != table.shape[1] or (vectors[-1] - table[names.index(old)]).abs().max() > SAME:
+        raise ValueError(
+            f"the vector of {old!r} is another one than in training, by {config.query_encoder!r}; what else this "
             "encoder makes would be nonsense to the network: take the encoder of its training"
         )
     return replace(

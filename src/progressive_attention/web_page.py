@@ -101,12 +101,16 @@ def told(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[st
 
 
 def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The first test scenes of the synthetic set that a network learnt, with each digit's question, answer and box."""
+    """Some test scenes of the synthetic set that a network learnt, with each digit's question, answer and box.
+
+    The first; under protocol ``authors`` the last of its one pool, which begins with the scenes of the training.
+    """
     if about.get("data") not in STYLES:
         return []
     source = SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
     shown = []
-    for scene in map(source.scene, range(SCENES)):
+    first = max(0, about.get("images", 15_000) - SCENES) if source.split == "pool" else 0
+    for scene in map(source.scene, range(first, first + SCENES)):
         file = BytesIO()
         Image.fromarray(source.render(scene)[0]).save(file, "PNG", optimize=True)
         digits = [

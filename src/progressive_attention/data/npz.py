@@ -1,5 +1,6 @@
 """The user's own scenes as one .npz of arrays, never a pickle."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     rows = np.array([i for i in image if split_of(str(i)) == split], np.int64)
     if not len(rows):
         raise ValueError(f"{path} has no images in split {split!r}: {len(images)} are too few to be split by hash")
-    return whole.rows(rows)
+    return replace(whole.rows(rows), name=f"{path.name}/{split}")
 
 
 def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:

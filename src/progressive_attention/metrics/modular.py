@@ -5,6 +5,7 @@ kept. Each works alone, in a ``torchmetrics.MetricCollection`` and in Lightning'
 Legend: ... any leading axes, H x W pixels, A attributes, T thresholds.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -130,10 +131,10 @@ class AttributeRanking(Metric):
     full_state_update = False
     rows: list[Tensor] | Tensor
 
-    def __init__(self, num_attributes: int, train_count: Tensor | None = None, **options: Any) -> None:
+    def __init__(self, num_attributes: int, train_count: Tensor | Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.num_attributes = num_attributes
-        self.train_count = None if train_count is None else train_count.cpu().numpy()
+        self.train_count = None if train_count is None else torch.as_tensor(train_count).cpu().numpy()
         # Flat and float64, as is what torchmetrics gathers from a process that saw nothing.
         self.add_state("rows", [], "cat")  # scores and labels, (R x A x 2,)
         self.set_dtype(torch.float64)

@@ -70,7 +70,7 @@ def verdict(answer: Answer, truth: str | None) -> str:
     if truth is None:
         return "<span class='soft'>your own picture: nobody has told what is right</span>"
     if not truth:
-        if answer.found is False:
+        if answer.denied:
             return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
         return (
             f"<span class='wrong'>there is no {query} in this scene: softmax attention always points somewhere</span>"

@@ -3,6 +3,7 @@
 
 const MOST_PIXELS = 2 ** 24; // of a picture: what every browser's canvas holds
 const MOST_BARS = 8;
+const ABSENT = "absent"; // the attribute that says that nothing asked for is there
 const element = (id) => document.getElementById(id);
 
 let about, network; // what the page says of its network, and its session
@@ -121,7 +122,8 @@ function question(query) {
 
 function showAnswer(answer) {
   Object.assign(state, { query: answer.query, answer });
-  const ranked = [...answer.probabilities].sort((one, other) => other[1] - one[1]);
+  const shown = answer.probabilities.filter(([name]) => !about.absence || name !== ABSENT); // the threshold tells that
+  const ranked = shown.sort((one, other) => other[1] - one[1]);
   const best = ranked.slice(0, about.likelihood === "softmax" ? 1 : 3);
   const said = best.map(([name, probability]) => `${name} (${percent(probability)})`).join(", ");
   element("answer").textContent = `${answer.query} → ${answer.present ? "" : "not found; if it were there: "}${said}`;
@@ -134,7 +136,7 @@ function showAnswer(answer) {
 // What is right, where it is known, and a box around it.
 function showTruth({ query, present }, best) {
   const digit = state.digits.find((one) => one.query === query);
-  const right = digit ? present && best === digit.attribute : !present;
+  const right = digit ? present && best === digit.attribute : !present || best === ABSENT;
   const truth = digit ? `it is ${digit.attribute}` : `there is no ${query} in this scene`;
   element("truth").textContent = state.digits.length ? `${right ? "✓ Right" : "✗ Wrong"}: ${truth}.` : "";
   element("truth").className = right ? "" : "wrong";
