@@ -11,6 +11,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.cli import main
+from progressive_attention.data import hub_parquet
 from progressive_attention.data.hub_parquet import export_parquet, in_words
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.tables import import_table
@@ -128,6 +129,29 @@ def test_a_picture_with_many_questions_is_written_once(tmp_path: Path) -> None:
     assert once < (tmp_path / "out/train.parquet").stat().st_size < 1.2 * once
 
 
+def test_row_groups_hold_few_enough_bytes_to_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow can't read nested cells of 2 GiB, to which a picture with many questions unfolds."""
+    (tmp_path / "set").mkdir()
+    noise(0, 50, 50).save(tmp_path / "set/a.png")
+    once = (tmp_path / "set/a.png").stat().st_size
+    monkeypatch.setattr(hub_parquet, "BYTES", 3 * once)
+    rows = "".join(f"a.png,q{i},red,train\n" for i in range(10))
+    (tmp_path / "set/manifest.csv").write_text("image,query,attribute,split\n" + rows)
+    assert export_parquet(tmp_path / "set", tmp_path / "out") == {"train": 10}
+    with parquet.ParquetFile(tmp_path / "out/train.parquet") as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert (sum(sizes), max(sizes)) == (10, 3)
+    assert import_table(tmp_path / "out", tmp_path / "again")["rows"] == 10
+    queries = read_manifest(tmp_path / "again").table["query"].to_pylist()
+    assert queries == [f"q{i}" for i in range(10)]
+
+
+def test_only_pictures_are_exported(folder: Path, tmp_path: Path) -> None:
+    (folder / "3.png").write_text("secret")
+    with pytest.raises(ValueError, match=r"3.png can't be read as an image \(of no known format\)"):
+        export_parquet(folder, tmp_path / "out")
+
+
 def test_an_export_is_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
     (folder / "3.png").unlink()
     with pytest.raises(ValueError, match=r"3.png does not exist"):
@@ -227,6 +251,36 @@ def test_strange_metadata_is_left_alone(note: bytes, tmp_path: Path) -> None:
     )
     parquet.write_table(table, tmp_path / "it.parquet")
     assert import_table(tmp_path / "it.parquet", tmp_path / "out")["rows"] == 1
+
+
+CLASSES = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+IMAGE = {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"dtype": "string", "_type": "Value"}}
+
+
+@pytest.mark.parametrize(
+    "features, query",
+    [
+        ({"query": CLASSES, "image": IMAGE}, "dog"),  # a struct, described by its fields
+        ({"query": CLASSES, "attribute": [{"dtype": "string", "_type": "Value"}]}, "dog"),
+        ({"query": [CLASSES]}, "dog"),
+        ({"query": {**CLASSES, "names": None}}, "1"),
+        ({"query": {**CLASSES, "names": 5}}, "1"),
+        ({"query": {"_type": "ClassLabel"}}, "1"),
+    ],
+)
+def test_one_feature_that_we_do_not_know_hides_no_other(features: dict, query: str, tmp_path: Path) -> None:
+    noise(0).save(tmp_path / "a.png")
+    table = pa.table({"image": ["a.png"], "query": [1], "attribute": ["red"]})
+    note = json.dumps({"info": {"features": features}})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "it.parquet")
+    import_table(tmp_path / "it.parquet", tmp_path / "out")
+    assert read_manifest(tmp_path / "out").table["query"].to_pylist() == [query]
+
+
+def test_a_pictures_bytes_are_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "it.parquet", [{"bytes": "text", "path": "a.png"}])
+    with pytest.raises(ValueError, match="a picture's bytes must be binary, got str"):
+        import_table(tmp_path / "it.parquet", tmp_path / "out")
 
 
 @pytest.mark.parametrize("column", ["image", "mask"])

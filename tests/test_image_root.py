@@ -42,6 +42,22 @@ def folder(tmp_path):
     return root
 
 
+def test_paths_are_written_from_the_root_on(folder):
+    root = ImageRoot(folder)
+    root.check("sub/c.jpeg")
+    assert root.named("c.jpeg") == "sub/c.jpeg"
+    for path in ("sub/../b.jpg", str(folder.resolve() / "b.jpg")):
+        with pytest.raises(ValueError, match=r"write paths from .*root on, without '\.\.'"):
+            root.check(path)
+
+
+def test_a_name_that_leads_out_is_not_taken(folder):
+    (folder / "sub" / "out.jpg").symlink_to(folder.parent / "secret.jpg")
+    assert ImageRoot(folder).named("out.jpg") is None
+    (folder / "sub" / "deep" / "out.jpg").symlink_to(folder / "b.jpg")
+    assert ImageRoot(folder).named("out.jpg") == "sub/deep/out.jpg"
+
+
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 

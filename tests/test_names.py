@@ -17,6 +17,8 @@ from progressive_attention.data.names import RARE_PLURAL, frequent, normalise, r
         ("  Traffic\t LIGHT \n", "traffic light"),
         ("sign.", "sign"),
         ('"Stop!" ,', "stop"),
+        ("“Stop” ‘red’", "stop” ‘red"),
+        ("«red»", "red"),
         ("t.v.", "t.v"),  # inside it stays
         ("bull's eye", "bull's eye"),
         ("t-shirt (red)", "t-shirt (red)"),

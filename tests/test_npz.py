@@ -71,6 +71,10 @@ BAD_NPZ = [
     ({"images": IMAGES[..., 0]}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4\) uint8"),
     ({"images": IMAGES / 255}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4, 3\) float64"),
     ({"images": np.uint8(1)}, r"query must be \(\) beside images \(\), got \(3,\)"),
+    (
+        dict.fromkeys(("images", "query", "attribute"), np.uint8(1)),
+        r"images must be \(N, H, W, 3\) uint8, got \(\) uint8",
+    ),
     ({"query": np.arange(4)}, r"query must be \(3,\) beside images \(3, 4, 4, 3\), got \(4,\)"),
     ({"attribute": np.zeros((3, 1), int)}, r"attribute must be \(3,\) beside images .*got \(3, 1\)"),
     ({"scale": np.ones(2)}, r"scale must be \(3,\) beside images .*got \(2,\)"),

@@ -120,11 +120,12 @@ def test_unusable_photographs_are_counted_and_skipped(folder, monkeypatch):
     (folder / "text.jpg").write_text("no photograph")
     (folder / "empty.webp").touch()
     (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")  # would be waited for
     (folder / "notes.txt").write_text("not looked at")
     with pytest.warns(UserWarning, match="mine: skipped .*; 20 photographs left") as caught:
         photographs = Photographs("train", "authors", folder)
     message = str(caught[0].message)
-    for part in ("3 unreadable", "2 smaller than 100 x 100 pixels", "2 above Pillow's limit of 20000 pixels"):
+    for part in ("4 unreadable", "2 smaller than 100 x 100 pixels", "2 above Pillow's limit of 20000 pixels"):
         assert part in message
     assert len(caught) == 1
     assert len(photographs) == 20

@@ -217,6 +217,11 @@ def test_null_is_unknown_and_an_empty_list_is_not(folder):
     ]
 
 
+def test_brackets_are_an_empty_list(folder):
+    _, rows, _ = from_text(folder, "image,query,attributes\na.png,dog,red; old\na.png,cat, []\n")
+    assert [row["attributes"] for row in rows] == [["red", "old"], []]
+
+
 def test_contradictions(folder):
     _, rows, rejected = from_text(
         folder, "image,query,attribute,absent\na.png,dog,red,red; old\na.png,dog,red,old\na.png,cat,red,\n"

@@ -141,6 +141,13 @@ def test_missing_files_and_bad_zips(tmp_path, photos):
     (tmp_path / "attributes.json.zip").write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match=r"attributes\.json\.zip can't be read .*fetch it again"):
         import_visual_genome(tmp_path, photos, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("attributes.json", "[]" * 999)
+    content = bytearray((tmp_path / "attributes.json.zip").read_bytes())
+    content[70:90] = bytes(20)
+    (tmp_path / "attributes.json.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"attributes\.json\.zip can't be read .*fetch it again"):
+        import_visual_genome(tmp_path, photos, tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w") as archive:
         archive.writestr("readme.txt", "")
     with pytest.raises(ValueError, match=r"must hold one \.json file of at most .* got none"):

@@ -61,6 +61,13 @@ def test_one_object_of_each_fate(take, photos):
     assert any("no objects.json" in note for note in told["notes"])
 
 
+def test_where_nothing_is_left_the_remedy_fits(take):
+    with pytest.raises(ValueError, match=r"image file missing: 1\); is .*images the folder with their images\?"):
+        take({77: [thing(21)]})
+    with pytest.raises(ValueError, match=r"class too rare: 1\); a min_count below 2 keeps what is rarer"):
+        take({1: [thing(11)]}, min_count=2)
+
+
 def test_rare_classes_and_attributes_are_left_out(take):
     cows = [thing(i, "cow", ["red"]) for i in range(3)] + [
         thing(3, "cow", ["spotted"]),

@@ -6,7 +6,6 @@ object may lack ``attributes``. All are read alike, and each file may lie in its
 """
 
 import zipfile
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -219,7 +218,9 @@ def read_file(folder: Path, file: str) -> tuple[Path, bytes]:
         raise ValueError(f"{folder} has neither {file}.json nor {file}.json.zip; give the folder with the annotations")
     try:
         return path, path.read_bytes() if path.suffix == ".json" else unzip(path)
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
         raise ValueError(f"{path} can't be read ({error}); fetch it again") from error
 
 

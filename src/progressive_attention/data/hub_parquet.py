@@ -6,11 +6,13 @@ Neither way needs that package. A picture is a struct of its file's ``bytes`` an
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
@@ -18,7 +20,7 @@ from pyarrow import parquet
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import Manifest, read_manifest
-from progressive_attention.data.pictures import FORMATS
+from progressive_attention.data.pictures import FORMATS, examined
 from progressive_attention.data.table import check_free
 from progressive_attention.files import temporary_for
 
@@ -26,7 +28,9 @@ FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 ROWS = 256  # that are in memory, and in a row group, at once
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation", "dev": "validation"}
+BYTES = 2**28  # of pictures, each row's counted, in a row group: 2 GiB of nested bytes Arrow can't read again
 Progress = Callable[[int, int], None]
+Picture = dict[str, Any]  # of PICTURE's fields
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -71,7 +75,8 @@ def read_columns(path: Path, home: Path | None) -> dict[str, list[Any]]:
             columns = columns or {name: [] for name in (*names, *added)}
             if set(columns) != {*names, *added}:
                 raise ValueError(f"{part} has the columns {names}, files before it {list(columns)}; import it alone")
-            for batch in file.iter_batches(ROWS):
+            groups = range(file.num_row_groups)  # one by one: a batch over several could be more than Arrow can nest
+            for batch in (one for group in groups for one in file.iter_batches(ROWS, row_groups=[group])):
                 for name, values in zip(names, batch.columns, strict=True):
                     cells = values.to_pylist()
                     if name in FOLDERS and home is not None and is_picture(values.type):
@@ -85,11 +90,16 @@ def read_columns(path: Path, home: Path | None) -> dict[str, list[Any]]:
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """The words of columns that hold numbers of classes, or lists of these."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        inner = {name: feature.get("feature", feature) for name, feature in features.items()}
-        return {name: feature["names"] for name, feature in inner.items() if feature["_type"] == "ClassLabel"}
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
     except (KeyError, ValueError, TypeError, AttributeError):  # not written by datasets, or not as we know it
         return {}
+    found = {}
+    for name, feature in features:
+        inner = feature[0] if isinstance(feature, list) and feature else feature  # a list, as older versions write it
+        inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
+        if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
+            found[name] = inner["names"]
+    return found
 
 
 def in_words(cell: Any, names: list[str]) -> Any:
@@ -107,6 +117,8 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
     content = picture.get("bytes")
     if content is None:
         return picture.get("path")
+    if not isinstance(content, bytes):
+        raise ValueError(f"a picture's bytes must be binary, got {type(content).__name__}; write the file's content")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             kind = str(opened.format).lower()
@@ -145,7 +157,7 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
 
 
 def tables_of(manifest: Manifest, path: Path) -> Iterator[pa.Table]:
-    """Write a manifest's rows, ROWS at a time, yielding what has been written."""
+    """Write a manifest's rows, ROWS or about BYTES of pictures at a time, yielding what has been written."""
     roots = {"image": manifest.images, "mask": manifest.masks}
     fields = [pa.field(f.name, PICTURE if f.name in FOLDERS else f.type) for f in manifest.table.schema]
     described = {field.name: feature(field.type) for field in fields}
@@ -155,22 +167,32 @@ def tables_of(manifest: Manifest, path: Path) -> Iterator[pa.Table]:
     with parquet.ParquetWriter(path, schema, **options) as writer:
         for start in range(0, len(manifest.table), ROWS):
             rows = manifest.table.slice(start, ROWS)
-            columns = {
-                name: embedded(rows[name], roots[name]) if name in roots else rows[name] for name in rows.column_names
-            }
-            table = pa.table(columns, schema)
-            writer.write_table(table)
-            yield table
+            pictures = {name: embedded(rows[name], roots[name]) for name in roots if name in rows.column_names}
+            for place in small_enough(list(pictures.values())):
+                inside = {name: pa.array(cells[place], PICTURE) for name, cells in pictures.items()}
+                part = rows.slice(place.start, place.stop - place.start)
+                table = pa.table({name: inside.get(name, part[name]) for name in rows.column_names}, schema)
+                writer.write_table(table)
+                yield table
 
 
-def embedded(paths: pa.ChunkedArray, root: ImageRoot) -> pa.Array:
-    """Files as pictures; null stays null."""
-    known: dict[str | None, dict[str, Any] | None] = {None: None}
+def small_enough(columns: Sequence[Sequence[Picture | None]]) -> Iterator[slice]:
+    """Consecutive rows of columns of pictures that hold about BYTES together."""
+    cost = np.array([sum(len(cell["bytes"]) for cell in row if cell) for row in zip(*columns, strict=True)], np.int64)
+    ends = np.flatnonzero(np.diff(cost.cumsum() // BYTES)) + 1
+    yield from (slice(a, b) for a, b in pairwise([0, *ends.tolist(), len(cost)]))
+
+
+def embedded(paths: pa.ChunkedArray, root: ImageRoot) -> list[Picture | None]:
+    """Files as pictures; null stays null. Raises ValueError for a file that is none."""
+    known: dict[str | None, Picture | None] = {None: None}
     for path in paths.unique().to_pylist():
         if path is not None:
             with root.open(path) as file:
+                examined(file, path, lambda picture: None)
+                file.seek(0)
                 known[path] = {"bytes": file.read(), "path": path}
-    return pa.array([known[path] for path in paths.to_pylist()], PICTURE)
+    return [known[path] for path in paths.to_pylist()]
 
 
 def feature(kind: pa.DataType) -> dict[str, Any]:

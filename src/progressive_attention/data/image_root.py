@@ -9,7 +9,7 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -47,9 +47,11 @@ class ImageRoot:
         return None, path
 
     def check(self, path: str) -> None:
-        """Raises ValueError for a path out of the root."""
+        """Raises ValueError for a path out of the root, or one that is not written from there on."""
         if self.split(path)[0] is None:
             self.inside(path)
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise ValueError(f"{path!r}: write paths from {self.root} on, without '..'")
 
     def inside(self, path: str) -> Path:
         """A path on disk; raises ValueError if it, or a link on its way, leads out of the root."""
@@ -106,6 +108,10 @@ class ImageRoot:
         for path in self.files():
             found.setdefault(path.rpartition("/")[2], []).append(path)
         return found
+
+    def named(self, name: str) -> str | None:
+        """The first path that ends with a file name and does not lead out of the root; None if there is none."""
+        return next((path for path in self.by_name.get(name, ()) if self.has(path)), None)
 
     def has(self, path: str) -> bool:
         """Whether a path is a file below the root; false for one that leads outside of it."""

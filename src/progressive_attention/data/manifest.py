@@ -62,6 +62,7 @@ READERS = {
     # Types are told: guessed from the text, the word 07 would become 7, and true True.
     ".csv": partial(
         pyarrow.csv.read_csv,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in (*WORDS, *LISTS)}),
     ),
     ".jsonl": read_jsonl,

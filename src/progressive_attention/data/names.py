@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-EDGE = " .,;:!?'\"`"  # stripped from both ends of a name; inside, as in "t.v" or "bull's eye", it stays
+EDGE = " .,;:!?'\"`“”‘’«»"  # stripped from both ends of a name; inside, as in "t.v" or "bull's eye", it stays
 RARE_PLURAL = 10  # a plural is a slip where the singular is seen this many times as often, else a class of its own
 ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
 

@@ -46,6 +46,8 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
         shape = images.shape[:3] if name == "mask" else images.shape[:1]
         if name in arrays and arrays[name].shape != shape:
             raise ValueError(f"{path}: {name} must be {shape} beside images {images.shape}, got {arrays[name].shape}")
+    if images.ndim != 4:
+        raise ValueError(f"{path}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
     if not len(images):
         raise ValueError(f"{path} has no images")
     attribute, attribute_names = named(path, "attribute", arrays["attribute"], arrays["attribute_names"])

@@ -79,6 +79,9 @@ def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
     usable: dict[str, tuple[int, int]] = {}
     skipped: Counter[str] = Counter()
     for name in names:
+        if not (root / name).is_file():  # a pipe would be waited for
+            skipped["unreadable"] += 1
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)

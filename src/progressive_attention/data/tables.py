@@ -226,7 +226,7 @@ def cell_reader(name: str) -> Callable[[str], Any]:
     """What makes a column's cells its kind of value; a word where a number belongs stays one."""
     kind = SCHEMA.field(name).type
     if pa.types.is_list(kind):
-        return lambda cell: [word.strip() for word in cell.split(";")]
+        return lambda cell: [] if cell.strip() == "[]" else [word.strip() for word in cell.split(";")]
     return str if pa.types.is_string(kind) else cell_number
 
 

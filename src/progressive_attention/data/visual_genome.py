@@ -76,7 +76,11 @@ def import_visual_genome(
     row = np.flatnonzero(reason == KEPT)
     if not len(row):
         found = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-        raise ValueError(f"nothing is left of {annotations} ({found}); a min_count below {least} keeps what is rarer")
+        rare = any("too rare" in REASONS[code] for code in np.unique(reason))
+        remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
+        if rare:
+            remedy = f"a min_count below {least} keeps what is rarer"
+        raise ValueError(f"nothing is left of {annotations} ({found}); {remedy}")
     if split is None:
         split = split_by_hash(records.id, np.unique(objects.image[row]), PAPERS.get(setting), notes)
     image = objects.image[row]
@@ -128,7 +132,7 @@ def locate(records: Images, root: ImageRoot) -> list[str | None]:
     Only the name of a url is looked up among the files that are there, so no url leads outside of the folder.
     """
     named = ((url.rpartition("/")[2], f"{i}.jpg") for url, i in zip(records.url, records.id.tolist(), strict=True))
-    return [next((root.by_name[name][0] for name in names if name in root.by_name), None) for names in named]
+    return [next((found for name in names if (found := root.named(name))), None) for names in named]
 
 
 def read_objects(folder: Path, records: Images, progress: Progress | None, notes: list[str]) -> Objects:
@@ -183,9 +187,9 @@ def find_masks(masks: Path | None, ids: np.ndarray, place: np.ndarray, notes: li
     """Columns mask and mask_value for rows with image ids and places in attributes.json (R,); none without a folder."""
     if masks is None:
         return {}
-    files = ImageRoot(masks).by_name
+    root = ImageRoot(masks)
     image, of_image = np.unique(ids, return_inverse=True)
-    path = pa.array([files.get(f"{i}.png", [None])[0] for i in image.tolist()], pa.string())
+    path = pa.array([root.named(f"{i}.png") for i in image.tolist()], pa.string())
     if path.null_count:
         notes.append(f"{path.null_count:,} of {len(image):,} images have no mask in {masks}")
     mask = path.take(pa.array(of_image))
