@@ -297,7 +297,7 @@ variant = "wide"
 recipe_changes = { batch = 16, module_rates = [["stages", 0.1]] }
 network_changes = { hidden = 8, attend_at = [1, 2] }
 learning_rates = [0.1, 0.01]
-tuning = { dataset = "mref", images = 100, epochs = 1, seed = 0 }
+tuning = { dataset = "data", epochs = 1, seed = 0 }
 """
     return [{"try.toml": text}]
 
