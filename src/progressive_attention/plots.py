@@ -43,7 +43,7 @@ class Answered(Protocol):
     @property
     def found(self) -> bool | None: ...  # False where the asked object seems not to be there, None where nobody knows
     @property
-    def ranked(self) -> list[tuple[str, float]]: ...  # all attributes, the likeliest first
+    def ranked(self) -> list[tuple[str, float]]: ...  # attributes, the likeliest first, as ``Answer.ranked``
     @property
     def image(self) -> np.ndarray: ...  # (H, W, 3) uint8
     @property
