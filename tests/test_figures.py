@@ -228,6 +228,7 @@ def test_a_panel_for_each_set_with_runs_then_the_legend(shown, monkeypatch, tmp_
 def test_a_network_without_maps_has_no_curve(monkeypatch, tmp_path):
     axes = panels(monkeypatch, precision_recall, [fake_run("film")], tmp_path)
     assert [len(panel.lines) for panel in axes] == [0, 0]
+    assert axes[-1].texts[-1].get_text().endswith("\nno such map: FiLM")
 
 
 def test_every_row_looks_different():

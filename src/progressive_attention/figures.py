@@ -158,7 +158,8 @@ def precision_recall_figure(
 ) -> None:
     """Precision over recall of the thresholded map against the target's mask, a panel for each data set.
 
-    Seeds are averaged threshold by threshold; a marker shows the threshold of the best mean IoU.
+    Seeds are averaged threshold by threshold; a marker shows the threshold of the best mean IoU. Rows without such a
+    map, which would be sought in vain, are named below the legend.
     HAttNet 2016, Figure 5b.
     """
 
@@ -175,7 +176,10 @@ def precision_recall_figure(
                 axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
         axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, None))
 
-    save(in_panels(shown, draw, f"{of_map} map\nmarker: threshold of the best IoU"), folder, name)
+    note = f"{of_map} map\nmarker: threshold of the best IoU"
+    if missing := dict.fromkeys(row_of(cell) for cell in shown if cell.curve(of_map) is None):
+        note += "\n" + fill(f"no such map: {', '.join(missing)}", LEGEND)
+    save(in_panels(shown, draw, note), folder, name)
 
 
 def row_of(cell: Cell) -> str:

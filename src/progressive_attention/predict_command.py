@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from itertools import count
 from pathlib import Path
 
 from progressive_attention.absence import Detector
@@ -32,7 +31,10 @@ def pictures_of(paths: list[str]) -> list[Path]:
 
 def free(path: Path, taken: set[Path]) -> Path:
     """The path, or one with -2, -3, ... behind its name where that is taken; from now on it is."""
-    found = next(one for i in count(1) if (one := path if i == 1 else path.with_stem(f"{path.stem}-{i}")) not in taken)
+    found, number = path, 1
+    while found in taken:
+        number += 1
+        found = path.with_stem(f"{path.stem}-{number}")
     taken.add(found)
     return found
 
