@@ -4,6 +4,7 @@ import io
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,6 +211,34 @@ def test_failed_run_is_told_while_others_finish(place, capsys):
     to_do, *done = capsys.readouterr().out.splitlines()
     assert "training diverged" in to_do
     assert [line.split()[-1] for line in done] == ["done"] * 3
+
+
+def test_a_rate_that_diverges_fails_nothing(place, capsys):
+    (place / "mine.toml").write_text(
+        MINE.replace("epochs = 1\nlearning_rates = [", "epochs = 3\nlearning_rates = [1e30, ")
+    )
+    for call in range(2):
+        assert main([*ASK, "--processes", "1"]) == 0
+        assert ("runs to do" in capsys.readouterr().err) == (call == 0)
+    assert [run["learning_rate"] < 1 for run in outcome(place / "state")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("batch = 4", "batch 8, and mref-san-tiny-.* has 4"),
+        ("batch = 8, clip = 9.0", r"recipe_changes \{\}, .* has \{'clip': 9.0\}"),
+    ],
+)
+def test_what_would_take_the_place_of_another_run_is_refused_before_training(finished, place, capsys, change, told):
+    shutil.copytree(finished, "state")
+    before = Path("state/table1.json").read_bytes()
+    (place / "mine.toml").write_text(MINE.replace("batch = 8", change))
+    assert main(ASK) == 2
+    error = capsys.readouterr().err
+    assert "runs to do" not in error
+    assert re.search(f"state holds a run of san on mref, seed 0, with {told}; choose another --out, or tell", error)
+    assert Path("state/table1.json").read_bytes() == before
 
 
 def test_plan_lists_runs_in_order_and_makes_nothing(place, capsys):

@@ -1,6 +1,8 @@
 """Evaluation where any number of attributes hold: each figure against its loop, and what is left out is told."""
 
+import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +10,11 @@ import pyarrow as pa
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from rich.console import Console
 from tiny_photographs import SIDE, network, photographs, write_photographs
 from torch import nn
 
+from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import ATTENTION_COLUMNS, evaluate, examples
 from progressive_attention.label_evaluation import (
     askable,
@@ -19,6 +23,7 @@ from progressive_attention.label_evaluation import (
     query_prior,
     summarise_labels,
 )
+from progressive_attention.measured import measure
 from progressive_attention.metrics.attention import attention_entropy
 from progressive_attention.metrics.ranking import RankingScores, mean_over_attributes
 from progressive_attention.receptive_field import geometry, pixel_maps
@@ -228,6 +233,23 @@ def test_without_training_labels_there_is_no_prior(sets, trained):
     assert not [name for name in found if name.startswith("query_prior") or name.endswith(("_head", "_tail"))]
     assert {figures["query_prior_ap"] for figures in found["by_attribute"].values()} == {None}
     assert found["weighted_mean_ap"] == evaluate_labels(trained, *reversed(sets), CPU)[0]["weighted_mean_ap"]
+
+
+@pytest.mark.parametrize("change", [{"query": "boat"}, {"attributes": []}])
+def test_training_questions_that_tell_nothing_are_noted(folder, trained, tmp_path, change):
+    """Such as VOC's: of classes that the network never learnt, and without an attribute."""
+    shutil.copytree(folder, tmp_path / "other")
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    changed = [{**row, **(change if row["split"] == "train" else {})} for row in rows]
+    (tmp_path / "other" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    console = Console(file=io.StringIO(), width=1000)
+    source = {"data": str(tmp_path / "other"), "split": "validation", "image_size": SIDE}
+    questions = load_questions(**source)
+    figures = measure(trained, questions, source, CPU, console).figures
+    told = console.file.getvalue()  # type: ignore[attr-defined] (a StringIO)
+    assert "no training labels, so no class-prior baseline: other/train" in told
+    assert figures["weighted_mean_ap"] == evaluate_labels(trained, questions, None, CPU)[0]["weighted_mean_ap"]
+    assert "query_prior_weighted_mean_ap" not in figures
 
 
 # --- what is left out -------------------------------------------------------------------------------------------------

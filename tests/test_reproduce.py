@@ -170,12 +170,13 @@ def test_a_job_that_is_done_did_not_fail(tmp_path):
 
 
 def test_a_job_with_another_voc_is_measured_again(tmp_path):
-    on_voc = replace(SAN, voc="voc")
+    on_voc = replace(SAN, voc="voc", voc_content="1f3a")
     pretend(SAN, tmp_path)
     assert is_done(SAN, tmp_path)
     assert not is_done(on_voc, tmp_path)
-    pretend(SAN, tmp_path, voc="voc")
+    pretend(SAN, tmp_path, voc="elsewhere/voc", voc_content="1f3a")
     assert is_done(on_voc, tmp_path)
+    assert not is_done(replace(on_voc, voc_content="77c0"), tmp_path)  # imported again, otherwise
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"model": "san"}', "{"])

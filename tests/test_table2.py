@@ -4,8 +4,11 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from generated_devkit import write_devkit
+from pyarrow import parquet
 from test_docs import ROOT
 from tiny_jobs import CPU
 
@@ -89,6 +92,9 @@ def test_plans_need_data_where_it_is_the_users_own(photographs):
         plan("table1", None, None, backbone_weights="w.safetensors")
     with pytest.raises(ValueError, match=r"table2 trains on all images of .*set; leave out --images"):
         plan("table2", None, None, data=photographs / "set", images=30)
+    import_voc(photographs / "VOCdevkit", photographs / "boxes", task="detection")
+    with pytest.raises(ValueError, match="boxes has no masks to measure attention in; import VOC with --task segm"):
+        plan("table2", None, None, data=photographs / "set", voc=photographs / "boxes")
     with pytest.raises(ValueError, match="foreign asks for airplane, .* teaches none of these: bird, building"):
         plan("table2", None, None, data=photographs / "set", voc=photographs / "foreign")
     jobs = plan("table2", ["san"], None, data=photographs / "set", backbone_weights="w.safetensors")
@@ -175,6 +181,40 @@ def test_what_was_trained_differently_has_a_row_of_its_own():
         [" SAN, with prior, epochs 2 ", " 30.00 ± 0.00 "],
         [" SAN, with prior, epochs 9 ", " 50.00 "],
     ]
+
+
+@pytest.mark.parametrize("change", [{"batch": 8}, {"content": "77c0"}, {"backbone_weights": "w.safetensors"}])
+def test_no_mean_of_what_was_trained_differently(change):
+    runs = [a_run("san", "with prior", 0, 0.3), a_run("san", "with prior", 1, 0.5, **change)]
+    with pytest.raises(ValueError, match=r"^SAN, with prior: \w+ is \w+, [\w.]+ for seeds \[0, 1\], and a mean would"):
+        table(runs, MEASURES, papers=True)
+
+
+def test_other_data_of_the_same_name_is_refused_before_training(photographs, tmp_path):
+    jobs = plan("table2", ["san"], None, data=photographs / "set")
+    (tmp_path / "table2.json").write_text(json.dumps([a_run("han", "with prior", 0, 0.3, dataset="set", content="x")]))
+    with pytest.raises(ValueError, match=r"holds a run of han on set, seed 0, with content x, and set-san-.*another"):
+        reproduce("table2", jobs, tmp_path, CPU, "pan reproduce")
+
+
+def test_a_missing_split_is_told_before_training(photographs, tmp_path):
+    shutil.copytree(photographs / "set", tmp_path / "set")
+    rows = read_manifest(tmp_path / "set").table
+    parquet.write_table(rows.filter(pc.not_equal(rows["split"], "test")), tmp_path / "set" / "manifest.parquet")
+    with pytest.raises(ValueError, match=r"set has no rows of split 'test'"):
+        plan("table2", None, None, data=tmp_path / "set")
+
+
+def test_test_questions_without_an_attribute_end_in_a_dash(photographs, tmp_path, capsys):
+    shutil.copytree(photographs / "set", tmp_path / "set")
+    rows = read_manifest(tmp_path / "set").table
+    listed = [[] if row["split"] == "test" else row["attributes"] for row in rows.to_pylist()]
+    place = rows.column_names.index("attributes")
+    rows = rows.set_column(place, "attributes", pa.array(listed, pa.list_(pa.string())))
+    parquet.write_table(rows, tmp_path / "set" / "manifest.parquet")
+    command = ["reproduce", str(photographs / "small.toml"), "--data", str(tmp_path / "set"), "--models", "han"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--processes", "1"]) == 0, capsys.readouterr().err
+    assert "test weighted mAP –" in capsys.readouterr().err
 
 
 def test_the_page_names_every_run(tmp_path):

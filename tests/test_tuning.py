@@ -1,9 +1,20 @@
 """Learning rates are chosen by validation on a tuning set, by jobs of their own."""
 
 import pytest
-from tiny_jobs import do, pretend, result_of, tuned
+from tiny_jobs import do, jobs, pretend, result_of, tuned
 
-from progressive_attention.reproduce import FAILURE, Message, failure_of, folder_of, in_order, settled
+from progressive_attention.reproduce import (
+    DIVERGED,
+    FAILURE,
+    Message,
+    failure_of,
+    failures,
+    folder_of,
+    forget_failures,
+    has_diverged,
+    in_order,
+    settled,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +84,39 @@ def test_failed_candidate_fails_what_it_tunes(tmp_path):
         pretend(one, tmp_path, validation_accuracy=0.4)
     do([job], tmp_path)  # returns, does not wait for ever
     assert failure_of(job, tmp_path) == f"its tuning {job.candidates[0].name} failed: no luck"
+
+
+def diverge(job, place):
+    folder_of(job, place).mkdir(parents=True, exist_ok=True)
+    (folder_of(job, place) / DIVERGED).write_text("training diverged")
+
+
+def test_candidate_that_diverges_has_lost_for_good(tmp_path):
+    """Not far-off: the highest of a range of rates often does."""
+    (job,) = jobs("san", learning_rates=(0.001, 1e30), tuning={"dataset": "mref", "images": 30, "epochs": 1, "seed": 5})
+    slow, fast = job.candidates
+    told: list[Message] = []
+    do([job], tmp_path, told.append)
+    assert [(one.job, one.kind) for one in told if one.kind in ("finished", "failed")] == [
+        *((slow.name, "finished"), (fast.name, "failed"), (job.name, "finished")),
+    ]
+    assert result_of(job, tmp_path)["learning_rate"] == 0.001
+    assert failures([job], tmp_path) == {}
+    forget_failures([job], tmp_path)
+    assert has_diverged(fast, tmp_path)  # the next call does not try it again
+    assert failures([job, fast], tmp_path).keys() == {fast.name}  # unless it is asked for itself
+    forget_failures([job, fast], tmp_path)
+    assert not has_diverged(fast, tmp_path)
+
+
+def test_all_candidates_diverge(tmp_path):
+    (job,) = tuned("san")
+    for one in job.candidates:
+        assert failure_of(job, tmp_path) == ""
+        diverge(one, tmp_path)
+    assert settled(job, tmp_path) is None
+    do([job], tmp_path)  # returns, does not wait for ever
+    assert failures([job], tmp_path) == {job.name: "training diverged with each of its learning rates; try lower ones"}
 
 
 def test_broken_result_is_told(tmp_path):

@@ -55,6 +55,18 @@ def test_a_url_names_a_file_in_the_folder_and_no_other(take, tmp_path, url):
     assert [r["image"] for r in rows] == ["1.jpg"]
 
 
+@pytest.mark.parametrize("folder", ["VG_100K", "VG_100K_2", "images.zip"])
+def test_of_equal_names_the_file_in_the_urls_folder_is_taken(take, photos, folder):
+    for other in ("VG_100K", "VG_100K_2"):
+        (photos / other).mkdir()
+        (photos / other / "1.jpg").touch()
+    with zipfile.ZipFile(photos / "images.zip", "w") as archive:
+        archive.writestr("elsewhere/1.jpg", b"")
+    given = "elsewhere" if folder == "images.zip" else folder
+    _, rows, _ = take({1: [thing(11)]}, [image(1) | {"url": f"https://a.example/{given}/1.jpg"}])
+    assert [r["image"] for r in rows] == ["images.zip/elsewhere/1.jpg" if folder == "images.zip" else f"{folder}/1.jpg"]
+
+
 def test_masks_are_found_beside_the_annotations(take, tmp_path):
     masks = tmp_path / "annotations" / "masks"
     masks.mkdir(parents=True)

@@ -101,6 +101,10 @@ def test_bad_settings_and_nothing_left(take, tmp_path):
         take({1: [thing(11), thing(12, attributes=[])]}, setting="2018")
     with pytest.raises(ValueError, match="nothing is left"):
         take({1: []})
+    with pytest.raises(ValueError, match=r"\(no name: 1\); an object needs a name, attributes and a box inside"):
+        take({1: [thing(11, name=None)]})
+    with pytest.raises(ValueError, match=r"\(image file missing: 1\); is .*images the folder with their images"):
+        take({12: [thing(11)]})
     assert not list(tmp_path.glob("out*"))
     take({1: [thing(11)]})
     with pytest.raises(ValueError, match="is there already and not empty"):

@@ -19,7 +19,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from progressive_attention.board import PLAIN, board
-from progressive_attention.config import ALIASES, MODELS, TARGETS, one_of
+from progressive_attention.config import ALIASES, MODELS, SPLITS, TARGETS, one_of
 from progressive_attention.data.manifest import find_manifest, read_manifest
 from progressive_attention.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.files import read_json, write_json
@@ -32,8 +32,9 @@ from progressive_attention.reproduce import (
     Message,
     Tell,
     TimeIsUp,
-    failure_of,
+    failures,
     forget_failures,
+    has_diverged,
     in_order,
     is_done,
     render,
@@ -80,7 +81,10 @@ def plan(
     if changes.get("images") is not None:
         raise ValueError(f"{target} trains on all images of {data}; leave out --images, or import fewer")
     if voc is not None:  # what is wrong with it is told before hours of training
-        asked = read_manifest(voc).rows_of(VOC_SPLITS).names("query")
+        rows = read_manifest(voc).rows_of(VOC_SPLITS)
+        if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
+            raise ValueError(f"{voc} has no masks to measure attention in; import VOC with --task segmentation")
+        asked = rows.names("query")
         if not set(asked) & set(known := read_manifest(data).names("query")):
             raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")
     return [on_folder(job, data, backbone_weights, voc) for job in jobs]
@@ -89,7 +93,8 @@ def plan(
 def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | None) -> Job:
     """The job on the user's own data set.
 
-    Raises ValueError as ``read_manifest`` does, and for one attribute a row, whose measures this page has not.
+    Raises ValueError as ``read_manifest`` does, for a missing split, and for one attribute a row, whose measures this
+    page has not.
     """
     manifest = read_manifest(folder)
     if "attributes" not in manifest.table.column_names:
@@ -97,13 +102,34 @@ def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | 
             f"{folder} holds one attribute a row, and here lists of them are measured (a column attributes); train on "
             "it with 'pan train', and measure it with 'pan evaluate'"
         )
-    images = len(manifest.rows_of("train").table["image"].unique())
+    images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}["train"]
     own = {"dataset": manifest.name, "images": images, "folder": str(folder), "backbone_weights": backbone_weights}
-    own["content"] = sha256(find_manifest(folder).read_bytes()).hexdigest()
-    own["voc"] = "" if voc is None else str(voc)
+    own["content"] = digest_of(folder)
+    if voc is not None:
+        own |= {"voc": str(voc), "voc_content": digest_of(voc)}
     return replace(
         job, **own, candidates=tuple(on_folder(one, folder, backbone_weights, voc) for one in job.candidates)
     )
+
+
+def digest_of(folder: Path) -> str:
+    """Of a data set's table."""
+    return sha256(find_manifest(folder).read_bytes()).hexdigest()
+
+
+def check_against(job: Job, earlier: Sequence[Run], out: Path) -> None:
+    """Raises ValueError if a job would stand in one table with an earlier run of other data, in one row with one that
+    was trained differently, or in its place.
+    """
+    for run in earlier:
+        alike = cell_of({**run, "seed": job.seed}) == job.cell
+        of_set = {"content": job.told["content"]} if job.folder and run["dataset"] == job.dataset else {}
+        for key, value in (job.told if alike else of_set).items():
+            if run.get(key, value) != value:
+                raise ValueError(
+                    f"{out} holds a run of {run['model']} on {run['dataset']}, seed {run['seed']}, with {key} "
+                    f"{run[key]}, and {job.name} has {value}; choose another --out, or tell them apart by their variant"
+                )
 
 
 def reproduce(
@@ -130,12 +156,15 @@ def reproduce(
     if (out / others).exists():
         raise ValueError(f"{out} holds {others}, whose README.md that of {mine} would replace; choose another --out")
     earlier = earlier_label_runs if jobs[0].folder else earlier_runs
-    earlier(out)  # a broken file is told now, not after hours
+    known = earlier(out)  # a broken file is told now, not after hours
+    for job in jobs:
+        check_against(job, known, out)
     results(everything, out)  # likewise
+    forget_failures(jobs, out)
+    everything = [job for job in everything if not has_diverged(job, out)]
     todo = [job for job in everything if not is_done(job, out)]
     dead: list[int] = []
     if todo:
-        forget_failures(todo, out)
         processes = min(processes or default_processes(device), len(todo))
         console.print(f"{len(todo)} of {len(everything)} runs to do, {processes} at a time", **PLAIN)
         with suppress(TimeIsUp):
@@ -147,7 +176,7 @@ def reproduce(
                     dead = in_processes(processes, jobs, out, device, until, command, tell)
     pages = write_label_pages if jobs[0].folder else write_pages
     pages(target, jobs, out, device, console)
-    if failed := {job.name: reason for job in everything if (reason := failure_of(job, out))}:
+    if failed := failures(jobs, out):
         raise ValueError("; ".join(f"{name} failed: {reason}" for name, reason in failed.items()))
     done = all(is_done(job, out) for job in jobs)
     if dead and not done:

@@ -72,7 +72,10 @@ def add_import(actions: Commands) -> None:
         "--annotations", type=Path, required=True, metavar="DIR", help="image_data, objects and attributes .json"
     )
     images_option(genome, "VG_100K and VG_100K_2, or their zips")
-    settings_help = "selection and split of the paper of that year, or every class and attribute (default: 2018)"
+    settings_help = (
+        "the papers' selection, split as the paper of that year has it if the number of images is its own, else "
+        "50 / 10 / 40 %%; or every class and attribute (default: 2018)"
+    )
     genome.add_argument("--setting", choices=("2018", "2016", "all"), default="2018", help=settings_help)
     genome.add_argument(
         "--min-count",
@@ -82,7 +85,7 @@ def add_import(actions: Commands) -> None:
     )
     masks_help = "IMAGE_ID.png whose value k is the k-th object (default: masks beside the annotations, if there)"
     genome.add_argument("--masks", type=Path, metavar="DIR", help=masks_help)
-    splits_help = f"JSON with image ids for {', '.join(SPLITS)} (default: splits.json there, else the papers' sizes)"
+    splits_help = f"JSON with image ids for {', '.join(SPLITS)} (default: splits.json there, else as by --setting)"
     genome.add_argument("--splits", type=Path, metavar="FILE", help=splits_help)
 
     voc = documented(

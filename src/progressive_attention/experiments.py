@@ -43,7 +43,7 @@ class Job:
 
     ``folder`` is the user's own data set's, "" for a synthetic one, ``content`` a digest of its table;
     ``backbone_weights`` as in ``build_backbone``; ``voc`` is the folder of another data set, on whose training and
-    validation images attention is measured, too.
+    validation images attention is measured, too, ``voc_content`` a digest of that one's table.
     """
 
     model: str
@@ -59,6 +59,7 @@ class Job:
     content: str = ""
     backbone_weights: str | None = None
     voc: str = ""
+    voc_content: str = ""
 
     @property
     def recipe_changes(self) -> dict[str, Any]:
@@ -79,6 +80,19 @@ class Job:
         if any(untold):
             parts.append(sha256(json.dumps(untold).encode()).hexdigest()[:6])
         return "-".join(parts)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a result tells of the training beside its cell, as JSON gives it back; a rate that is tuned is not yet
+        known.
+        """
+        recipe, own = self.recipe, {"content": self.content, "backbone_weights": self.backbone_weights}
+        found = {
+            **({} if self.candidates else {"learning_rate": recipe.learning_rate}),
+            **{"batch": recipe.batch, "recipe_changes": self.recipe_changes},
+            **{"network_changes": dict(self.network_changes), **(own if self.folder else {})},
+        }
+        return json.loads(json.dumps(found))
 
     @property
     def cell(self) -> tuple[Any, ...]:

@@ -132,13 +132,12 @@ def label_examples(
             progress(done, len(questions))
     merge_rows(read, top, odds, entropy, *looked.values())
     paths = getattr(questions.images, "paths", None)
-    labels = questions.attribute[np.arange(len(questions))] == 1
     words = np.array(questions.attribute_names, object)
     columns = {
         "row": np.arange(len(questions)),
         "image": questions.image if paths is None else pa.array(list(paths)).take(pa.array(questions.image)),
         "query": names_of(questions.query, questions.query_names),
-        "attributes": pa.array([words[row] for row in labels], WORDS),
+        "attributes": pa.array([words[held] for held in holding(questions)], WORDS),
         "top": pa.array([words[row] if seen else None for row, seen in zip(top, read, strict=True)], WORDS),
         "log_odds": pa.array([row if seen else None for row, seen in zip(odds, read, strict=True)], NUMBERS),
         "read": read,
@@ -146,6 +145,13 @@ def label_examples(
         "entropy": as_lists(entropy),
     }
     return pa.table(columns)
+
+
+def holding(questions: QuestionSet) -> list[np.ndarray]:
+    """The attributes that hold of each row, in order; never as rows times attributes, gigabytes of Visual Genome."""
+    labels: Labels = questions.attribute  # type: ignore[assignment]
+    held = labels.where(labels.value == 1)
+    return [np.sort(ids) for ids in np.split(held.attribute, held.start[1:-1])]
 
 
 def renamed(column: str) -> str:
@@ -185,13 +191,13 @@ def evaluate_labels(
     [0, 1], None where there is nothing to measure.
     """
     asked, lost = askable(questions, trained)
+    learnt = None if train is None else askable(train, trained)[0]  # what is wrong is told before all are asked
     scores = RankingScores(len(trained.attribute_names))
     table = label_examples(trained, asked, device, scores, **options)
     found, of_prior = scores.per_attribute(gathered), None
     before: dict[str, Any] = {}
     train_count = None
-    if train is not None:
-        learnt, _ = askable(train, trained)
+    if learnt is not None:
         train_count = label_counts(learnt)[0].sum(0)
         read = np.flatnonzero(table["read"].to_numpy())
         prior, known = RankingScores(len(trained.attribute_names)), query_prior(learnt)

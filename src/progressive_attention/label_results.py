@@ -7,7 +7,7 @@ from typing import Any
 from progressive_attention.files import write_text
 from progressive_attention.published import TABLE_2, TABLE_2_SOURCE, TABLE_2_VOC
 from progressive_attention.results_tables import percent
-from progressive_attention.runs import ROWS, estimate, place_of
+from progressive_attention.runs import ALIKE, ROWS, check_alike, estimate, place_of
 
 PAPER_COLUMNS = {"attention only": "attention_only", "with prior": "with_prior"}
 MEASURES = {
@@ -89,12 +89,17 @@ def voc_table(runs: Sequence[Run]) -> str:
 
 
 def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed only, by their row's label, in the papers' order: without prior first."""
+    """Runs that differ in their seed only, by their row's label, in the papers' order: without prior first.
+
+    Raises ValueError for a row whose runs were trained differently, or on different data.
+    """
     told = [name for name in BUDGET if len({run[name] for run in runs}) > 1]
     rows: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run["variant"] == "with prior", run["variant"], place_of(run["model"]))):
         budget = [f"{name.replace('_', ' ')} {run[name]}" for name in told]
         rows.setdefault(", ".join([ROWS[run["model"]], run["variant"], *budget]), []).append(run)
+    for label, alike in rows.items():
+        check_alike(label, alike, (*ALIKE, "backbone_weights", "content"))
     return rows
 
 

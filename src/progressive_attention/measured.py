@@ -24,7 +24,7 @@ from progressive_attention.data.sources import load_questions
 from progressive_attention.distributed import gathered, in_turn
 from progressive_attention.evaluation import examples, summarise, with_curves
 from progressive_attention.files import read_json, replacing, write_text
-from progressive_attention.label_evaluation import evaluate_labels
+from progressive_attention.label_evaluation import askable, evaluate_labels
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.progress import counting
 from progressive_attention.weights import Trained
@@ -56,7 +56,7 @@ def measure(
     """
     with counting(console, f"asking {questions.name}", "questions") as progress:
         if questions.likelihood == "bernoulli":
-            learnt = training_part(console, source)
+            learnt = training_part(console, trained, source)
             figures, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
         else:
             overlap = OverlapCurves()
@@ -66,10 +66,16 @@ def measure(
     return Measured(table, figures)
 
 
-def training_part(console: Console, source: Mapping[str, Any]) -> QuestionSet | None:
-    """The training questions, of which an evaluation wants the labels only; None if there are none, as in VOC's."""
+def training_part(console: Console, trained: Trained, source: Mapping[str, Any]) -> QuestionSet | None:
+    """The training questions, of which an evaluation wants the labels only; None if there are none, or none that the
+    network understands or that has a label, as in VOC's.
+    """
     try:
-        return load_with_bar(console, **{**source, "split": "train"})
+        learnt = load_with_bar(console, **{**source, "split": "train"})
+        labels = askable(learnt, trained)[0].attribute
+        if isinstance(labels, Labels) and not (labels.value == 1).any():
+            raise ValueError(f"{learnt.name} has no attribute that this network knows")
+        return learnt
     except ValueError as error:
         console.print(f"no training labels, so no class-prior baseline: {error}")
         return None

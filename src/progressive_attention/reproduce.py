@@ -8,7 +8,7 @@ every minute is saved, and the same command goes on where the last one was.
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,14 +30,14 @@ from progressive_attention.machine import commit, hardware
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.prepare import prepared
 from progressive_attention.progress import stopping
-from progressive_attention.summaries import VALIDATION_SCORES, score_of
-from progressive_attention.training import read_log
+from progressive_attention.summaries import VALIDATION_SCORES, percent, score_of
+from progressive_attention.training import Diverged, read_log
 from progressive_attention.weights import Trained
 
 VOC_SPLITS = "train,validation"  # the papers' choice
 VOC_FIGURES = ("count", "rows_with_unknown_query", "by_query")
 CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
-RESULT, FAILURE = "result.json", "failed.txt"
+RESULT, FAILURE, DIVERGED = "result.json", "failed.txt", "diverged.txt"
 TELL_EVERY = 0.5  # seconds between messages of one job
 WAIT = 1.0  # seconds until an idle worker looks again for a job that others hold
 
@@ -73,23 +73,38 @@ def folder_of(job: Job, out: Path) -> Path:
 def is_done(job: Job, out: Path) -> bool:
     """Whether it is trained and measured, on the job's VOC, too."""
     path = folder_of(job, out) / RESULT
-    return path.exists() and (not job.voc or read_result(path).get("voc") == job.voc)
+    return path.exists() and (not job.voc or read_result(path).get("voc_content") == job.voc_content)
 
 
 def failure_of(job: Job, out: Path) -> str:
-    """Why it, or a candidate of it, failed at the last attempt; "" if it did not."""
-    path = folder_of(job, out) / FAILURE
+    """Why it failed at the last attempt, or a candidate of it, or all of them diverged; "" if it did not."""
     if is_done(job, out):
         return ""
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    return next((f"its tuning {one.name} failed: {why}" for one in job.candidates if (why := failure_of(one, out))), "")
+    for path in (folder_of(job, out) / name for name in (FAILURE, DIVERGED)):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    left = [one for one in job.candidates if not has_diverged(one, out)]
+    if job.candidates and not left:
+        return "training diverged with each of its learning rates; try lower ones"
+    return next((f"its tuning {one.name} failed: {why}" for one in left if (why := failure_of(one, out))), "")
 
 
-def forget_failures(jobs: Iterable[Job], out: Path) -> None:
-    """Let what failed be tried again."""
-    for job in jobs:
-        (folder_of(job, out) / FAILURE).unlink(missing_ok=True)
+def has_diverged(job: Job, out: Path) -> bool:
+    """Whether its training diverged. A candidate has thereby lost; that is no failure of the job it tunes."""
+    return (folder_of(job, out) / DIVERGED).exists() and not is_done(job, out)
+
+
+def failures(jobs: Sequence[Job], out: Path) -> dict[str, str]:
+    """Why jobs and their candidates failed, by name, but for candidates that lost."""
+    some = [job for job in in_order(jobs) if job in jobs or not has_diverged(job, out)]
+    return {job.name: reason for job in some if (reason := failure_of(job, out))}
+
+
+def forget_failures(jobs: Sequence[Job], out: Path) -> None:
+    """Let what failed be tried again, but for candidates that lost."""
+    for job in in_order(jobs):
+        for name in (FAILURE, DIVERGED) if job in jobs else (FAILURE,):
+            (folder_of(job, out) / name).unlink(missing_ok=True)
 
 
 def results(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
@@ -113,14 +128,14 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 def settled(job: Job, out: Path) -> Job | None:
     """The job with its learning rate: that of the candidate which validates best (the lowest of equals).
 
-    None while candidates are unfinished.
+    A candidate that diverged has lost. None while candidates are unfinished, and if all of them diverged.
     """
     if not job.candidates:
         return job
-    if not all(is_done(one, out) for one in job.candidates):
+    if not all(is_done(one, out) or has_diverged(one, out) for one in job.candidates):
         return None
     found = [(best_score(one), -one["learning_rate"]) for one in results(job.candidates, out)]
-    return replace(job, recipe=job.recipe.with_changes(learning_rate=-max(found)[1]))
+    return replace(job, recipe=job.recipe.with_changes(learning_rate=-max(found)[1])) if found else None
 
 
 def best_score(result: dict[str, Any]) -> float:
@@ -198,7 +213,8 @@ def attempted(job: Job, out: Path, device: torch.device, until: float, command: 
                 raise
             except (ValueError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: torch's, of memory too
                 reason = " ".join(str(error).split()) or type(error).__name__
-                write_text(folder / FAILURE, reason)  # before the lock goes, so that no other worker tries in vain
+                mark = DIVERGED if isinstance(error, Diverged) else FAILURE
+                write_text(folder / mark, reason)  # before the lock goes, so that no other worker tries in vain
                 tell(Message(job.name, "failed", note=reason))
     except Timeout:
         return False
@@ -267,8 +283,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
         **{"model": job.model, "variant": job.variant, "dataset": job.dataset, "protocol": job.protocol},
         **{"recipe": job.recipe.name, "queries_per_image": job.recipe.queries, "seed": job.seed},
         **{"images": job.images, "epochs": job.recipe.epochs, "learning_rate": job.recipe.learning_rate},
-        **{"batch": job.recipe.batch, "recipe_changes": job.recipe_changes},
-        "network_changes": dict(job.network_changes),
+        **job.told,
         **{name: best[name] for name in VALIDATION_SCORES if name in best},
         "best_epoch": best["epoch"],
         **measured(job, network, device, watch),
@@ -277,7 +292,8 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
         **{"hardware": hardware(device), "commit": commit(), "command": command, "torch": torch.__version__},
     }
     write_json(folder / RESULT, result)
-    score = f"weighted mAP {result['weighted_mean_ap']:.2%}" if job.folder else f"accuracy {result['accuracy']:.2%}"
+    name, key = ("weighted mAP", "weighted_mean_ap") if job.folder else ("accuracy", "accuracy")
+    score = f"{name} {percent(result[key])}"
     tell(Message(job.name, "finished", 1.0, 0.0, f"test {score}"))
 
 
@@ -295,6 +311,6 @@ def measured_labels(job: Job, network: Trained, device: torch.device, watch: Wat
     if job.voc:
         voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
         seen = evaluate_labels(network, voc, None, device)[0]
-        figures["voc"] = job.voc
+        figures |= {"voc": job.voc, "voc_content": job.voc_content}
         figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
     return figures

@@ -5,7 +5,7 @@ differ in their seed only, so that no average mixes what was trained differently
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,13 +154,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
                 f"{title_of(cell)}: seeds {seeds} hold one twice, which would make the interval too narrow; "
                 "keep one of them, or tell them apart by their variant"
             )
-        for key in ALIKE:
-            values = [run.get(key) for run in cell.runs]
-            if any(value != values[0] for value in values):
-                raise ValueError(
-                    f"{title_of(cell)}: {key} is {', '.join(map(str, values))} for seeds {seeds}, and a mean would mix "
-                    "them; train them alike, or tell them apart by their variant"
-                )
+        check_alike(title_of(cell), cell.runs, ALIKE)
     return sorted(
         found,
         key=lambda cell: (
@@ -168,6 +162,18 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
             *(cell.variant, place_of(cell.model), place_of(cell.dataset)),
         ),
     )
+
+
+def check_alike(title: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Raises ValueError if runs, of which a mean is wanted, differ in one of the keys."""
+    for key in keys:
+        values = [run.get(key) for run in runs]
+        if any(value != values[0] for value in values):
+            seeds = [run["seed"] for run in runs]
+            raise ValueError(
+                f"{title}: {key} is {', '.join(map(str, values))} for seeds {seeds}, and a mean would mix them; train "
+                "them alike, or tell them apart by their variant"
+            )
 
 
 def place_of(name: str) -> int:

@@ -48,6 +48,10 @@ class Progress:
     record: dict[str, Any] | None = None
 
 
+class Diverged(ValueError):
+    """A loss or a gradient's norm is no finite number, before the step it would spoil."""
+
+
 def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
     """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine to nothing; a
     run of a single step takes it whole.
@@ -268,14 +272,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def finite(loss: Tensor, norm: Tensor, step: int, out: Path) -> float:
-    """The loss as a number; raises ValueError, before a bad step reaches the weights, if it or the norm is none.
+    """The loss as a number; raises Diverged, before a bad step reaches the weights, if it or the norm is none.
 
     Both are fetched at once: each fetch makes a GPU wait.
     """
     numbers = torch.stack([loss.float(), norm.float()]).tolist()
     for what, number in zip(("loss", "gradient's norm"), numbers, strict=True):
         if not math.isfinite(number):
-            raise ValueError(
+            raise Diverged(
                 f"the {what} is {number} at step {step}: training diverged; try a lower learning rate (pan train "
                 f"--lr, or an experiment's learning_rates). What was saved before in {out} is unharmed"
             )

@@ -109,9 +109,13 @@ class ImageRoot:
             found.setdefault(path.rpartition("/")[2], []).append(path)
         return found
 
-    def named(self, name: str) -> str | None:
-        """The first path that ends with a file name and does not lead out of the root; None if there is none."""
-        return next((path for path in self.by_name.get(name, ()) if self.has(path)), None)
+    def named(self, name: str, folder: str = "") -> str | None:
+        """The first path that ends with a file name and does not lead out of the root; None if there is none.
+
+        Of several files of that name one directly in a ``folder`` of that name, if there is one.
+        """
+        paths = sorted(self.by_name.get(name, ()), key=lambda path: PurePosixPath(path).parent.name != folder)
+        return next((path for path in paths if self.has(path)), None)
 
     def has(self, path: str) -> bool:
         """Whether a path is a file below the root; false for one that leads outside of it."""

@@ -70,16 +70,17 @@ def import_visual_genome(
     splits = splits or beside(annotations / "splits.json", notes)
     records = read_images(annotations)
     path = locate(records, ImageRoot(images))
+    split = None if splits is None else split_by_file(splits, records.id, notes)  # and now: the next takes a minute
     objects = read_objects(annotations, records, progress, notes)
-    split = None if splits is None else split_by_file(splits, records.id, notes)
     reason, stay = choose(objects.entries, unusable(objects, path, split), least)
     row = np.flatnonzero(reason == KEPT)
     if not len(row):
         found = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-        rare = any("too rare" in REASONS[code] for code in np.unique(reason))
-        remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
-        if rare:
+        remedy = "an object needs a name, attributes and a box inside its image"
+        if any("too rare" in REASONS[code] for code in np.unique(reason)):
             remedy = f"a min_count below {least} keeps what is rarer"
+        elif REASONS.index("image file missing") in reason:
+            remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
         raise ValueError(f"nothing is left of {annotations} ({found}); {remedy}")
     if split is None:
         split = split_by_hash(records.id, np.unique(objects.image[row]), PAPERS.get(setting), notes)
@@ -129,10 +130,14 @@ def beside(path: Path, notes: list[str]) -> Path | None:
 def locate(records: Images, root: ImageRoot) -> list[str | None]:
     """(I,) each image's path: the file with the name that its url ends with, or ID.jpg; None if neither is there.
 
-    Only the name of a url is looked up among the files that are there, so no url leads outside of the folder.
+    Of several files of that name the one in the url's folder. Only names are looked up among the files that are there,
+    so no url leads outside of the folder.
     """
-    named = ((url.rpartition("/")[2], f"{i}.jpg") for url, i in zip(records.url, records.id.tolist(), strict=True))
-    return [next((found for name in names if (found := root.named(name))), None) for names in named]
+    found = []
+    for url, i in zip(records.url, records.id.tolist(), strict=True):
+        folder, name = ("", *url.split("/"))[-2:]
+        found.append(root.named(name, folder) or root.named(f"{i}.jpg", folder))
+    return found
 
 
 def read_objects(folder: Path, records: Images, progress: Progress | None, notes: list[str]) -> Objects:
