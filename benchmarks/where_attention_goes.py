@@ -18,8 +18,9 @@ from progressive_attention import weights
 from progressive_attention.config import STYLES
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
+from progressive_attention.image_maps import as_values, pixel_maps
 from progressive_attention.inference import as_tensor
-from progressive_attention.receptive_field import as_values, geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 
 NEAR = 2  # pixels around the target
 

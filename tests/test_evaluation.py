@@ -12,10 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.evaluation import entropies, evaluate, examples, summarise
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.metrics.attention import OverlapCurves, attention_entropy, pointing_game, true_positive_ratio
 from progressive_attention.models import build_model
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side

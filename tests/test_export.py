@@ -17,9 +17,10 @@ from progressive_attention import weights
 from progressive_attention.cli import main
 from progressive_attention.config import MODELS
 from progressive_attention.export import OneQuestion, export, largest_difference, outputs, random_questions
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.models import build_model
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 NAMES = tuple("abcde"), ("red", "große", "wet")

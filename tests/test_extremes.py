@@ -20,9 +20,10 @@ from tiny_models import (
 from torch import nn
 from torch.nn import functional as F
 
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.prediction import Prediction, QuestionNetwork
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 
 LEAST_PIXELS = 46  # one cell is left in the last map of the papers' network
 SHUT = -1e4  # exp(-1e4) is zero in float64, too

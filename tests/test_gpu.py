@@ -10,13 +10,15 @@ from safetensors.torch import load_file
 from test_distributed import finished, job
 from torch import nn
 
+from progressive_attention.cli import main
 from progressive_attention.config import MODELS, RECIPES
 from progressive_attention.data.questions import Batch, QuestionSet
-from progressive_attention.inference import Entrance, as_tensor
+from progressive_attention.image_maps import pixel_maps
+from progressive_attention.inference import Entrance, as_tensor, pick_device
 from progressive_attention.models import build_model
 from progressive_attention.objectives import objective
 from progressive_attention.optimizers import Muon
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.spatial_transformer import Localiser
 from progressive_attention.training import read_log, training
 
@@ -31,6 +33,14 @@ def test_two_gpus_have_the_gradient_of_one_cpu_process(tmp_path: Path) -> None:
         scale = max(1.0, *(float(value.abs().max()) for value in expected.values()))
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=1e-7 * scale)
+
+
+def test_the_gpu_is_taken_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pick_device() == pick_device("cuda") == torch.device("cuda", 0)
+    command = ["train", "--data", "mref", "--images", "40", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(command) == 0, capsys.readouterr().err
+    scenes = ["--data", "mref", "--images", "40"]
+    assert main(["evaluate", "--weights", str(tmp_path / "run"), *scenes]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,6 +4,7 @@ import ctypes
 import sys
 import warnings
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -160,15 +161,21 @@ def test_pick_device():
     assert pick_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("there, expected", [(True, "cuda"), (False, "cpu")])
-def test_a_gpu_is_taken_where_there_is_one(monkeypatch, there, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    tried: list[torch.device] = []
-    monkeypatch.setattr(torch, "empty", lambda size, device: tried.append(device))
-    monkeypatch.setattr(torch.cuda, "set_device", tried.append)
-    device = pick_device()
-    assert device.type == expected
-    assert tried == [device] * (1 + there)
+@pytest.mark.parametrize("name", [None, "cuda", "cuda:1"])
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, name):
+    """As torch with one does: a tensor tells its GPU's number, and ``set_device`` refuses a device without."""
+    there = torch.device("cuda", 1 if name == "cuda:1" else 0)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda size, device: Mock(device=there))
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    assert pick_device(name) == there
+    assert chosen == [there.index]
+
+
+def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device() == CPU
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla"])

@@ -16,6 +16,7 @@ from torch import nn
 
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import ATTENTION_COLUMNS, evaluate, examples
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.label_evaluation import (
     askable,
     evaluate_labels,
@@ -26,7 +27,7 @@ from progressive_attention.label_evaluation import (
 from progressive_attention.measured import measure
 from progressive_attention.metrics.attention import attention_entropy
 from progressive_attention.metrics.ranking import RankingScores, mean_over_attributes
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 CPU = torch.device("cpu")

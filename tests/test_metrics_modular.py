@@ -25,11 +25,12 @@ from torchmetrics.classification import (
 from progressive_attention import weights
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import evaluate
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio
 from progressive_attention.metrics.modular import AttentionOverlap, AttributeRanking, PointingGame, TruePositiveRatio
 from progressive_attention.metrics.ranking import RankingScores
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 
 A = 4
 CLASSES = (TruePositiveRatio, PointingGame, partial(PointingGame, 2.0), AttentionOverlap, partial(AttributeRanking, A))

@@ -37,6 +37,7 @@ LAYERS = (
     ("baselines",),
     ("models",),
     ("receptive_field",),
+    ("image_maps",),
     ("metrics",),
     ("inference", "weights", "objectives", "optimizers", "machine"),
     ("text_queries",),

@@ -10,10 +10,11 @@ from PIL import Image
 
 from progressive_attention import weights
 from progressive_attention.data.pictures import Fit
+from progressive_attention.image_maps import pixel_maps, region_map
 from progressive_attention.models import build_model
 from progressive_attention.plots import answer_figure
 from progressive_attention.predictor import Predictor
-from progressive_attention.receptive_field import geometry, pixel_maps, region_map
+from progressive_attention.receptive_field import geometry
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side
 QUERIES, ATTRIBUTES = ("7", "car", "dog"), ("red", "old", "wet", "new")

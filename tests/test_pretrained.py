@@ -14,8 +14,9 @@ from torch.testing import assert_close
 from progressive_attention import weights
 from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model, from_config
-from progressive_attention.receptive_field import Field, geometry, pixel_maps
+from progressive_attention.receptive_field import Field, geometry
 
 VGG11 = [(0, 64, 3), (3, 128, 64), (6, 256, 128), (8, 256, 256), (11, 512, 256), (13, 512, 512), (16, 512, 512)]
 VGG11 += [(18, 512, 512)]  # place in torchvision's chain of features, channels out and in

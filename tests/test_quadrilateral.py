@@ -12,17 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from progressive_attention.image_maps import covered, pixel_maps, quadrilateral, region_map
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import (
-    Canvas,
-    Field,
-    Geometry,
-    covered,
-    geometry,
-    pixel_maps,
-    quadrilateral,
-    region_map,
-)
+from progressive_attention.receptive_field import Canvas, Field, Geometry, geometry
 
 ON_IMAGE = Field(), Field()
 

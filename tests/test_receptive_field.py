@@ -1,4 +1,4 @@
-"""Receptive fields against the input gradient of a linear copy of the network, and maps against loops over pixels."""
+"""Receptive fields against the input gradient of a linear copy of the network."""
 
 import copy
 from functools import lru_cache
@@ -9,12 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 
 from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model
-from progressive_attention.receptive_field import Field, as_density, as_values, coverage, geometry, through_stage
+from progressive_attention.receptive_field import Field, geometry, through_stage
 
 # --- the twin: where does the input gradient of a linear, one-channel copy of the network not vanish? -----------------
 
@@ -201,10 +200,78 @@ def test_branches_see_together():
     assert joined(lambda a: a.to(a.device, a.dtype) * a.size(1) / a.shape[1] / a.dim() / a.ndim, ways[0]) == Field(
         1, -1, 1
     )
+    assert joined(lambda a: torch.cat([a.split(2, 1)[0], torch.chunk(a, 2, dim=1)[1]], 1), ways[0]) == Field(1, -1, 1)
+    assert joined(lambda a: a.split(2, dim=1)[0] + a[:, 2:] + a[:, ::2, :, :], ways[0]) == Field(1, -1, 1)
     assert fields_of([ways[0], nn.AdaptiveMaxPool2d((1, 1)), nn.Conv2d(1, 1, 1, 2)]) == (Field(0, 0, 0, True),) * 2
     assert fields_of([nn.BatchNorm2d(4), nn.GELU()])[0] == Field()  # other norms than this see all of an image
     assert fields_of([nn.GroupNorm(1, 4), nn.Conv2d(4, 4, 3)])[0] == Field(1, 0, 2, True)
     assert fields_of([nn.GroupNorm(1, 4)])[0] == fields_of([nn.LayerNorm((4, 9, 9))])[0] == Field(1, 0, 0, True)
+
+
+def test_features_may_stand_with_channels_last():
+    def turned(join, *ways):
+        return fields_of([nn.Conv2d(1, 4, 3, padding=1), Branches(join, *ways)])[0]
+
+    norm, linear = nn.LayerNorm(4), nn.Linear(4, 4)
+    assert turned(lambda a: (a * 2).permute(0, 3, 1, 2), Last(norm, linear, nn.GELU())) == Field(1, -1, 1)
+    assert turned(lambda a: a.permute((0, 2, 3, 1)).relu().permute(dims=(0, 3, 1, 2)), norm_free()) == Field(1, -1, 1)
+    seen_whole = turned(lambda a: (a * a.norm(p=2, dim=(1, 2), keepdim=True)).permute(0, 3, 1, 2), Last(norm))
+    assert seen_whole == Field(1, -1, 1, True)
+    assert turned(lambda a: (a * a.mean(-1, keepdim=True)).permute(0, 3, 1, 2), Last(linear)) == Field(1, -1, 1)
+    assert turned(lambda a: torch.cat(a.split(2, -1), -1).permute(0, 3, 1, 2), Last(norm)) == Field(1, -1, 1)
+
+
+class Last(nn.Sequential):
+    """Layers between N, C, H, W and N, H, W, C."""
+
+    def forward(self, input):
+        return super().forward(input.permute(0, 2, 3, 1))
+
+
+def norm_free():
+    return nn.Identity()
+
+
+def positive_copy(module):
+    """The same graph with all channels, so that they may be split: positive weights, nothing that is not linear."""
+    twin = copy.deepcopy(module).double()
+    for name, layer in list(twin.named_modules()):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.weight.data.fill_(1 / layer.weight[0].numel())
+            layer.bias = None
+        elif isinstance(layer, nn.MaxPool2d):
+            twin.set_submodule(name, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode))
+        elif isinstance(layer, nn.LayerNorm | nn.BatchNorm2d | nn.GELU | nn.ReLU | nn.SiLU | nn.Sigmoid):
+            twin.set_submodule(name, nn.Identity())
+    for name, scale in twin.named_parameters():
+        if name.endswith("gamma"):
+            scale.data.fill_(1.0)
+    return twin
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "side", "cells"),
+    [
+        ("test_convnext", 2, 144, [0, 8, 17]),
+        ("cs3darknet_s", 3, 128, [0, 7, 15]),
+        ("res2net50_26w_4s", 2, 128, [0, 15, 31]),
+    ],
+)
+def test_networks_that_turn_or_split_their_features_see_what_is_said(name, depth, side, cells):
+    stages = timm_stages(name)[:depth]
+    rows, columns = fields_of(stages)
+    assert rows == columns
+    assert not rows.whole
+    twins = [positive_copy(stage) for stage in stages]
+    image = torch.ones(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    features, inside = nn.Sequential(*twins)(image), 0
+    for row, column in zip(cells, reversed(cells), strict=True):
+        (gradient,) = torch.autograd.grad(features[0, :, row, column].sum(), image, retain_graph=True)
+        at = (gradient[0].sum(0) > 0).nonzero()
+        hulls = [(int(axis.min()), int(axis.max())) for axis in at.T]
+        assert hulls == [clipped(rows, row, side), clipped(columns, column, side)]
+        inside += hulls[0] == stated(rows, row)
+    assert inside, "no cell of this test sees all that it could: choose a larger image"
 
 
 class OwnPadding(nn.Conv2d):
@@ -229,6 +296,16 @@ REFUSED = [
     (refused(lambda a: torch.cat([a, a])), r"of cat\(.*\) is unknown"),
     (refused(lambda a: a.mean(2, keepdim=True)), r"of mean\(.*, 2\) is unknown"),
     (refused(lambda a: a[:, :, ::2]), r"of getitem\(.*\) is unknown"),
+    (refused(lambda a: a[0]), r"of getitem\(.*, 0\) is unknown"),
+    (refused(lambda a: a.split(2, 2)[0]), r"of split\(.*, 2, 2\) is unknown"),
+    (refused(lambda a: a.split(2)[0]), r"of split\(.*, 2\) is unknown"),
+    (refused(lambda a: a.permute(0, 2, 3, 1)), "of Branches is unknown: it must give one map of features"),
+    (refused(lambda a: a.permute(0, 2, 3, 1) + a), "add joins features whose axes stand in different orders"),
+    (refused(lambda a: a.permute(0, 1, 3, 2).mean(-1)), r"of mean\(.*\) is unknown"),
+    (refused(lambda a: a.permute(0, 3, 1, 2), Last(nn.Conv2d(4, 4, 3))), "of Conv2d is unknown; expected"),
+    (refused(lambda a: a.permute(0, 3, 1, 2), Last(nn.LayerNorm((9, 4)))), "of LayerNorm is unknown; expected"),
+    (nn.Linear(9, 9), "of Linear is unknown; expected convolutions"),
+    (nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), "of Conv2d is unknown; expected convolutions"),
     (refused(lambda a: a.mT), r"of getattr\(.*, mT\) is unknown"),
     (refused(lambda a: (a, a)), "of Branches is unknown: it must give one map of features"),
     (refused(lambda a: a if a.sum() > 0 else -a), "of Branches can't be traced: .*control flow"),
@@ -239,75 +316,3 @@ REFUSED = [
 def test_unknown_geometry_is_refused(stage, message):
     with pytest.raises(ValueError, match=message):
         geometry(only(stage))
-
-
-def shares(field, cells, pixels):
-    """``coverage``, pixel by pixel and cell by cell."""
-    share = torch.zeros(pixels, cells, dtype=torch.float64)
-    for pixel in range(pixels):
-        for cell in range(cells):
-            centre = (field.low + field.high) / 2 + cell * field.stride
-            left, right = centre - field.stride / 2, centre + field.stride / 2
-            share[pixel, cell] = max(0.0, min(pixel + 0.5, right) - max(pixel - 0.5, left))
-    return share
-
-
-def drawn(cells, field, size, density=False):
-    """``as_values`` or ``as_density`` of cells (h, w), cell by cell."""
-    rows, columns = shares(field[0], cells.shape[0], size[0]), shares(field[1], cells.shape[1], size[1])
-    pixels = torch.zeros(size, dtype=torch.float64)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            area = torch.outer(rows[:, i], columns[:, j])
-            pixels += cells[i, j].double() * area / (area.sum() if density else 1)
-    return pixels
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 6), st.integers(-5, 5), st.integers(6, 13), st.integers(1, 6), st.integers(1, 25))
-def test_coverage_is_the_loop(stride, low, high, cells, pixels):
-    field = Field(stride, low, high)
-    share = coverage(field, cells, pixels)
-    assert_close(share, shares(field, cells, pixels), rtol=0, atol=0)
-    assert float(share.sum(1).max()) <= 1
-    wider = Field(stride, low - 60 * stride, high - 60 * stride)  # enough cells leave no gap, and no overlap
-    assert_close(coverage(wider, 120, pixels).sum(1), torch.ones(pixels).double(), rtol=0, atol=0)
-
-
-def test_coverage_by_hand():
-    last = coverage(Field(16, 0, 45), 4, 100)
-    assert_close(last.sum(0), torch.full((4,), 16.0).double())
-    assert last.sum(1).nonzero().flatten().tolist() == list(range(15, 79))
-    half_pixels = torch.tensor([[0.5, 0], [1, 0], [0.5, 0.5], [0, 1], [0, 0.5], [0, 0]]).double()
-    assert_close(coverage(Field(2, 0, 2), 2, 6), half_pixels, rtol=0, atol=0)
-
-
-@settings(max_examples=40, deadline=None)
-@given(*[st.integers(1, 5)] * 3, st.integers(-6, 3), st.integers(0, 999))
-def test_cells_on_pixels_are_the_loops(h, w, stride, low, seed):
-    field = Field(stride, low, low + 5), Field(stride + 1, -1, 2)
-    size = stride * h + 5, (stride + 1) * w + 2
-    cells = torch.rand(2, 3, h, w, generator=torch.Generator().manual_seed(seed))
-    assert_close(as_values(cells, field, size)[1, 2], drawn(cells[1, 2], field, size))
-    lost = sum(field[0].centre(i) + stride / 2 <= -0.5 for i in range(h))
-    if lost:
-        message = f"^{lost * w} of the layer's {h} x {w} cells lie wholly outside the image of {size[0]} x {size[1]}"
-        with pytest.raises(ValueError, match=message):
-            as_density(cells, field, size)
-    else:
-        assert_close(as_density(cells, field, size)[0, 1], drawn(cells[0, 1], field, size, density=True))
-        assert_close(as_density(cells, field, size).sum((-2, -1)), cells.double().sum((-2, -1)))
-
-
-def test_density_by_hand():
-    corner = Field(4, -3, 4)  # centred at 0.5: its stride cell is -1.5 to 2.5, of which the image has 3 of 4 pixels
-    expected = torch.zeros(5, 5).double()
-    expected[:3, :3] = 1 / 9
-    assert_close(as_density(torch.ones(1, 1), (corner, corner), (5, 5)), expected)
-    one = Field(0, 0, 0, True)  # a single global cell is the whole image
-    assert_close(as_density(torch.ones(1, 1), (one, one), (4, 5)), torch.full((4, 5), 1 / 20).double())
-    assert_close(as_values(torch.full((1, 1), 0.25), (one, one), (4, 5)), torch.full((4, 5), 0.25).double())
-    outside = fields_of([nn.Conv2d(1, 1, 1, padding=3)])
-    message = "^276 of the layer's 26 x 26 cells .* image of 20 x 20 .*; pad each layer by at most half its kernel$"
-    with pytest.raises(ValueError, match=message):
-        as_density(torch.full((26, 26), 1 / 676), outside, (20, 20))

@@ -24,7 +24,8 @@ from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.synthetic import SceneSource, synthetic
 from progressive_attention.export import OneQuestion, export, largest_difference, notes, random_questions, run_web
 from progressive_attention.files import read_json
-from progressive_attention.receptive_field import as_values, geometry
+from progressive_attention.image_maps import as_values
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 ROOT = Path(__file__).parents[1]

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from progressive_attention.config import ModelConfig, Recipe
     from progressive_attention.data.sources import load_questions
     from progressive_attention.evaluation import evaluate
+    from progressive_attention.image_maps import pixel_maps
     from progressive_attention.models import Prediction, ProgressiveAttentionNetwork, build_model
     from progressive_attention.predictor import Answer, Predictor
-    from progressive_attention.receptive_field import Geometry, pixel_maps
+    from progressive_attention.receptive_field import Geometry
     from progressive_attention.training import fit
 
     __version__: str
@@ -30,7 +31,7 @@ HOMES = {  # public name -> the module it lives in
     "evaluate": "evaluation",
     "fit": "training",
     "load_questions": "data.sources",
-    "pixel_maps": "receptive_field",
+    "pixel_maps": "image_maps",
 }
 
 __all__ = [

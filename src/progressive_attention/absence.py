@@ -16,8 +16,9 @@ from torch import Tensor
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.data.absent import ABSENT
+from progressive_attention.image_maps import accumulated_map, as_values, normalised
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import Geometry, accumulated_map, as_values, normalised
+from progressive_attention.receptive_field import Geometry
 from progressive_attention.weights import Trained
 
 Score = Callable[[Prediction], Tensor]

@@ -17,6 +17,7 @@ import torch
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.distributed import gathered, merge_rows, world
+from progressive_attention.image_maps import PIXEL_MAPS, pixel_maps
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.attention import (
     OverlapCurves,
@@ -26,7 +27,7 @@ from progressive_attention.metrics.attention import (
     wilson_interval,
 )
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import PIXEL_MAPS, geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 SCALE_BINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # the papers' five

@@ -18,8 +18,9 @@ from progressive_attention import web_page
 from progressive_attention.absence import Detector, detector
 from progressive_attention.config import one_of
 from progressive_attention.files import replacing
+from progressive_attention.image_maps import accumulated_map, pixel_maps, region_map
 from progressive_attention.prediction import Prediction, QuestionNetwork
-from progressive_attention.receptive_field import Geometry, accumulated_map, geometry, pixel_maps, region_map
+from progressive_attention.receptive_field import Geometry, geometry
 from progressive_attention.weights import Trained
 
 if TYPE_CHECKING:

@@ -29,18 +29,17 @@ HALF = torch.finfo(torch.float16).max
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that is not there.
 
-    Of several processes each has the GPU of its own number.
+    A GPU comes with its number; of several processes each has the one of its own.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(local_device() if name == "cuda" else name)
-        torch.empty(1, device=device)
+        device = torch.empty(1, device=local_device() if name == "cuda" else name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} can't be used ({reason}); try cpu, cuda or cuda:0") from error
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # which NCCL asks for
+        torch.cuda.set_device(device)  # which NCCL asks for, and takes none without its number
     return device
 
 

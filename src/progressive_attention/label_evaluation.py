@@ -26,9 +26,10 @@ from progressive_attention.evaluation import (
     mean_entropy,
     names_of,
 )
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.inference import predictions
 from progressive_attention.metrics.ranking import AttributeScores, RankingScores
-from progressive_attention.receptive_field import geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 TOP = 5  # attributes a row that are written down

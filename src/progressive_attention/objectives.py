@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
+from progressive_attention.image_maps import coverage
 from progressive_attention.models import ProgressiveAttentionNetwork
 from progressive_attention.one_batch import summed
-from progressive_attention.receptive_field import Field, Geometry, coverage, geometry
+from progressive_attention.receptive_field import Field, Geometry, geometry
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 """(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar.

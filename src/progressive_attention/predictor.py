@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 from progressive_attention.absence import detector
 from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
+from progressive_attention.image_maps import as_values, pixel_maps
 from progressive_attention.inference import as_tensor, pick_device
-from progressive_attention.receptive_field import as_values, geometry, pixel_maps
+from progressive_attention.receptive_field import geometry
 from progressive_attention.text_queries import Encode, check_reads_vectors, knowing
 from progressive_attention.weights import load
 

@@ -22,8 +22,9 @@ from progressive_attention.config import PROTOCOLS, STYLES
 from progressive_attention.data.photographs import PACK
 from progressive_attention.data.scenes import COLOURS, Scene
 from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.image_maps import coverage
 from progressive_attention.plots import COLOUR_MAP
-from progressive_attention.receptive_field import Geometry, coverage
+from progressive_attention.receptive_field import Geometry
 
 ASSETS = Path(__file__).parent / "assets"
 SOURCES, RUNTIME = ASSETS / "web", ASSETS / "onnxruntime-web"

@@ -1,0 +1,151 @@
+"""Attention maps drawn on image pixels: each cell's value or mass where its receptive field is; transformers' regions.
+
+Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2.
+Legend: B images, K queries, h x w cells of a layer, H x W image pixels, M parallelograms.
+"""
+
+import torch
+from torch import Tensor
+
+from progressive_attention.prediction import Prediction
+from progressive_attention.receptive_field import Field, Geometry
+
+
+def coverage(field: Field, cells: int, pixels: int) -> Tensor:
+    """Share of each pixel that lies in each stride cell: (pixels, cells) float64 in [0, 1], rows sum to at most one.
+
+    A cell's stride cell is centred where its field is and ``stride`` wide; so they tile the image without overlap.
+    A single global cell is the whole image.
+    """
+    if not field.stride:
+        return torch.ones(pixels, cells, dtype=torch.float64)
+    pixel = torch.arange(pixels, dtype=torch.float64)[:, None]
+    centre = field.centre(0) + field.stride * torch.arange(cells, dtype=torch.float64)
+    right = torch.minimum(pixel + 0.5, centre + field.stride / 2)
+    left = torch.maximum(pixel - 0.5, centre - field.stride / 2)
+    return (right - left).clamp(min=0)
+
+
+def as_values(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
+    """Each pixel gets its cell's value, zero outside all cells: (..., h, w) -> (..., H, W) float64."""
+    rows = coverage(field[0], cells.shape[-2], image_size[0]).to(cells.device)
+    columns = coverage(field[1], cells.shape[-1], image_size[1]).to(cells.device)
+    return rows @ cells.double() @ columns.T
+
+
+def as_density(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
+    """Each cell's mass spread evenly over its stride cell's part inside the image: (..., h, w) -> (..., H, W) float64.
+
+    Mass is conserved. Raises ValueError for a layer with cells wholly outside the image, whose mass has no place.
+    """
+    inside_rows = coverage(field[0], cells.shape[-2], image_size[0]).sum(0).to(cells.device)
+    inside_columns = coverage(field[1], cells.shape[-1], image_size[1]).sum(0).to(cells.device)
+    area = inside_rows[:, None] * inside_columns
+    if lost := int((area == 0).sum()):
+        raise ValueError(
+            f"{lost} of the layer's {cells.shape[-2]} x {cells.shape[-1]} cells lie wholly outside the image of "
+            f"{image_size[0]} x {image_size[1]} pixels, so their attention has no place there; "
+            "pad each layer by at most half its kernel"
+        )
+    return as_values(cells.double() / area, field, image_size)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Maps (..., H, W) >= 0 divided by their sums; a map of zeros stays zero."""
+    return pixels / pixels.sum((-2, -1), keepdim=True).clamp(min=torch.finfo(pixels.dtype).tiny)
+
+
+def last_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """The last layer's probabilities on image pixels: (B, K, H, W) float64, each map sums to one."""
+    return as_density(prediction.attention[-1], geometry.fields[-1], geometry.image_size)
+
+
+def accumulated_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """Product of all layers' attention at each pixel, normalised: (B, K, H, W) float64."""
+    layers = zip(prediction.attention, geometry.fields, strict=True)
+    return normalised(torch.stack([as_values(a, f, geometry.image_size) for a, f in layers]).prod(0))
+
+
+def activation_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """Product over layers of the attended features' magnitude at each pixel, normalised: (B, K, H, W) float64.
+
+    The magnitude after a gate is the attention times that before it (the paper's Figure 6 b).
+    """
+    layers = zip(prediction.attention, prediction.magnitude, geometry.fields, strict=True)
+    attended = [as_values(a.double() * m.double(), f, geometry.image_size) for a, m, f in layers]
+    return normalised(torch.stack([a / a.amax((-2, -1), keepdim=True).clamp(min=1e-300) for a in attended]).prod(0))
+
+
+def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """Corners, x before y, of the parallelogram of the image that reaches the last transformer's whole output.
+
+    (B, K, 4, 2) float64 in pixels, from the output's top left clockwise. Every transformer, and every stage between two
+    of them, moves coordinates affinely, so composing them is exact.
+    """
+    height, width = geometry.canvases[-1].size
+    like = {"dtype": torch.float64, "device": prediction.logit.device}
+    corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], **like) - 0.5
+    for transform, canvas in zip(reversed(prediction.transform), reversed(geometry.canvases), strict=True):
+        affine, (rows, columns), size = transform.double(), canvas.field, torch.tensor(canvas.size[::-1], **like)
+        corners = (2 * corners + 1) / size - 1  # of cells; the transformer's coordinates run from -1 to 1
+        corners = corners @ affine[..., :2].mT + affine[..., None, :, 2]
+        corners = ((corners + 1) * size - 1) / 2
+        stride = torch.tensor([columns.stride, rows.stride], **like)
+        corners = torch.tensor([columns.centre(0), rows.centre(0)], **like) + stride * corners
+    return corners
+
+
+def covered(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Area of each pixel inside a polygon, exact, negative if it runs anticlockwise: (M, n, 2) -> (M, H, W) float64.
+
+    By Green's theorem the area left of x and above y is the sum over edges of the integral of min(edge, x) down to y;
+    pixels are its differences. Clockwise as one sees it, y pointing down.
+    """
+    x, y = (torch.arange(pixels + 1, device=corners.device) - 0.5 for pixels in reversed(image_size))
+    area = corners.new_zeros(corners.shape[0], len(y), len(x))
+    for start, end in zip(corners.unbind(1), corners.roll(-1, 1).unbind(1), strict=True):
+        (x0, y0), (x1, y1) = start[..., None, None].unbind(1), end[..., None, None].unbind(1)
+        above0, above1 = torch.minimum(y0, y[:, None]), torch.minimum(y1, y[:, None])  # the edge's part above y
+        slope = (x1 - x0) / torch.where((y1 - y0).abs() < 1e-99, 1, y1 - y0)  # no part of a level edge has a height
+        ends = x0 + (above0 - y0) * slope, x0 + (above1 - y0) * slope
+        low, high = torch.minimum(*ends), torch.maximum(*ends)
+        reached = x.clamp(low, high)
+        left = torch.where(low == high, (x > low).double(), (reached - low) / (high - low))  # share of it left of x
+        area += (above1 - above0) * (left * (low + reached) / 2 + (1 - left) * x)
+    return area.diff(dim=1).diff(dim=2)
+
+
+def region_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """What spatial transformers attend to, a uniform density over ``quadrilateral``: (B, K, H, W) float64 >= 0.
+
+    Each map sums to the share of the region that lies inside the image. One of no area (below a millionth of a pixel)
+    lies in the pixel of its centre. Zero where nothing was asked, which is where a transform is all zeros.
+    """
+    corners = quadrilateral(prediction, geometry).flatten(0, 1)
+    parts = [corners] if torch.compiler.is_exporting() else corners.split(16)  # few fit the cache
+    pixels = torch.cat([covered(few, geometry.image_size) for few in parts])
+    across, down = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+    area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0])[:, None, None]
+    column, row = (corners.mean(1) + 0.5).floor()[..., None, None].unbind(1)
+    height, width = geometry.image_size
+    down, across = torch.arange(height, device=row.device)[:, None], torch.arange(width, device=row.device)
+    density = torch.where(area.abs() < 1e-6, ((down == row) & (across == column)).double(), pixels / area)
+    asked = (prediction.transform[-1] != 0).any(-1).any(-1)
+    return density.clamp(min=0).unflatten(0, asked.shape) * asked[..., None, None]
+
+
+PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": activation_map}
+
+
+def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
+    """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
+
+    Networks that score locations have all of ``PIXEL_MAPS``, each of sum one. Spatial transformers have ``region_map``
+    as last and as accumulated map, of sum at most one. Others have none.
+    """
+    if prediction.transform:
+        region = region_map(prediction, geometry)
+        return {"last": region, "accumulated": region}
+    if not prediction.attention:
+        return {}
+    return {name: draw(prediction, geometry) for name, draw in PIXEL_MAPS.items()}
