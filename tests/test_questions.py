@@ -1,12 +1,14 @@
 """Question sets: groups, batches and masks keep every question, on its own image, exactly once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from progressive_attention.data.questions import OwnerMasks, QuestionSet, batches, make_batch
+from progressive_attention.data.questions import Labels, OwnerMasks, QuestionSet, batches, fingerprint_of, make_batch
 
 any_pace = settings(deadline=None)
 
@@ -126,6 +128,38 @@ def test_rows_without_masks_scales_and_boxes():
     some = question_set([1, 2, 3]).rows(np.array([2, 0]))
     assert (some.masks, some.scale, some.box) == (None, None, None)
     assert_array_equal(some.image, [3, 1])
+
+
+class Named(tuple):
+    """Images in files, as far as their names."""
+
+    dtype = np.dtype(np.uint8)
+    paths = property(tuple)
+    shape = property(lambda self: (len(self), 4, 4, 3))
+
+
+def test_fingerprint():
+    """Equal for equal questions, wherever and whenever; another one for whatever else is learnt."""
+    given = question_set([2, 0, 2], images=40)
+    pixels = given.images.copy()
+    labels = Labels(np.array([0, 1, 1, 2]), np.array([1, 0]), np.array([1, 0], np.int8), 2)
+    others = {
+        "image": replace(given, image=np.array([2, 0, 1])),
+        "query": replace(given, query=np.array([0, 1, 1])),
+        "answer": replace(given, attribute=np.array([0, 1, 1])),
+        "words": replace(given, attribute_names=("old", "red")),
+        "query words": replace(given, query_names=("car", "cup", "dog")),
+        "scale": replace(given, scale=np.array([0.5, 1.0, np.nan])),
+        "pixels": replace(given, images=255 - pixels),
+        "names": replace(given, images=Named(("a.png", "b.png", "c.png"))),
+        "other names": replace(given, images=Named(("a.png", "b.png", "d.png"))),
+        "labels": replace(given, attribute=labels),
+        "other labels": replace(given, attribute=replace(labels, value=1 - labels.value)),
+    }
+    found = {name: fingerprint_of(one) for name, one in others.items()}
+    assert len({*found.values(), fingerprint_of(given)}) == len(others) + 1
+    assert fingerprint_of(replace(given, images=pixels)) == fingerprint_of(given)
+    assert found["names"][:12] == "ee8b1cd484a6"  # checkpoints hold it
 
 
 WRONG = [

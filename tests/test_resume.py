@@ -170,6 +170,9 @@ OTHERS = {
         network(), VALIDATION, VALIDATION, ROWS, out, about(network())
     ),
     "validation questions 9 there, 15 now": lambda out: training(network(), TRAIN, TRAIN, ROWS, out, about(network())),
+    "content .{25} there, .{25} now: rows, words or pictures of the data differ": lambda out: training(
+        network(), replace(TRAIN, attribute_names=("blue", "green", "red")), VALIDATION, ROWS, out, about(network())
+    ),
     "pooling hard there, soft now": lambda out: start(
         out, ROWS, build_model("pan-soft-ctx", num_queries=2, num_attributes=3, hidden=4, attend_at=(0, 1))
     ),
@@ -183,6 +186,19 @@ def test_another_runs_folder_is_refused(tmp_path, difference):
     expected = rf"holds another run \({difference}\); choose another --out, or delete it"
     with pytest.raises(ValueError, match=expected):
         next(OTHERS[difference](tmp_path))
+
+
+def test_a_checkpoint_that_does_not_note_its_content_is_gone_on_with(tmp_path):
+    """As those of earlier versions."""
+    run = start(tmp_path, ROWS)
+    next(run)
+    run.close()
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, notes = read_tensors(path)
+    earlier = json.loads(notes["run"])
+    del earlier["content"]
+    write_tensors(path, tensors, {"state": notes["state"], "run": json.dumps(earlier)})
+    assert next(start(tmp_path, ROWS)).step == 2
 
 
 def test_another_networks_folder_is_refused_though_it_is_not_described(tmp_path):

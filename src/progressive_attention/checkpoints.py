@@ -13,6 +13,8 @@ from progressive_attention.config import ModelConfig, Recipe, checked
 from progressive_attention.distributed import from_first, is_first
 from progressive_attention.files import read_tensors, write_tensors
 
+CONTENT = "content"  # of a run's identity: the digests of its questions
+
 
 @dataclass
 class State:
@@ -79,9 +81,13 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
         checked(f"{one.name} in {path}", counters[one.name], type(one.default))
     now = json.loads(json.dumps(identity))
     later = {one.name: one.default for one in (*fields(Recipe), *fields(ModelConfig)) if one.default is not MISSING}
+    later[CONTENT] = now.get(CONTENT)  # which earlier versions did not note
     old = {**json.loads(json.dumps({key: later[key] for key in now if key in later})), **old}  # choices made later
     if different := [key for key in sorted({*old, *now}) if old.get(key) != now.get(key)]:
-        changes = ", ".join(f"{key} {old.get(key)} there, {now.get(key)} now" for key in different)
+        told = [key for key in different if key != CONTENT] or different  # other data have other content
+        changes = ", ".join(f"{key} {old.get(key)} there, {now.get(key)} now" for key in told)
+        if told == [CONTENT]:
+            changes += ": rows, words or pictures of the data differ"
         raise ValueError(f"{out} holds another run ({changes}); choose another --out, or delete it")
     try:
         model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})

@@ -10,7 +10,6 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import torch
 from pyarrow import parquet
@@ -19,7 +18,7 @@ from rich.console import Console
 from progressive_attention import weights
 from progressive_attention.config import STYLES, checked
 from progressive_attention.data.absent import ABSENT
-from progressive_attention.data.questions import Labels, QuestionSet
+from progressive_attention.data.questions import Labels, QuestionSet, fingerprint_of
 from progressive_attention.data.sources import load_questions
 from progressive_attention.distributed import gathered, in_turn
 from progressive_attention.evaluation import examples, summarise, with_curves
@@ -151,20 +150,6 @@ def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None
             f"this network learnt from a pool of {there} scenes of {name} with seed {source['seed']}, and of a pool of "
             f"{here} it may know the test scenes; leave out --images, or take another --seed"
         )
-
-
-def fingerprint_of(questions: QuestionSet) -> str:
-    """A hash of rows, words and image names, but not of pixels."""
-    answers = questions.attribute
-    labels = [answers.start, answers.attribute, answers.value] if isinstance(answers, Labels) else [answers]
-    places = [values for values in (questions.scale, questions.box) if values is not None]
-    digest = sha256()
-    for values in (questions.image, questions.query, *labels, *places):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    paths = getattr(questions.images, "paths", None)
-    words = [questions.query_names, questions.attribute_names, None if paths is None else list(paths)]
-    digest.update(json.dumps(words).encode())
-    return digest.hexdigest()
 
 
 def fingerprint_of_weights(given: str) -> str:

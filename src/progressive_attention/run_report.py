@@ -17,12 +17,11 @@ from rich.console import Console
 from progressive_attention import weights
 from progressive_attention.config import Recipe
 from progressive_attention.data.image_files import BoxMasks
-from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.questions import QuestionSet, fingerprint_of
 from progressive_attention.files import read_json
 from progressive_attention.label_evaluation import askable
 from progressive_attention.machine import package_version
 from progressive_attention.measured import (
-    fingerprint_of,
     fingerprint_of_weights,
     load_with_bar,
     measure,

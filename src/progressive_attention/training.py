@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention import weights
-from progressive_attention.checkpoints import State, restore, save_checkpoint
+from progressive_attention.checkpoints import CONTENT, State, restore, save_checkpoint
 from progressive_attention.config import Recipe
 from progressive_attention.data.image_files import FileImages
-from progressive_attention.data.questions import Batch, QuestionSet, make_batch
+from progressive_attention.data.questions import Batch, QuestionSet, fingerprint_of, make_batch
 from progressive_attention.distributed import is_first, rank, share
 from progressive_attention.files import read_json, write_text
 from progressive_attention.inference import Entrance, keep_freed_memory, loaded, precision, validation_score
@@ -154,7 +154,8 @@ def training(
     per_epoch = math.ceil(len(groups) / recipe.batch)
     steps = per_epoch * recipe.epochs
     sizes = {"questions": len(train), "validation questions": len(validation)}
-    identity = {**asdict(recipe), "seed": seed, "data": train.name, **sizes, **about.get("model", {})}
+    content = " ".join(fingerprint_of(questions)[:12] for questions in (train, validation))
+    identity = {**asdict(recipe), "seed": seed, "data": train.name, **sizes, **about.get("model", {}), CONTENT: content}
     state = restore(out, model, optimizer, identity)
     entrance, to_validate = (Entrance(data.images, device, model, skip) for data in (train, validation))
     about = {**about, "recipe": asdict(recipe), "seed": seed}
