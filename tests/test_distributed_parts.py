@@ -69,6 +69,17 @@ def test_batch_norm_is_torchs(affine, shape):
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_lone_value_is_refused_by_all_processes(own, monkeypatch):
+    as_process(0, 2, monkeypatch)
+    others = torch.tensor([[0.0] * 7, [2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 1.0 - own]])
+    monkeypatch.setattr(one_batch, "summed", lambda mine: mine + others)
+    variance = torch.ones(3)
+    with pytest.raises(ValueError, match="in training a batch norm needs two questions at a time, got 1; ask more"):
+        one_batch.batch_norm(torch.randn(own, 3), torch.zeros(3), variance, training=True)
+    assert variance.tolist() == [1, 1, 1]
+
+
 def test_every_batch_norm_within_is_of_all(monkeypatch):
     norm, features = torch.nn.BatchNorm2d(3), torch.randn(2, 3, 4, 4)
     monkeypatch.setattr(one_batch, "batch_norm", lambda features, *args, **kwargs: features * 0)

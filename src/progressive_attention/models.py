@@ -17,6 +17,7 @@ from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, S
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
 from progressive_attention.distributed import world
 from progressive_attention.hub import HubMixin
+from progressive_attention.one_batch import LONE
 from progressive_attention.prediction import Prediction, QuestionNetwork, staged
 from progressive_attention.sharing import AskEachQuestion, gated_stage, shares_convolution
 
@@ -100,12 +101,9 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
             self.training
             and features.numel() == features.shape[1]
             and isinstance(norm, nn.BatchNorm2d)
-            and world() == 1
+            and world() == 1  # else the norm knows how many there are
         ):
-            raise ValueError(
-                "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or "
-                "call .eval()"
-            )
+            raise ValueError(LONE)
         features = norm(features)  # of the pooled feature, or of each location's
         if self.prior is not None:
             features = self.prior(features, question)

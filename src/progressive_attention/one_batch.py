@@ -14,6 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from progressive_attention.distributed import exchange, group, rank, world
 
+LONE = (
+    "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or call .eval()"
+)
+
 
 class SumOverProcesses(torch.autograd.Function):
     """Sum of what each process has; what each has changes everyone's sum, so everyone's gradients add up."""
@@ -79,7 +83,8 @@ def batch_norm(
 ) -> Tensor:
     """torch's function of this name, (N, C, ...) -> (N, C, ...), of the batch of all processes.
 
-    Ioffe and Szegedy, "Batch Normalization", ICML 2015. torch's own SyncBatchNorm needs GPUs.
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015. torch's own SyncBatchNorm needs GPUs. Raises ValueError, in all
+    processes, where they have one value a channel together: that has no variance.
     """
     if not training:
         return F.batch_norm(features, running_mean, running_var, weight, bias, False, momentum, eps)
@@ -89,6 +94,8 @@ def batch_norm(
     mean = values.sum(over) / max(1, own)
     variance = (values - per_channel(mean, values)).square().sum(over) / max(1, own)
     mean, variance, count = moments_of_all(mean, variance, own)
+    if own < 2 and count < 2:  # who has two need not fetch the count
+        raise ValueError(LONE)
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
