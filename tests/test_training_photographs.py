@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from progressive_attention import inference, weights
 from progressive_attention import training as module
 from progressive_attention.config import MODELS
+from progressive_attention.data import image_files
 from progressive_attention.data.questions import Labels, make_batch
 from progressive_attention.label_evaluation import evaluate_labels
 from progressive_attention.models import build_model
@@ -238,6 +239,21 @@ def test_too_many_broken_files_stop_a_run(tmp_path):
     write_photographs(tmp_path / "set", images=36, broken=(0, 1))
     with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: [01]\.png can't"):
         finish(tmp_path / "set", RECIPE, tmp_path / "run")
+
+
+def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):
+    """One of 24 is allowed, but each of two processes found one; of the 12 for validation another one is too many."""
+    write_photographs(tmp_path / "set", images=36, broken=(0,))
+    train, validation = photographs(tmp_path / "set")
+    there: dict = {}
+    monkeypatch.setattr(image_files, "gathered", lambda own: [own, there.get(own is validation.images.unreadable, {})])
+    there[True] = {3: "27.png can't be read"}
+    with pytest.raises(ValueError, match=r"1 of 12 images can't be used, more than 5%; the first: 27\.png can't"):
+        inference.validation_score(network(validation), validation, CPU)
+    there[False] = {1: "1.png can't be read"}
+    model = network(train)
+    with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: 0\.png can't"):
+        list(training(model, train, validation, RECIPE, tmp_path / "run", about(model, train)))
 
 
 # --- where training starts --------------------------------------------------------------------------------------------

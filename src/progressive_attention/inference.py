@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from progressive_attention.data.image_files import FileImages
 from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
 from progressive_attention.distributed import gathered, local_device, own_part
 from progressive_attention.metrics.ranking import RankingScores
@@ -108,6 +109,11 @@ class Entrance:
             return self.images.read(batch.image, batch.place)  # type: ignore[attr-defined] (only files are moved)
         return None if self.resident is not None or self.knows(batch) else self.images[batch.image]
 
+    def end_pass(self) -> None:
+        """In all processes, when each has read its own: raises ValueError where too many images were unreadable."""
+        if isinstance(self.images, FileImages):
+            self.images.end_pass()
+
     def knows(self, batch: Batch) -> bool:
         """Whether the features of all the batch's images are kept."""
         return batch.place is None and self.features is not None and bool(self.known[batch.image].all())
@@ -193,6 +199,7 @@ def predictions(
                 entering = entrance(asked, pixels)
                 query = torch.from_numpy(asked.query).to(device)
                 yield asked, model(entering, query, skip=entrance.skip) if entrance.skip else model(entering, query)
+        entrance.end_pass()
     finally:
         model.train(was_training)
 

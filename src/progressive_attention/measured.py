@@ -20,7 +20,7 @@ from progressive_attention.config import STYLES, checked
 from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.questions import Labels, QuestionSet, fingerprint_of
 from progressive_attention.data.sources import load_questions
-from progressive_attention.distributed import gathered, in_turn
+from progressive_attention.distributed import in_turn
 from progressive_attention.evaluation import examples, summarise, with_curves
 from progressive_attention.files import read_json, replacing, write_text
 from progressive_attention.label_evaluation import askable, evaluate_labels
@@ -82,8 +82,8 @@ def training_part(console: Console, trained: Trained, source: Mapping[str, Any])
 
 def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
     """Say which images could not be used by any process, if there are such."""
-    parts = gathered(getattr(questions.images, "unreadable", {}))
-    if unreadable := {image: reason for part in parts for image, reason in part.items()}:
+    unreadable: dict[int, str] = getattr(questions.images, "unreadable", {})  # a pass's end has told of the others'
+    if unreadable:
         first = next(iter(unreadable.values()))
         console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
 

@@ -202,6 +202,7 @@ def training(
                 save_checkpoint(out, model, optimizer, state, identity)
                 raise
             started = time.monotonic()
+        entrance.end_pass()
         record = end_epoch(model, validation, to_validate, recipe, out, about, state, epoch, per_epoch)
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()

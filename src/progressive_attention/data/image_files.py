@@ -25,8 +25,8 @@ class FileImages:
     """N image files below ``root`` as (N, S, S, 3) uint8 in any order, each fitted into S x S pixels.
 
     ``files[images]`` decodes in threads. A file that can't be read, or is not of its stated size, gives black and is
-    noted in ``unreadable``; ValueError when these are more than UNREADABLE_SHARE of all. ``sizes`` (N, 2) int: width
-    and height of each, 0 where unknown (the file's header is read then).
+    noted in ``unreadable``; ValueError when these are more than UNREADABLE_SHARE of all, those of other processes when
+    a pass ends. ``sizes`` (N, 2) int: width and height of each, 0 where unknown (the file's header is read then).
     """
 
     root: ImageRoot
@@ -131,6 +131,15 @@ class FileImages:
         except ValueError as error:
             self.unreadable[image] = str(error)
             return 1, 1
+
+    def end_pass(self) -> None:
+        """When all images have been asked for by some process: learn which ones the others could not read.
+
+        Raises ValueError, in all processes, when these are too many together.
+        """
+        for theirs in gathered(self.unreadable):
+            self.unreadable |= theirs
+        self.check_share()
 
     def check_share(self) -> None:
         """Raises ValueError when too many images were unreadable."""
