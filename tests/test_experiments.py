@@ -167,7 +167,7 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
     assert {job.recipe for job in jobs} == {RECIPES["paper"]}
     jobs = read_experiment(FOLDER / "table1.toml").changed(recipe="paper", epochs=7).jobs()
     assert {job.recipe for job in jobs} == {replace(RECIPES["paper"], epochs=7)}
-    priced = Grid(("san",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"})
+    priced = Grid(("pan-soft",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"})
     (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
     assert job.recipe == replace(RECIPES["paper"], gate_price=1)
     slower = [["classifier", 0.1]]
@@ -284,6 +284,10 @@ OWN = GRID.replace("mref", "data") + "learning_rates = [1, 2]\n"
         (
             GRID.replace("san", "stn-s") + "variant = 'v'\nrecipe_changes = { mask_price = 1 }\n",
             "grid 1: gate_price and mask_price are for networks with attention maps; stn-s has none",
+        ),
+        (
+            GRID + "variant = 'v'\nrecipe_changes = { gate_price = 1 }\n",
+            "grid 1: gate_price is for networks with gates; san attends at its last layer only",
         ),
         (GRID + "[[grid]]\nmodels = ['san']\ndatasets = ['mref']\nlearning_rates = [1.0]\n", "the same row of a table"),
     ],

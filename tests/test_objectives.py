@@ -284,6 +284,14 @@ def test_networks_without_maps_have_no_prices(prices, name):
         objective(replace(ALL, **prices), model)
 
 
+@pytest.mark.parametrize("name", ["san", "han", "cross-attention"])
+def test_networks_without_gates_have_no_price_of_gates(name):
+    model = build_model(name, num_queries=2, num_attributes=3)
+    with pytest.raises(ValueError, match="gate_price is for networks with gates; one that attends at its last layer"):
+        objective(replace(ALL, gate_price=0.1), model)
+    assert callable(objective(replace(ALL, mask_price=0.1), model))
+
+
 def test_masks_that_are_missing_are_told(tmp_path):
     model, recipe = network(), replace(ALL, mask_price=1.0)
     blind = replace(TRAIN, masks=None)

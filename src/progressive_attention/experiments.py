@@ -189,9 +189,11 @@ class Grid:
         found = []
         for seed, dataset, name in product(self.seeds, self.datasets, self.models):
             model = ALIASES.get(name, name)
-            network = model_config(model, 10, 5, **dict(changes)).network
-            if network != "pan" and (recipe.gate_price or recipe.mask_price):
+            config = model_config(model, 10, 5, **dict(changes))
+            if config.network != "pan" and (recipe.gate_price or recipe.mask_price):
                 raise ValueError(f"gate_price and mask_price are for networks with attention maps; {name} has none")
+            if recipe.gate_price and len(config.attend_at) == 1:
+                raise ValueError(f"gate_price is for networks with gates; {name} attends at its last layer only")
             job = Job(model, dataset, self.protocol, recipe, seed, self.images, self.variant, changes)
             found.append(replace(job, candidates=self.candidates(job)))
         return found

@@ -122,7 +122,7 @@ def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, m
 def objective(recipe: Recipe, model: nn.Module) -> Loss:
     """What the recipe minimises for this network.
 
-    Raises ValueError where it charges for maps or, when asked for the loss, for masks that there are not.
+    Raises ValueError where it charges for maps, for gates or, when asked for the loss, for masks that there are not.
     """
     if not recipe.gate_price and not recipe.mask_price:
         return answers_only
@@ -130,6 +130,10 @@ def objective(recipe: Recipe, model: nn.Module) -> Loss:
         raise ValueError(
             f"gate_price and mask_price are for networks with attention maps; {type(model).__name__} has none: "
             "set both to 0"
+        )
+    if recipe.gate_price and len(model.attended) == 1:
+        raise ValueError(
+            "gate_price is for networks with gates; one that attends at its last layer only has none: set it to 0"
         )
     where = geometry(model)
 
