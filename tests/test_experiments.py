@@ -167,7 +167,9 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
     assert {job.recipe for job in jobs} == {RECIPES["paper"]}
     jobs = read_experiment(FOLDER / "table1.toml").changed(recipe="paper", epochs=7).jobs()
     assert {job.recipe for job in jobs} == {replace(RECIPES["paper"], epochs=7)}
-    priced = Grid(("pan-soft",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"})
+    priced = Grid(
+        ("pan-soft",), ("mref",), variant="v", epochs=2, recipe_changes={"gate_price": 1, "optimizer": "adamw"}
+    )
     (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
     assert job.recipe == replace(RECIPES["paper"], gate_price=1)
     slower = [["classifier", 0.1]]

@@ -162,6 +162,25 @@ def test_time_is_kept_for_the_first_validation_too(tmp_path, monkeypatch):
     assert [until < 1e6 for until in given] == [False, False, True, False, False, False, True]
 
 
+def test_time_can_be_up_while_voc_is_measured(monkeypatch):
+    asked = []
+
+    def evaluate(network, test, train, device, progress):
+        progress(1, 2)
+        asked.append(test)
+        return {}, None
+
+    def watch():
+        return lambda done, total: reproduce.in_time(-math.inf if asked else math.inf)
+
+    monkeypatch.setattr(reproduce, "evaluate_labels", evaluate)
+    monkeypatch.setattr(reproduce, "questions", lambda job, split: split)
+    monkeypatch.setattr(reproduce, "from_folder", lambda folder, split, side: "voc")
+    with pytest.raises(reproduce.TimeIsUp):
+        reproduce.measured_labels(replace(SAN, voc="voc"), None, CPU, watch)
+    assert asked == ["test"]
+
+
 def test_a_job_that_is_done_did_not_fail(tmp_path):
     """Say, when nobody listened any more while its end was told."""
     pretend(SAN, tmp_path)

@@ -51,7 +51,7 @@ class Message:
 
     job: str
     kind: str
-    share: float = 0.0  # of its steps, or of its test questions
+    share: float = 0.0  # of its steps, or of the questions of one measurement
     left: float = math.nan  # seconds of that
     note: str = ""
     epoch: str = ""  # a line when an epoch has just ended
@@ -267,16 +267,20 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
         raise ValueError(f"{folder / 'config.json'} tells of no epoch; remove {folder}, and it is trained anew")
     tell(Message(job.name, "measuring"))
     network = weights.load(folder, device)
-    started = told = time.monotonic()
 
-    def watch(done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told > TELL_EVERY:
-            told = now
-            tell(Message(job.name, "measuring", done / total, (now - started) / done * (total - done)))
-        if done < total:
-            in_time(until)
+    def watch() -> Watch:
+        started = told = time.monotonic()
+
+        def each(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told > TELL_EVERY:
+                told = now
+                tell(Message(job.name, "measuring", done / total, (now - started) / done * (total - done)))
+            if done < total:
+                in_time(until)
+
+        return each
 
     measured = measured_labels if job.folder else measured_answers
     result: dict[str, Any] = {
@@ -297,20 +301,23 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
     tell(Message(job.name, "finished", 1.0, 0.0, f"test {score}"))
 
 
-def measured_answers(job: Job, network: Trained, device: torch.device, watch: Watch) -> dict[str, Any]:
+def measured_answers(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
     """``evaluation``'s figures of the test scenes."""
     curves = OverlapCurves()
-    table = examples(network, questions(job, "test"), device, overlap=curves, progress=watch)
+    table = examples(network, questions(job, "test"), device, overlap=curves, progress=watch())
     return with_curves(summarise(table), curves)
 
 
-def measured_labels(job: Job, network: Trained, device: torch.device, watch: Watch) -> dict[str, Any]:
-    """``label_evaluation``'s figures of a folder's test questions, and of attention in VOC's masks, named voc_..."""
+def measured_labels(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
+    """``label_evaluation``'s figures of a folder's test questions, and of attention in VOC's masks, named voc_...
+
+    Each has its own ``watch()``, for its own pace.
+    """
     test, train = questions(job, "test"), questions(job, "train")
-    figures = evaluate_labels(network, test, train, device, progress=watch)[0]
+    figures = evaluate_labels(network, test, train, device, progress=watch())[0]
     if job.voc:
         voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
-        seen = evaluate_labels(network, voc, None, device)[0]
+        seen = evaluate_labels(network, voc, None, device, progress=watch())[0]
         figures |= {"voc": job.voc, "voc_content": job.voc_content}
         figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
     return figures
