@@ -134,12 +134,22 @@ def test_what_can_not_be_shared(command, settings, expected, monkeypatch, capsys
     assert expected in told
 
 
-def test_a_lost_process_is_told_with_its_remedy():
-    with (
-        pytest.raises(ConnectionError, match=r"was lost, killed .* \(Connection closed by peer\); start the job again"),
-        distributed.exchange(),
-    ):
-        raise RuntimeError("[/gloo/tcp/pair.cc:545] Connection closed by peer. Look there.\nAnd more")
+@pytest.mark.parametrize(
+    "told, reason",
+    [
+        ("[/gloo/tcp/pair.cc:545] Connection closed by peer", r"Connection closed by peer"),
+        ("NCCL error\nLast error:\nDuplicate GPU", "NCCL error Last error: Duplicate GPU"),
+        ("Timed out.\nException raised from wait at x.cpp:3\nframe #0: 0x0", r"Timed out\."),
+        ("", "RuntimeError"),
+    ],
+)
+def test_a_failed_exchange_is_told_with_torchs_reason_and_its_remedy(told, reason):
+    expected = rf"processes failed \({reason}\); most likely one was lost, killed .* of its own: start the job again"
+    with pytest.raises(ConnectionError, match=expected), distributed.exchange():
+        raise RuntimeError(told)
+
+
+def test_sigterm_is_told_with_its_remedy():
     with pytest.raises(ConnectionError, match=r"stopped by SIGTERM.*--max-restarts 3"):
         distributed.stopped(signal.SIGTERM, None)
 

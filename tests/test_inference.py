@@ -3,6 +3,7 @@
 import ctypes
 import sys
 import warnings
+from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention import inference
+from progressive_attention import distributed, inference
 from progressive_attention.data.questions import Batch, QuestionSet
 from progressive_attention.inference import (
     Entrance,
@@ -178,10 +179,36 @@ def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
     assert pick_device() == CPU
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla", "meta", "hpu"])
 def test_a_device_that_is_not_there(name):
-    with pytest.raises(ValueError, match=rf"device '{name}' can't be used \(.+\); try cpu, cuda or cuda:0"):
+    with pytest.raises(ValueError, match=rf"device '{name}' can't be used \(.{{,250}}\); try cpu, cuda or cuda:0$"):
         pick_device(name)
+
+
+def test_processes_of_one_machine_share_no_gpu(monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="each process of a machine needs a GPU of its own, but 'cuda:0' is one for"):
+        pick_device("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one on each machine
+    assert distributed.local_device("cuda:1") == "cuda:1"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [distributed.local_device(name) for name in ("cuda", "cpu")] == ["cuda:3", "cpu"]
+
+
+def test_each_gpu_is_asked_for_its_own_bf16(monkeypatch):
+    current: list[torch.device] = []
+
+    @contextmanager
+    def on(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1].index == 1)
+    assert [has_fast_bf16(torch.device("cuda", i)) for i in range(2)] == [False, True]
 
 
 def test_fast_bf16_is_yes_or_no(monkeypatch):

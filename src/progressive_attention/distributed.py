@@ -116,20 +116,26 @@ def stopped(*_: object) -> NoReturn:
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Around every exchange: raises ConnectionError, which tells the remedy, when another process is lost."""
+    """Around every exchange: raises ConnectionError where it fails, with torch's reason, and what is most likely."""
     try:
         yield
     except RuntimeError as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = re.sub(r"^\[\S+:\d+\] ", "", line).partition(". ")[0]  # without the place in gloo's source
+        told = str(error).partition("Exception raised from ")[0] or type(error).__name__  # without a trace in C++
+        reason = re.sub(r"^\[\S+:\d+\] ", "", " ".join(told.split()))  # nor the place in gloo's source
         raise ConnectionError(
-            f"another process of the job was lost, killed or stopped by an error of its own ({reason}); {AGAIN}"
+            f"an exchange between the job's processes failed ({reason}); most likely one was lost, killed or stopped "
+            f"by an error of its own: {AGAIN}"
         ) from error
 
 
-def local_device() -> str:
-    """This process's own GPU, the one with its number on this machine, as torch calls it; alone just "cuda"."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several() else "cuda"
+def local_device(name: str) -> str:
+    """The device of that name for this process: as "cuda" each of several has the GPU with its number on its machine.
+
+    Raises ValueError for one GPU that processes of one machine would share.
+    """
+    if name.startswith("cuda:") and world() > 1 and os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
+        raise ValueError(f"each process of a machine needs a GPU of its own, but {name!r} is one for all; say cuda")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" and several() else name
 
 
 def share(items: T) -> T:

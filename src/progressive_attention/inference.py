@@ -28,26 +28,29 @@ HALF = torch.finfo(torch.float16).max
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that is not there.
+    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that can't compute here.
 
     A GPU comes with its number; of several processes each has the one of its own.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    own = local_device(name)
     try:
-        device = torch.empty(1, device=local_device() if name == "cuda" else name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        value = torch.empty(1, device=own)
+        value.item()  # "meta" has none
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]  # else of mps a page
         raise ValueError(f"device {name!r} can't be used ({reason}); try cpu, cuda or cuda:0") from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # which NCCL asks for, and takes none without its number
-    return device
+    if value.device.type == "cuda":
+        torch.cuda.set_device(value.device)  # which NCCL asks for, and takes none without its number
+    return value.device
 
 
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is computed in hardware; a CPU without AVX512-BF16 or AMX only emulates it, slowly."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # the one that torch asks
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
