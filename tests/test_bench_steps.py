@@ -13,6 +13,7 @@ from progressive_attention.bench.measure import elsewhere
 from progressive_attention.bench.plain import PlainReading
 from progressive_attention.bench.steps import ALONE, FREE, LIMIT, PLAIN, grid_records, settings, side_by_side
 from progressive_attention.prediction import Prediction
+from progressive_attention.training import finite
 
 CPU = torch.device("cpu")
 TINY = {way: Setting(80, 2, (1, 3), way, rounds=2) for way in (True, False)}
@@ -58,6 +59,8 @@ def test_jobs_do_what_they_are_named_for(monkeypatch, make, training):
         return real(setting, model, watched, loss, optimizer)
 
     monkeypatch.setattr(jobs, "job_of", spied)
+    fetched = []
+    monkeypatch.setattr(jobs, "finite", lambda *given: fetched.append(finite(*given)))
     setting = TINY[training]
     job = {
         "ours": lambda: our_job(setting, 3, torch.float32, CPU),
@@ -74,6 +77,7 @@ def test_jobs_do_what_they_are_named_for(monkeypatch, make, training):
     assert all("running" in name or "num_batches" in name for name in moved)
     assert bool(moved) is training
     assert len(seen) == 2
+    assert len(fetched) == 2 * training  # at each step, as training does
     gradients = [parameter.grad for parameter in model.parameters()]
     assert {gradient is not None and bool(gradient.abs().max() > 0) for gradient in gradients} == {training}
 

@@ -6,6 +6,7 @@ Legend: N images, K questions about each.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from progressive_attention.config import RECIPES, ModelConfig, Recipe
 from progressive_attention.inference import as_bytes, as_floats, precision
 from progressive_attention.models import from_config, model_config
 from progressive_attention.objectives import answers_only
-from progressive_attention.training import make_optimizer, parameter_groups
+from progressive_attention.training import finite, make_optimizer, parameter_groups
 
 NAME, QUERIES, ATTRIBUTES = "pan-hard-ctx", 10, 5  # as on MREF
 Job = Callable[[], object]
@@ -43,11 +44,6 @@ class Setting:
     @property
     def recipe(self) -> Recipe:
         return RECIPES["fast" if self.backbone == "conv-stack" else "photographs"]
-
-
-def calls(device: torch.device) -> int:
-    """Steps in one call of a job: a GPU is waited for once in several, as in training."""
-    return 1 if device.type == "cpu" else 10
 
 
 def our_job(setting: Setting, queries: int, dtype: torch.dtype, device: torch.device) -> Job:
@@ -104,7 +100,7 @@ def job_of(
     loss: Callable[[Any], Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> Job:
-    """``calls`` training steps, or forward alone, all of them finished at the end."""
+    """One training step, or forward alone, finished at the end: training and evaluation fetch from each, too."""
     model.train(setting.training)
     device = next(model.parameters()).device
     for group in optimizer.param_groups:
@@ -115,14 +111,14 @@ def job_of(
         value = loss(answer())
         optimizer.zero_grad()
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), setting.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), setting.recipe.clip)
+        finite(value, norm, 0, Path())  # for which a GPU is waited for
         optimizer.step()
 
     step = learn if setting.training else torch.inference_mode()(answer)
 
     def job() -> None:
-        for _ in range(calls(device)):
-            step()
+        step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from progressive_attention.bench.jobs import NAME, Job, Setting, calls, free_job, our_job, plain_job
+from progressive_attention.bench.jobs import NAME, Job, Setting, free_job, our_job, plain_job
 from progressive_attention.bench.limits import Limits, floors, measured_limits, operations, parts_of
 from progressive_attention.bench.measure import Record, compared, elsewhere, interleaved, skipped, spread
 from progressive_attention.bench.plain import PlainReading
@@ -86,8 +86,7 @@ def side_by_side(setting: Setting, limits: Mapping[torch.dtype, Limits], device:
             jobs[PLAIN] = plain_job(setting, device)
             if setting.alone:
                 jobs[ALONE] = processes.enter_context(elsewhere(plain_job, setting, device))
-        timed = interleaved(jobs, setting.rounds, warmup=1)
-    seconds = {job: [each / calls(device) for each in rounds] for job, rounds in timed.items()}
+        seconds = interleaved(jobs, setting.rounds, warmup=1)
     for dtype, limit in limits.items():
         yield free_record(setting, network, dtype, limit, seconds[dtype, 0])
     for dtype, k in cases:
