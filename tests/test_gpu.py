@@ -1,5 +1,6 @@
 """The same answers on a CUDA device; run by `make gpu` where there is one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import in_processes
@@ -20,7 +21,7 @@ from progressive_attention.objectives import objective
 from progressive_attention.optimizers import Muon
 from progressive_attention.receptive_field import geometry
 from progressive_attention.spatial_transformer import Localiser
-from progressive_attention.training import read_log, training
+from progressive_attention.training import Progress, read_log, training
 
 pytestmark = pytest.mark.gpu
 
@@ -43,6 +44,14 @@ def test_the_gpu_is_taken_unless_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["evaluate", "--weights", str(tmp_path / "run"), *scenes]) == 0, capsys.readouterr().err
 
 
+def away_from_the_identity(model: nn.Module) -> None:
+    """Move a spatial transformer's samples off the cells, where a rounding decides which neighbours they have."""
+    for module in model.modules():
+        if isinstance(module, Localiser):
+            nn.init.normal_(module.context.weight, std=0.1)
+            nn.init.normal_(module.affine.weight, std=0.1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_same_answers_and_gradients_as_on_the_cpu(name: str) -> None:
     torch.manual_seed(0)
@@ -51,10 +60,7 @@ def test_same_answers_and_gradients_as_on_the_cpu(name: str) -> None:
     for device in ("cpu", "cuda"):
         torch.manual_seed(1)
         model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0).double()
-        for module in model.modules():
-            if isinstance(module, Localiser):  # away from the identity, where samples lie on cells
-                nn.init.normal_(module.context.weight, std=0.1)
-                nn.init.normal_(module.affine.weight, std=0.1)
+        away_from_the_identity(model)
         prediction = model.to(device)(image.to(device), query.to(device))
         prediction.logit.square().sum().backward()
         maps = pixel_maps(prediction, geometry(model)).values()
@@ -89,15 +95,28 @@ def noise(count: int) -> QuestionSet:
     ],
 )
 def test_a_cpu_run_goes_on_on_the_gpu(tmp_path: Path, name: str, prices: dict[str, float]) -> None:
+    """And ends with the weights of one that never left the CPU: the optimiser's state went along."""
     questions = noise(64)
-    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16, **prices)
-    for device in ("cpu", "cuda"):
-        model = build_model(name, num_queries=10, num_attributes=5)
-        loss = objective(recipe, model)
-        for progress in training(model, questions, questions, recipe, tmp_path, {}, device=device, loss=loss):
-            if device == "cpu" and progress.step == 3:
-                break  # amid the first epoch
-    assert [line["epoch"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2]
+    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16, bf16=False, **prices)
+
+    def run(device: str, out: Path) -> tuple[nn.Module, Iterator[Progress]]:
+        torch.manual_seed(0)
+        model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0)
+        away_from_the_identity(model)
+        doubled, loss = in_processes.Doubled(model), objective(recipe, model)
+        return doubled, training(doubled, questions, questions, recipe, out, {}, device=device, loss=loss)
+
+    whole, steps = run("cpu", tmp_path / "whole")
+    list(steps)
+    _, steps = run("cpu", tmp_path / "moved")
+    for _ in range(3):  # amid the first epoch
+        next(steps)
+    steps.close()
+    moved, steps = run("cuda", tmp_path / "moved")
+    assert [progress.step for progress in steps] == [4, 5, 6, 7, 8]
+    assert [line["epoch"] for line in read_log(tmp_path / "moved" / "log.jsonl")] == [1, 2]
+    for expected, found in zip(whole.state_dict().values(), moved.state_dict().values(), strict=True):
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_muons_steps_are_those_of_the_cpu() -> None:
