@@ -90,14 +90,17 @@ def noise(count: int) -> QuestionSet:
 @pytest.mark.parametrize(
     "name, prices",
     [
-        *[(name, {}) for name in ("pan-hard-ctx", "san", "stn-m", "film", "pan-sparsemax-ctx")],
+        *[(name, {}) for name in ("pan-hard-ctx", "san", "stn-s", "film", "pan-sparsemax-ctx")],
         ("pan-soft-ctx", {"gate_price": 1.0, "mask_price": 1.0}),
     ],
 )
 def test_a_cpu_run_goes_on_on_the_gpu(tmp_path: Path, name: str, prices: dict[str, float]) -> None:
-    """And ends with the weights of one that never left the CPU: the optimiser's state went along."""
+    """And ends with the weights of one that never left the CPU: the optimiser's state went along.
+
+    At this small rate a relative error of 1e-14 in the first weights grows to 1e-10 by then, but to 0.2 in STN-M.
+    """
     questions = noise(64)
-    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16, bf16=False, **prices)
+    recipe = RECIPES["fast"].with_changes(epochs=2, batch=16, learning_rate=1e-4, bf16=False, **prices)
 
     def run(device: str, out: Path) -> tuple[nn.Module, Iterator[Progress]]:
         torch.manual_seed(0)
