@@ -1,6 +1,7 @@
 """Stages: the papers' map sizes, timm's networks cut unchanged, where attention goes, errors that say what to do."""
 
 import sys
+from functools import partial
 
 import pytest
 import timm
@@ -9,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.backbones import Backbone, build_backbone, conv_stack, timm_backbone, usual_stages
-from progressive_attention.models import model_config
+from progressive_attention.backbones import BACKBONES, Backbone, build_backbone, conv_stack, timm_backbone, usual_stages
+from progressive_attention.models import build_model, model_config
 
 
 def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
@@ -50,7 +51,7 @@ def test_stages_by_index_and_by_name():
     assert [backbone.index(stage) for stage in ("pool1", 0, "pool4", 3)] == [0, 0, 3, 3]
 
 
-@pytest.mark.parametrize("stage", ["pool5", 4, -1, "layer1", "0", None])
+@pytest.mark.parametrize("stage", ["pool5", 4, -1, "layer1", "0", None, True])
 def test_unknown_stage_names_those_there_are(stage):
     with pytest.raises(ValueError, match=rf"no stage {stage!r}; attend_at takes: 0 or 'pool1', .*3 or 'pool4'"):
         conv_stack().index(stage)
@@ -77,9 +78,36 @@ def test_map_sizes_are_measured_and_nothing_else_changes():
     norm = backbone.stages[0][1]
     assert (int(norm.num_batches_tracked), float(norm.running_mean.abs().sum())) == (0, 0.0)
     assert all(module.training for module in backbone.modules())
-    with pytest.raises(ValueError, match="images of 2 x 2 pixels are too small for this backbone: .*input size"):
+    with pytest.raises(ValueError, match="image is too small for this network: got 2 x 2 pixels"):
         backbone.map_sizes(2)
     assert all(module.training for module in backbone.modules())
+    wrong = Backbone([nn.Conv2d(4, 8, 3)], ["a"], [8])  # which no size of images would mend
+    with pytest.raises(RuntimeError, match="to have 4 channels"):
+        wrong.map_sizes(21)
+
+
+class Halves(nn.Module):
+    """Two branches that halve a map, one by rounding up."""
+
+    def forward(self, image):
+        return F.max_pool2d(image, 2) + F.max_pool2d(image, 2, ceil_mode=True)
+
+
+class Windows(nn.Module):
+    """A map cut into windows of 8 x 8 cells."""
+
+    def forward(self, image):
+        return image.reshape(len(image), 3, image.shape[2] // 8, 8, image.shape[3] // 8, 8).mean((3, 5))
+
+
+@pytest.mark.parametrize("stage", [Halves(), Windows()])
+def test_sizes_that_a_backbone_cannot_take(stage):
+    backbone = Backbone([stage], ["a"], [3])
+    assert backbone.map_sizes(32)[0][0] == 3
+    with pytest.raises(
+        ValueError, match=r"images of 33 x 33 pixels don't fit this backbone \(.*\); try a multiple of 32"
+    ):
+        backbone.map_sizes(33)
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
@@ -173,21 +201,68 @@ def test_a_network_that_does_more_than_its_stages_is_refused(monkeypatch):
         build_backbone("resnet18")
 
 
-def test_unknown_name_gives_near_ones():
+@pytest.mark.parametrize("change", [lambda x: -7 * x.flip(-1), lambda x: x * float("nan")])
+def test_the_check_is_as_fine_for_tiny_features(monkeypatch, change):
+    """This network's random weights leave features of 1e-13, far below any absolute tolerance."""
+    build_backbone("lcnetv2_small")
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+
+        def forward(image):
+            features = network.stem(image)
+            for i, stage in enumerate(network.stages):
+                features = stage(features if i < len(network.stages) - 1 else change(features))
+            return features
+
+        network.forward = forward
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
+    with pytest.raises(ValueError, match="'lcnetv2_small' is not a chain of stages: run in a row they differ from it"):
+        build_backbone("lcnetv2_small")
+
+
+def test_a_failure_without_a_word_is_told_by_its_kind(monkeypatch):
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+
+        def fail(image):
+            raise AssertionError
+
+        network.forward = fail
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
     with pytest.raises(
-        ValueError, match="unknown backbone 'resnet19'; known: conv-stack, or a timm network, e.g. .*resnet"
+        ValueError, match=r"can't be run as a chain of stages on 96 px images \(AssertionError\); choose"
+    ):
+        build_backbone("resnet18")
+
+
+def test_unknown_name_gives_near_ones():
+    known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
+    with pytest.raises(
+        ValueError, match=f"unknown backbone 'resnet19'; known: {known}, or a timm network, e.g. .*resnet"
     ):
         build_backbone("resnet19")
+    with pytest.raises(ValueError, match=rf"known: {known} \(did you mean conv-stack-padded\?\), or a timm"):
+        build_backbone("conv-stack-paded")
     with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*those of timm\.list_models\(\)"):
         build_backbone("qqqq")
 
 
 def test_missing_timm_gives_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        ValueError, match=r"'resnet18' comes from timm.*pip install 'progressive-attention\[backbones\]'"
-    ):
+    known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
+    remedy = r"and others come from timm, .*pip install 'progressive-attention\[backbones\]'"
+    with pytest.raises(ValueError, match=f"'resnet18' is none of {known}, {remedy}"):
         build_backbone("resnet18")
+    with pytest.raises(ValueError, match=r"\(did you mean conv-stack-padded\?\)"):
+        build_backbone("conv-stack-paded")
 
 
 # --- where attention goes ---------------------------------------------------------------------------------------------
@@ -226,6 +301,23 @@ def test_choosing_stages_draws_no_weights():
     before = torch.get_rng_state()
     assert usual_stages("resnet18") == LAYERS
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("depth", [3, 5])
+def test_your_own_backbone_has_all_its_stages_attended(depth, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "mine", partial(conv_stack, depth=depth, padding=1))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert model_config("pan-hard-ctx", 5, 3, backbone="mine").attend_at == tuple(range(depth))
+    assert model_config("han", 5, 3, backbone="mine").attend_at == (depth - 1,)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["pan-hard-ctx", "san", "han", "stn-s"])
+def test_stages_out_of_order_are_refused_alike(name):
+    for stages in ((3, 1), ("pool4", 1), (1, 1)):
+        with pytest.raises(ValueError, match="attend_at must name stages in order, each once; got"):
+            build_model(name, num_queries=5, num_attributes=3, attend_at=stages)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet19"])

@@ -184,7 +184,7 @@ def test_images_of_another_size_are_refused(name):
 
 @BASELINES
 def test_an_image_size_that_leaves_nothing_is_refused(name):
-    with pytest.raises(ValueError, match="images of 40 x 40 pixels are too small for this backbone"):
+    with pytest.raises(ValueError, match="image is too small for this network: got 40 x 40 pixels"):
         build(name, image_size=40)
 
 

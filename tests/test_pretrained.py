@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from progressive_attention import weights
+from progressive_attention.backbone_weights import weights_file
 from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
 from progressive_attention.image_maps import pixel_maps
@@ -149,10 +150,38 @@ def test_without_a_network_a_local_file_is_the_remedy(monkeypatch, error):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_other_pixels_are_refused():
-    message = "'test_resnet.r160_in1k' have learnt from pixels standardised otherwise than backbone 'resnet18'; give"
+def offline(*what):
+    pytest.fail(f"asked the Hub for {what}")
+
+
+def test_weights_of_other_pixels_are_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    message = "'dpn68b.mx_in1k' have learnt from pixels standardised otherwise than backbone 'dpn68b.ra_in1k'; give"
     with pytest.raises(ValueError, match=message):
-        build_backbone("resnet18", "test_resnet.r160_in1k")
+        weights_file("dpn68b.mx_in1k", "dpn68b.ra_in1k")
+
+
+@pytest.mark.parametrize(
+    "given, name, remedy",
+    [
+        ("resnetaa50.a1h_in1k", "resnet50", "give 'resnetaa50' as the backbone, or weights of resnet50: resnet50.a1_"),
+        ("vgg16.tv_in1k", "resnet18.a1_in1k", "give 'vgg16' as the backbone, or weights of resnet18: resnet18.a1_in1k"),
+        ("vgg16.tv_in1k", "nf_regnet_b0", "timm has none by name"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_unasked(given, name, remedy, monkeypatch):
+    """Though the first has tensors of the same names and shapes."""
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(
+        ValueError, match=rf"'{given}' are of {given.split('.')[0]}, not of backbone '{name}'; .*{remedy}"
+    ):
+        weights_file(given, name)
+
+
+def test_weights_that_timm_has_as_pickles_only():
+    message = "timm has backbone weights 'legacy_seresnet18.in1k' not on the Hub as .safetensors; give the path"
+    with pytest.raises(ValueError, match=message):
+        weights_file("legacy_seresnet18.in1k", "legacy_seresnet18")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -222,7 +251,7 @@ def test_pickles_are_refused_unopened(tmp_path, name):
             "vgg16.tv_in1k",
             "'conv-stack' has no pretrained weights, got 'vgg16.tv_in1k'; choose e.g. vgg16",
         ),
-        ("vgg16.imagenet", None, "unknown backbone 'vgg16.imagenet'; known: conv-stack, or a timm network, e.g. vgg1"),
+        ("vgg16.imagenet", None, "unknown backbone 'vgg16.imagenet'; known: .*, or a timm network, e.g. vgg1"),
     ],
 )
 def test_names_that_are_none(backbone, given, message):

@@ -15,7 +15,7 @@ GROUPS = {  # the folders and modules of each; what is in none of them is the re
     "data": ("data",),
     "networks": (
         *("config", "sharing", "attention", "backbones", "prediction", "spatial_transformer", "baselines", "models"),
-        *("receptive_field", "image_maps", "text_queries"),
+        *("backbone_weights", "receptive_field", "image_maps", "text_queries"),
     ),
     "metrics": ("metrics",),
     "training": (

@@ -3,19 +3,23 @@
 Legend: N images or rows, C channels, H x W cells.
 """
 
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from progressive_attention.backbone_weights import fill, pixels, weights_file
+from progressive_attention.network_folder import first_line
+
+# How torch complains of branches that differ by a cell where they join, and of maps that can't be cut into windows.
+MISFIT = re.compile("[Ss]izes? of tensor|invalid for input of size")
 PROBE = 96  # pixels a side of the image on which a network's cut into stages is checked
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 
 
 class Backbone(nn.Module):
@@ -44,14 +48,14 @@ class Backbone(nn.Module):
         self.query_std = 1.0 if head_norm else 0.1  # beside normalised features a smaller query is not heard at first
         self.pretrained = pretrained
 
-    def index(self, stage: int | str) -> int:
-        """Position of a stage given by index or name; raises ValueError naming the stages there are."""
+    def index(self, stage: int | str, option: str = "attend_at") -> int:
+        """Position of a stage given by index or name; raises ValueError naming the stages that ``option`` takes."""
         if isinstance(stage, str) and stage in self.names:
             return self.names.index(stage)
-        if isinstance(stage, int) and 0 <= stage < len(self.names):
+        if isinstance(stage, int) and not isinstance(stage, bool) and 0 <= stage < len(self.names):
             return stage
         known = ", ".join(f"{i} or {name!r}" for i, name in enumerate(self.names))
-        raise ValueError(f"this backbone has no stage {stage!r}; attend_at takes: {known}")
+        raise ValueError(f"this backbone has no stage {stage!r}; {option} takes: {known}")
 
     def positions(self, stages: Sequence[int | str]) -> list[int]:
         """Positions of several stages; raises ValueError unless they are in order, each once."""
@@ -69,18 +73,36 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def map_sizes(self, side: int) -> list[tuple[int, int, int]]:
-        """(C, H, W) behind every stage for images of ``side`` x ``side`` pixels; ValueError if they are too small."""
-        features, sizes, was_training = torch.zeros(1, 3, side, side), [], self.training
+        """(C, H, W) behind every stage for images of ``side`` x ``side`` pixels; ValueError if they don't fit."""
+        image, sizes, was_training = torch.zeros(1, 3, side, side), [], self.training
         self.eval()  # black pixels may not enter the running averages of batch norms
         try:
+            features = image
             for stage in self.stages:
-                features = stage(features)
+                features = staged(stage, features, image)
                 sizes.append((features.shape[1], features.shape[2], features.shape[3]))
-        except RuntimeError as error:
-            raise ValueError(f"images of {side} x {side} pixels are too small for this backbone: {error}") from error
         finally:
             self.train(was_training)
         return sizes
+
+
+def staged(stage: Callable[[Tensor], Tensor], features: Tensor, given: Tensor) -> Tensor:
+    """One stage's output; raises ValueError where the images ``given``, or their features, are of no size for it."""
+    try:
+        return stage(features)
+    except RuntimeError as error:
+        got = f"{given.shape[2]} x {given.shape[3]} {'pixels' if given.shape[1] == 3 else 'cells of a stage'}"
+        if "input size" in str(error):  # how torch's convolutions and poolings complain of too few pixels
+            raise ValueError(
+                f"image is too small for this network: got {got}, of which "
+                f"{features.shape[2]} x {features.shape[3]} cells are left before a stage that needs more; "
+                "enlarge it, or attend at an earlier stage"
+            ) from error
+        if MISFIT.search(str(error)):
+            raise ValueError(
+                f"images of {got} don't fit this backbone ({first_line(error)}); try a multiple of 32"
+            ) from error
+        raise
 
 
 def conv_stack(channels: int = 32, depth: int = 4, padding: int = 0, norm_first: bool = False) -> Backbone:
@@ -116,16 +138,19 @@ class Standardise(nn.Module):
 
 
 def check_known(name: str) -> None:
-    """Raises ValueError where timm is missing or does not know the network."""
+    """Raises ValueError, with the names that there are, where timm is missing or does not know the network."""
+    near = get_close_matches(name, BACKBONES, 1)
+    own = ", ".join(BACKBONES) + (f" (did you mean {near[0]}?)" if near else "")
     try:
         import timm
     except ImportError as error:
         raise ValueError(
-            f"backbone {name!r} comes from timm, which is not installed; pip install 'progressive-attention[backbones]'"
+            f"backbone {name!r} is none of {own}, and others come from timm, which is not installed; "
+            "pip install 'progressive-attention[backbones]'"
         ) from error
     if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):  # behind a dot: whose weights
         near = ", ".join(get_close_matches(name.split(".")[0], timm.list_models(), 8)) or "those of timm.list_models()"
-        raise ValueError(f"unknown backbone {name!r}; known: conv-stack, or a timm network, e.g. {near}")
+        raise ValueError(f"unknown backbone {name!r}; known: {own}, or a timm network, e.g. {near}")
 
 
 def timm_backbone(name: str, weights: str | Path | None = None) -> Backbone:
@@ -169,12 +194,18 @@ def is_vgg(name: str) -> bool:
 
 def usual_stages(name: str) -> tuple[int | str, ...]:
     """Where attention goes unless told: VGG's pool3, pool4 and pool5 as in the papers (2018, section 4.2), of others
-    the last three stages, of the papers' small network all four. Raises ValueError for an unknown network.
+    the last three stages, of the papers' small network and your own all. Raises ValueError for an unknown network.
     """
     if name in BACKBONES:
-        return (0, 1, 2, 3)
+        return tuple(range(len(outline(name).names)))
     check_known(name)
     return ("pool3", "pool4", "pool5") if is_vgg(name) else tuple(feature_chain(name).feature_info.module_name()[-3:])
+
+
+def outline(name: str) -> Backbone:
+    """A backbone to read its stages from: nothing is drawn from torch's global generator for it."""
+    with torch.random.fork_rng(devices=()):
+        return build_backbone(name)
 
 
 def used_by(stages: list[nn.Module], network: nn.Module) -> dict[str, Tensor]:
@@ -182,74 +213,6 @@ def used_by(stages: list[nn.Module], network: nn.Module) -> dict[str, Tensor]:
     used = {id(tensor) for stage in stages for tensor in stage.state_dict(keep_vars=True).values()}
     own = network.state_dict(keep_vars=True)
     return {name: own[name] for name in own if id(own[name]) in used and not name.endswith("num_batches_tracked")}
-
-
-def pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, by channel, of the pixels in [0, 1] that timm's weights of that name have learnt from."""
-    import timm
-
-    told = timm.get_pretrained_cfg(name)
-    assert told is not None, name
-    return tuple(told.mean), tuple(told.std)
-
-
-def weights_file(weights: str | Path, name: str) -> Path:
-    """The file of pretrained weights for backbone ``name``: a local one, or by timm's name, downloaded once.
-
-    Raises ValueError for pickles, unknown names, weights that have learnt from pixels standardised otherwise, and where
-    they can't be downloaded.
-    """
-    import timm
-    from huggingface_hub import hf_hub_download
-
-    path, known = Path(weights), str(weights)
-    if path.suffix in PICKLES:
-        raise ValueError(
-            f"backbone weights {known!r} may be a pickle, which runs any code when read; where you trust them, convert "
-            "them once: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
-        )
-    if path.suffix == ".safetensors" or path.is_file():
-        return path
-    if not timm.is_model_pretrained(known):
-        raise ValueError(
-            f"backbone weights {known!r} are neither a file nor a name that timm knows; expected the path of a "
-            f".safetensors file, or a name such as {', '.join(timm.list_pretrained(f'{name}*')[:4]) or 'vgg16.tv_in1k'}"
-        )
-    if pixels(known) != pixels(name):
-        raise ValueError(
-            f"backbone weights {known!r} have learnt from pixels standardised otherwise than backbone {name!r}; "
-            f"give {known!r} as the backbone too"
-        )
-    try:
-        return Path(hf_hub_download(timm.get_pretrained_cfg(known).hf_hub_id, "model.safetensors"))  # type: ignore
-    except Exception as error:  # whatever goes wrong between here and there
-        raise ValueError(
-            f"backbone weights {known!r} can't be downloaded ({next(iter(str(error).splitlines()), error)}); "
-            "give the path of a local .safetensors file instead"
-        ) from error
-
-
-@torch.no_grad()
-def fill(needed: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a .safetensors file's tensors into those of the same name, whatever their precision.
-
-    Others there, as of a head, are left out. Raises ValueError for a broken file, and where a tensor is not as needed.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            held = sorted(file.keys())
-            for name, tensor in needed.items():
-                given = file.get_tensor(name) if name in held else None
-                if given is None or given.shape != tensor.shape or not given.is_floating_point():
-                    got = "none" if given is None else f"{tuple(given.shape)} {given.dtype}"
-                    raise ValueError(
-                        f"{path} does not fit this backbone: expected {name} {tuple(tensor.shape)} of floats, got "
-                        f"{got}; it holds {len(held)} tensors: {', '.join(held[:3])} ...; "
-                        "choose the backbone it was made for"
-                    )
-                tensor.copy_(given)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read as backbone weights ({error}); copy or download it again") from error
 
 
 def flat(chain: nn.Sequential) -> list[nn.Module]:
@@ -310,7 +273,8 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
         return lambda module, inputs, output: inside.__setitem__(end, output.clone())  # ReLUs in place follow
 
     hooks = [network.get_submodule(end).register_forward_hook(keep(end)) for end in ends]
-    maps = [torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))]
+    image = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0), device="cpu")  # on any device
+    maps = [image.to(next(network.parameters()).device)]
     try:
         with torch.no_grad():
             network(maps[0])
@@ -320,11 +284,13 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
                 maps.append(stage(maps[-1].clone()))
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:  # fixed sizes, lists passed on
         raise ValueError(
-            f"backbone {name!r} can't be run as a chain of stages on {PROBE} px images ({error}); choose e.g. resnet18"
+            f"backbone {name!r} can't be run as a chain of stages on {PROBE} px images ({first_line(error)}); "
+            "choose e.g. resnet18"
         ) from error
     for end, chained in zip(ends, maps[1:], strict=True):
         own = inside.get(end, chained.new_empty(0))
-        if own.shape != chained.shape or not torch.allclose(own, chained, atol=1e-4):
+        # Beside the largest, for there are networks whose random weights leave features of 1e-13.
+        if own.shape != chained.shape or not (own - chained).abs().max() <= 1e-4 * own.abs().max():
             raise ValueError(f"backbone {name!r} is not a chain of stages: run in a row they differ from it at {end}")
     return maps[1:]
 
@@ -338,10 +304,11 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
-    """The papers' network by ``"conv-stack"``, else timm's network of that name.
+    """A network of ``BACKBONES``, such as the papers' ``"conv-stack"``, else timm's of that name.
 
-    ``weights``: the path of a .safetensors file with timm's or torchvision's names of tensors, or a name that timm
-    knows, such as vgg16.tv_in1k; else they are random, from torch's global generator. Raises ValueError.
+    ``weights``: the path of a .safetensors file with timm's names of tensors (of VGG and ResNet torchvision's are the
+    same), or a name that timm knows, such as vgg16.tv_in1k; else they are random, from torch's global generator. Raises
+    ValueError.
     """
     if name not in BACKBONES:
         return timm_backbone(name, weights)

@@ -8,9 +8,9 @@ from copy import deepcopy
 from torch import Tensor, nn
 
 from progressive_attention.attention import QueryPrior, as_logit, query_layer, start_queries
-from progressive_attention.backbones import Backbone, build_backbone
+from progressive_attention.backbones import Backbone, build_backbone, staged
 from progressive_attention.config import ModelConfig
-from progressive_attention.prediction import Prediction, QuestionNetwork, staged
+from progressive_attention.prediction import Prediction, QuestionNetwork
 from progressive_attention.sharing import AskEachQuestion
 from progressive_attention.spatial_transformer import Localiser, transformed
 

@@ -89,7 +89,7 @@ class ModelConfig:
         for one in fields(self):
             checked(one.name, getattr(self, one.name), int if one.default is MISSING else type(one.default))
         object.__setattr__(self, "attend_at", tuple(self.attend_at))  # JSON gives a list back
-        if not all(isinstance(stage, (int, str)) for stage in self.attend_at):
+        if not all(isinstance(stage, (int, str)) and not isinstance(stage, bool) for stage in self.attend_at):
             raise ValueError(f"attend_at must hold indices or names of stages, got {self.attend_at}")
         for name in ("num_queries", "num_attributes", "hidden", "image_size"):
             if getattr(self, name) < 1:

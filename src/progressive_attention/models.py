@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention import attention as att
-from progressive_attention.backbones import Backbone, build_backbone, is_vgg, usual_stages
+from progressive_attention.backbones import Backbone, build_backbone, is_vgg, outline, staged, usual_stages
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
 from progressive_attention.distributed import world
 from progressive_attention.hub import HubMixin
 from progressive_attention.one_batch import LONE
-from progressive_attention.prediction import Prediction, QuestionNetwork, staged
+from progressive_attention.prediction import Prediction, QuestionNetwork
 from progressive_attention.sharing import AskEachQuestion, gated_stage, shares_convolution
 
 
@@ -140,6 +140,8 @@ def model_config(name: str, num_queries: int, num_attributes: int, **changes: ob
     config = ModelConfig(num_queries, num_attributes, **options)
     if only is None:
         return config
+    if len(config.attend_at) > 1 and "attend_at" in changes:  # else the networks themselves check it
+        outline(backbone).positions(config.attend_at)
     return replace(config, attend_at=config.attend_at[-1:] if only == "last" else config.attend_at[:1])
 
 

@@ -4,7 +4,6 @@ Legend: B images, K queries per image, M questions in the batch (those of the B 
 N images with a question, H x W cells (H_l x W_l at layer l), A attributes, T transformers.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple, Self
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from progressive_attention.backbones import Backbone
+from progressive_attention.backbones import Backbone, staged
 from progressive_attention.config import ModelConfig
 
 
@@ -147,21 +146,6 @@ class QuestionNetwork(nn.Module):
             f"image must be (B, 3, H, W) of floats in [0, 1], {got}; "
             "uint8 pixels (B, H, W, 3) become that by .permute(0, 3, 1, 2) / 255"
         )
-
-
-def staged(stage: Callable[[Tensor], Tensor], features: Tensor, given: Tensor) -> Tensor:
-    """One stage's output; raises ValueError where the images ``given``, or their features, are too small for it."""
-    try:
-        return stage(features)
-    except RuntimeError as error:
-        if "input size" not in str(error):  # how torch's convolutions and poolings complain of too few pixels
-            raise
-        raise ValueError(
-            f"image is too small for this network: got {given.shape[2]} x {given.shape[3]} "
-            f"{'pixels' if given.shape[1] == 3 else 'cells of a stage'}, of which "
-            f"{features.shape[2]} x {features.shape[3]} cells are left before a stage that needs more; "
-            "enlarge it, or attend at an earlier stage"
-        ) from error
 
 
 def checked_query(query: Tensor, images: int, known: int) -> Tensor:
