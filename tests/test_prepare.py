@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import ALL, TRAIN, VALIDATION
+from torch import nn
 from torch.testing import assert_close
 
 from progressive_attention import weights
+from progressive_attention.backbones import BACKBONES, Backbone
 from progressive_attention.data.questions import Labels
 from progressive_attention.files import read_json
 from progressive_attention.models import build_model, from_config, model_config
@@ -76,6 +78,36 @@ def test_wrong_choices_are_told_at_once(tmp_path):
     large = replace(TRAIN, images=np.zeros((10, 100, 100, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="ConcatenationNetwork has none: set both to 0"):
         ready(tmp_path, model="concat", recipe=replace(ALL, gate_price=1.0), train=large, changes={})
+    assert not list(tmp_path.iterdir())
+
+
+class Uneven(nn.Module):
+    """Branches that halve a map, one by rounding up."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=True)
+
+    def forward(self, image):
+        return self.one(image) + self.other(image)
+
+
+@pytest.mark.parametrize("model", ["pan-hard-ctx", "san", "stn-m"])
+def test_a_network_without_maps_is_not_trained(tmp_path, model, monkeypatch):
+    """As no command could measure, ask or export it."""
+    stages = [nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 1)]
+    monkeypatch.setitem(BACKBONES, "growing", lambda: Backbone(stages, ["a", "b", "c"], [4] * 3))
+    message = "interpolate.* is unknown; so there are no maps on the image: choose .* such as resnet18"
+    with pytest.raises(ValueError, match=message):
+        ready(tmp_path, model=model, changes={"backbone": "growing", "hidden": 4})
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_that_do_not_fit_the_backbone_are_told_at_once(tmp_path, monkeypatch):
+    stage = nn.Sequential(nn.Conv2d(3, 4, 2), Uneven())
+    monkeypatch.setitem(BACKBONES, "joining", lambda: Backbone([stage], ["a"], [4]))
+    with pytest.raises(ValueError, match=r"of 14 x 14 pixels don't fit this backbone \(.*\); try a multiple of 32"):
+        ready(tmp_path, changes={"backbone": "joining", "hidden": 4})
     assert not list(tmp_path.iterdir())
 
 

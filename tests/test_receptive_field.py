@@ -314,5 +314,12 @@ REFUSED = [
 
 @pytest.mark.parametrize("stage, message", REFUSED, ids=[message for _, message in REFUSED])
 def test_unknown_geometry_is_refused(stage, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{message}.*: choose .*, such as resnet18, vgg16 or convnext_tiny"):
         geometry(only(stage))
+
+
+@pytest.mark.parametrize("name", ["pan-hard", "stn-s"])
+@pytest.mark.parametrize("size", [224, (224,), 0, (8, 8, 3)])
+def test_an_image_size_is_a_pair(name, size):
+    with pytest.raises(ValueError, match=r"image_size must be \(height, width\) in pixels, e.g. \(100, 100\), got"):
+        geometry(build_model(name, num_queries=2, num_attributes=2), size)

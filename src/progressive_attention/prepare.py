@@ -13,6 +13,8 @@ from progressive_attention.config import Recipe
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.models import from_config, model_config
 from progressive_attention.objectives import objective
+from progressive_attention.prediction import QuestionNetwork
+from progressive_attention.receptive_field import geometry
 from progressive_attention.training import Progress, training
 
 
@@ -34,7 +36,8 @@ def prepared(
     """The training of a fresh network, its weights drawn from ``seed``; ``changes`` are ModelConfig's fields.
 
     ``backbone_weights`` as in ``backbones.build_backbone``, ``query_vectors`` as in ``build_model``. ``data`` and
-    ``protocol`` are written into config.json. Raises ValueError as ``training`` does.
+    ``protocol`` are written into config.json. Raises ValueError as ``training`` does, and for a network that can't take
+    the images or has no maps on them.
     """
     torch.manual_seed(seed)
     config = model_config(
@@ -54,10 +57,20 @@ def prepared(
         config, train.query_names, train.attribute_names, name=model, data=data, protocol=protocol, **sizes
     )
     network = from_config(config, backbone_weights, query_vectors)
+    check_use(network, (train.images.shape[1], train.images.shape[2]))
     if isinstance(train.attribute, Labels):
         start_at_shares(network, train.attribute)
     loss = objective(recipe, network)
     return training(network, train, validation, recipe, out, about, seed=seed, device=device, loss=loss)
+
+
+def check_use(network: QuestionNetwork, size: tuple[int, int]) -> None:
+    """Raises ValueError, before long work, for a network that can't answer on images of ``size`` (H, W) or be asked
+    where it looks, without which it can't be measured, asked or exported.
+    """
+    geometry(network)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *size), torch.zeros(1, dtype=torch.int64))
 
 
 def start_at_shares(network: nn.Module, labels: Labels) -> None:

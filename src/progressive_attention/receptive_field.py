@@ -217,6 +217,17 @@ def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
     raise ValueError(f"the receptive field of {type(stage).__name__} is unknown: it must give one map of features")
 
 
+def through_axes(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[Field, Field]:
+    """The fields behind a stage along both axes, rows and columns; raises ValueError, which tells what else to take."""
+    try:
+        return through_stage(stage, fields[0], 0), through_stage(stage, fields[1], 1)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; so there are no maps on the image: choose a backbone whose layers are all known, "
+            "such as resnet18, vgg16 or convnext_tiny"
+        ) from error
+
+
 def of_shape(node: fx.Node, name: str) -> bool:
     """Whether a step reads only the features' shape or kind, as dropping whole paths does for its dice."""
     attributes = ("shape", "ndim", "dtype", "device")
@@ -242,8 +253,13 @@ class Geometry(NamedTuple):
 
 
 def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
-    """Where a network looks in its images; raises ValueError where that can't be known exactly."""
+    """Where a network looks in its images of ``image_size`` (H, W), unless told ``config.image_size`` squared.
+
+    Raises ValueError where that can't be known exactly.
+    """
     side = model.config.image_size
+    if image_size is not None and (not isinstance(image_size, tuple | list) or len(image_size) != 2):
+        raise ValueError(f"image_size must be (height, width) in pixels, e.g. ({side}, {side}), got {image_size!r}")
     if isinstance(model, ProgressiveAttentionNetwork):
         return Geometry(fields_of_layers(model), image_size or (side, side))
     if image_size not in (None, (side, side)):
@@ -253,12 +269,11 @@ def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) 
 
 def fields_of_layers(model: ProgressiveAttentionNetwork) -> list[tuple[Field, Field]]:
     """Fields of the attended layers on the image."""
-    rows, columns = Field(), Field()
-    fields = []
+    both, fields = (Field(), Field()), []
     for i, stage in enumerate(model.stages):
-        rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
+        both = through_axes(stage, both)
         if str(i) in model.scorers:
-            fields.append((rows, columns))
+            fields.append(both)
     return fields
 
 
@@ -266,13 +281,12 @@ def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
     """Each transformer's canvas; raises ValueError for one behind global pooling."""
     side = model.config.image_size
     sizes = [(side, side), *((height, width) for _, height, width in model.sizes)]
-    rows, columns = Field(), Field()
-    found = []
+    both, found = (Field(), Field()), []
     for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
         if i in model.attended:
-            found.append(Canvas((rows, columns), sizes[i]))
-            rows, columns = Field(), Field()
-        rows, columns = through_stage(stage, rows, 0), through_stage(stage, columns, 1)
+            found.append(Canvas(both, sizes[i]))
+            both = Field(), Field()
+        both = through_axes(stage, both)
     if any(not field.stride for canvas in found for field in canvas.field):
         raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
     return tuple(found)
