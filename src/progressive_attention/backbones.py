@@ -100,7 +100,8 @@ def staged(stage: Callable[[Tensor], Tensor], features: Tensor, given: Tensor) -
             ) from error
         if MISFIT.search(str(error)):
             raise ValueError(
-                f"images of {got} don't fit this backbone ({first_line(error)}); try a multiple of 32"
+                f"images of {got} don't fit this backbone ({first_line(error)}); try a multiple of 32, or another "
+                "backbone such as resnet18"
             ) from error
         raise
 

@@ -98,7 +98,7 @@ def build_parser() -> Parser:
     train.add_argument("--freeze", metavar="STAGE", help="the backbone learns only behind this stage, e.g. pool3")
     train.add_argument("--image-size", type=positive, metavar="PX", help="side to which images are fitted")
     train.add_argument("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
-    recipe_help = "default: fast, for a pretrained backbone photographs"
+    recipe_help = "default: fast, for a timm network photographs"
     train.add_argument("--recipe", choices=list(RECIPES), help=recipe_help)
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
     train.add_argument("--absent", action="store_true", help="of a synthetic set, ask about digits not there, too")

@@ -5,12 +5,13 @@ import json
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from progressive_attention import weights
-from progressive_attention.backbones import BACKBONES, build_backbone
+from progressive_attention.backbones import BACKBONES, build_backbone, check_known
 from progressive_attention.config import RECIPES, STYLES
 from progressive_attention.distributed import is_first
 from progressive_attention.files import read_json
@@ -57,6 +58,9 @@ def train(arguments: argparse.Namespace) -> None:
         build_backbone(
             arguments.backbone, arguments.backbone_weights
         )  # what is wrong with them is told before long work
+    else:
+        check_no_weights(arguments.backbone)
+        recipe = replace(recipe, module_rates=())  # slow is only what has learnt before
     logs = step_logs(arguments)  # so is what is missing
     if arguments.freeze:
         recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
@@ -112,10 +116,21 @@ def step_logs(arguments: argparse.Namespace) -> list[StepLog]:
     return logs if is_first() else []
 
 
+def check_no_weights(backbone: str) -> None:
+    """Raises ValueError for a name of timm's weights, behind a dot, where none are loaded and all would be random."""
+    name, dot, _ = backbone.partition(".")
+    if dot and backbone not in BACKBONES:
+        check_known(backbone)
+        raise ValueError(
+            f"--backbone {backbone} names weights, and only --backbone-weights loads them: add --backbone-weights "
+            f"{backbone}, or let --backbone {name} start from random ones"
+        )
+
+
 def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
     """``--freeze STAGE`` as module rates: zero for the stages up to and with this one; ValueError naming those."""
-    backbone = build_backbone(arguments.backbone)
-    last = backbone.index(int(arguments.freeze) if arguments.freeze.isdigit() else arguments.freeze)
+    backbone, stage = build_backbone(arguments.backbone), arguments.freeze
+    last = backbone.index(int(stage) if stage.isdecimal() else stage, "--freeze")
     return [(f"stages.{i}", 0.0) for i in range(last + 1)]
 
 
