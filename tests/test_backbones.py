@@ -10,7 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.backbones import BACKBONES, Backbone, build_backbone, conv_stack, timm_backbone, usual_stages
+from progressive_attention.backbones import (
+    BACKBONES,
+    Backbone,
+    build_backbone,
+    chain_outputs,
+    conv_stack,
+    split_at_timm_stages,
+    timm_backbone,
+    usual_stages,
+)
 from progressive_attention.models import build_model, model_config
 
 
@@ -222,6 +231,15 @@ def test_the_check_is_as_fine_for_tiny_features(monkeypatch, change):
     monkeypatch.setattr(timm, "create_model", other)
     with pytest.raises(ValueError, match="'lcnetv2_small' is not a chain of stages: run in a row they differ from it"):
         build_backbone("lcnetv2_small")
+
+
+def test_the_check_runs_where_the_network_is():
+    """Whatever the device that new tensors go to."""
+    network = timm.create_model("test_resnet", num_classes=0).eval()
+    with torch.device("meta"):
+        stages, ends = split_at_timm_stages("test_resnet", network)
+        maps = chain_outputs("test_resnet", network, stages, ends)
+    assert {features.device.type for features in maps} == {"cpu"}
 
 
 def test_a_failure_without_a_word_is_told_by_its_kind(monkeypatch):

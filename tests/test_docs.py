@@ -15,6 +15,8 @@ import progressive_attention
 from progressive_attention.backbones import BACKBONES
 from progressive_attention.cli import build_parser
 from progressive_attention.config import MODELS
+from progressive_attention.models import build_model
+from progressive_attention.receptive_field import geometry
 
 RUN = ("python", "bash", "console", "pycon")
 # Blocks that show what is printed or written; a text right below a block that runs is compared with what that printed.
@@ -174,6 +176,23 @@ def test_every_public_name_is_on_the_api_page() -> None:
     for name in progressive_attention.HOMES:
         assert getattr(progressive_attention, name) in shown, name
     assert all(one.__doc__ for one in shown)
+
+
+FAMILIES = {  # a small network of each
+    **{"VGG": "vgg11", "ResNet": "resnet18", "RegNet": "regnetx_002", "DenseNet": "densenet121"},
+    **{"ConvNeXt": "convnext_atto", "CSPDarknet": "cs3darknet_s", "Res2Net": "res2net50_14w_8s"},
+    **{"GhostNet": "ghostnet_050"},
+}
+
+
+def test_every_family_that_the_faq_names_is_taken_and_has_maps() -> None:
+    text = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
+    named = re.search(r"Most networks of these families have them: (.*?); transformers have not", text)
+    assert named is not None
+    assert set(named[1].split(", ")) == set(FAMILIES)
+    for network in FAMILIES.values():
+        model = build_model("pan-hard-ctx", num_queries=2, num_attributes=2, backbone=network)
+        assert len(geometry(model).fields) == 3, network
 
 
 def test_readme_fits_two_screens_and_names_both_commands() -> None:

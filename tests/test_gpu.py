@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from test_distributed import finished, job
 from torch import nn
 
+from progressive_attention.backbones import build_backbone
 from progressive_attention.cli import main
 from progressive_attention.config import MODELS, RECIPES
 from progressive_attention.data.questions import Batch, QuestionSet
@@ -50,6 +51,13 @@ def away_from_the_identity(model: nn.Module) -> None:
         if isinstance(module, Localiser):
             nn.init.normal_(module.context.weight, std=0.1)
             nn.init.normal_(module.affine.weight, std=0.1)
+
+
+@pytest.mark.parametrize("name", ["conv-stack", "test_resnet"])
+def test_backbones_are_built_on_the_gpu_where_new_tensors_go_there(name: str) -> None:
+    with torch.device("cuda"):
+        backbone = build_backbone(name)
+    assert {value.device.type for value in (*backbone.parameters(), *backbone.buffers())} == {"cuda"}
 
 
 @pytest.mark.parametrize("name", MODELS)

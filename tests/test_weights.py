@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from progressive_attention import network_folder, weights
+from progressive_attention.backbones import BACKBONES, conv_stack
 from progressive_attention.files import read_json, write_json
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model, from_config
 
@@ -85,6 +86,19 @@ def test_truncated_weights(saved, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"weights.safetensors does not hold this model's weights .*may be truncated"):
         weights.load(saved)
+
+
+def test_a_backbone_of_your_own_must_be_registered_first(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "mine", conv_stack)
+    model = build_model("pan-soft", num_queries=2, num_attributes=3, hidden=4, backbone="mine")
+    weights.save(tmp_path / "run", model.state_dict(), weights.describe(model.config, **WORDS))
+    assert weights.load(tmp_path / "run").model.config == model.config
+    monkeypatch.delitem(BACKBONES, "mine")
+    message = (
+        r"network in .*run can't be built: unknown backbone 'mine'; .*registered first, in .*backbones\.BACKBONES$"
+    )
+    with pytest.raises(ValueError, match=message):
+        weights.load(tmp_path / "run")
 
 
 def test_missing_weights(saved):

@@ -105,12 +105,18 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
     """The network that ``build`` makes, in evaluation mode, with a folder's weights.
 
-    Raises ValueError where they are missing, broken or another model's.
+    Raises ValueError where they are missing, broken or another model's, or where it can't be built here.
     """
     from safetensors import SafetensorError
 
     path = folder / "weights.safetensors"
-    model = build()
+    try:
+        model = build()
+    except ValueError as error:
+        raise ValueError(
+            f"the network in {folder} can't be built: {error}; a backbone of your own must be registered first, in "
+            "progressive_attention.backbones.BACKBONES"
+        ) from error
     try:
         tensors, _ = read_tensors(path)
         model.load_state_dict(tensors)
