@@ -30,7 +30,7 @@ LAYERS = (
     ("network_folder",),
     ("data",),
     ("one_batch",),
-    ("sharing",),
+    ("sharing", "backbone_weights"),
     ("attention", "backbones", "prediction"),
     ("hub",),
     ("spatial_transformer",),
