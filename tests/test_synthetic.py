@@ -172,7 +172,7 @@ def test_contact_sheet():
         ({"split": "val"}, "unknown split 'val'; known: train, validation, test"),
         ({"protocol": "fast"}, "unknown protocol 'fast'; known: paper, authors"),
         ({"queries": "some"}, "unknown queries 'some'; known: one, all, rows"),
-        ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"seed": -1}, "seed must be >= 0 and at most 100,000,000, got -1"),
         ({"images": 0}, "images must be >= 1 for protocol 'paper', got 0"),
         ({"images": 1, "protocol": "authors"}, "images must be >= 2 for protocol 'authors', got 1"),
         ({"workers": 0}, "workers must be >= 1, got 0; None means one per processor"),

@@ -27,7 +27,7 @@ def absence(arguments: argparse.Namespace) -> None:
     folder = weights.find(arguments.weights)
     trained = weights.load(folder, device)
     data = data_of(arguments.data, trained.about)
-    options = {**scene_arguments(arguments, source_of(trained.about), data), "absent": True}
+    options = {**scene_arguments(arguments, source_of(trained.about, data), data), "absent": True}
     check_untrained(trained.about, {"data": data, "split": None, **options})
     options["image_size"] = trained.model.config.image_size
 

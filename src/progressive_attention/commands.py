@@ -70,7 +70,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
         )
-    options = {**scene_arguments(arguments), "absent": arguments.absent}
+    options = {**scene_arguments(arguments, data=arguments.data), "absent": arguments.absent}
     options["image_size"] = arguments.image_size or (224 if photographs else 100)
     train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
     validation = load_with_bar(console, arguments.data, "validation", **options)
@@ -173,7 +173,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--rows {arguments.rows}: rows are Parquet, and figures go beside them as .json; name a .parquet"
         )
-    options = scene_arguments(arguments, source_of(trained.about), data)
+    options = scene_arguments(arguments, source_of(trained.about, data), data)
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}
     check_untrained(trained.about, source)

@@ -29,6 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
+LARGEST_SEED = 100_000_000  # training multiplies it by a million
 LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8, "query_size": 65_536}  # a file can't take all memory
 OF_ZERO = {  # what 0 means in a recipe
     **{"patience": "never stops early", "decay_start": "is the first epoch", "weight_decay": "decays nothing"},
@@ -49,6 +50,13 @@ def checked(what: str, value: Any, kind: type) -> Any:
     same = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
     if not isinstance(value, same) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{what} must be {KINDS[kind]}, got {value!r}")
+    return value
+
+
+def checked_seed(what: str, value: Any) -> int:
+    """The value if it can be a seed; else ValueError naming it."""
+    if not 0 <= checked(what, value, int) <= LARGEST_SEED:
+        raise ValueError(f"{what} must be >= 0 and at most {LARGEST_SEED:,}, got {value}")
     return value
 
 

@@ -23,6 +23,7 @@ from progressive_attention.config import (
     ModelConfig,
     Recipe,
     checked,
+    checked_seed,
     one_of,
 )
 from progressive_attention.models import model_config
@@ -33,7 +34,6 @@ PLAIN = {"queries", *TUNED}  # what of a recipe a plain row may choose for itsel
 USERS_OWN = "data"  # the data set that is named when the experiment is run
 MOST = 100  # letters of a variant in a folder's name
 FEWEST = 30  # images: a third of them are tested
-LARGEST_SEED = 100_000_000  # training multiplies it by a million
 TUNING = ("dataset", "images", "epochs", "seed")
 
 
@@ -163,8 +163,7 @@ class Grid:
         if epochs is not None and checked(f"{where}epochs", epochs, int) < 1:
             raise ValueError(f"{where}epochs must be >= 1, got {epochs}")
         for seed in seeds:
-            if not 0 <= checked(f"{where}seed", seed, int) <= LARGEST_SEED:
-                raise ValueError(f"{where}seed must be >= 0 and at most {LARGEST_SEED:,}, got {seed}")
+            checked_seed(f"{where}seed", seed)
 
     def _check_changes(self, what: str, like: Recipe | ModelConfig, given_elsewhere: tuple[str, ...]) -> None:
         known = {name: value for name, value in asdict(like).items() if name not in given_elsewhere}

@@ -118,16 +118,17 @@ def data_of(given: str | None, about: Mapping[str, Any]) -> str:
     return given or str(about["data"])
 
 
-def source_of(about: Mapping[str, Any]) -> Source:
-    """The test questions of what a network was trained on, as far as its config.json tells; no data: no key "data".
+def source_of(about: Mapping[str, Any], data: str | None = None) -> Source:
+    """The test questions of ``data``, else of what a network was trained on, as far as its config.json tells; no data:
+    no key "data".
 
     The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
     scenes. Raises ValueError for what is no protocol, seed or size.
     """
     source: Source = {"split": None, "image_size": about["model"]["image_size"]}
-    if about.get("data"):
-        source["data"] = about["data"]
-    if about.get("data") in STYLES:
+    if data or about.get("data"):
+        source["data"] = data or about["data"]
+    if about.get("data") in STYLES and source["data"] in STYLES:
         kinds = {"protocol": str, "seed": int, "images": int}
         source |= {name: checked(f"{name} in config.json", about[name], kinds[name]) for name in kinds if name in about}
         source["absent"] = ABSENT in about["attribute_names"]

@@ -112,7 +112,7 @@ def add_measured(
 ) -> None:
     """Add an evaluation's rows and figures, and examples; or what is missing for them."""
     ask_for_data = f"pan report {found.given} --data DATA"
-    source = {**source_of(found.about), **({"data": data} if data else {}), **({"split": split} if split else {})}
+    source = {**source_of(found.about, data), **({"split": split} if split else {})}
     if "data" not in source:
         why = "config.json doesn't say what the network was trained on"
         found.missing.append(Missing("an evaluation, and examples", why, ask_for_data))

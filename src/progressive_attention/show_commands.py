@@ -20,9 +20,10 @@ def scene_arguments(
 ) -> dict[str, Any]:
     """The options that all commands share about scenes; where not given those of the training, ``learnt``, if known.
 
-    Raises ValueError for options that ``data``, no scenes, would ignore.
+    Raises ValueError for options that ``data``, no scenes, would ignore; a training takes its seed for itself as well.
     """
-    given = [name for name in SCENE_OPTIONS if getattr(arguments, name, None) is not None]
+    ignored = [name for name in SCENE_OPTIONS if learnt is not None or name != "seed"]
+    given = [name for name in ignored if getattr(arguments, name, None) is not None]
     if data is not None and data not in STYLES and given:
         told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{told} is about scenes that are drawn ({', '.join(STYLES)}), not about {data}; leave it out")

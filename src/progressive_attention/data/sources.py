@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from progressive_attention.config import STYLES
+from progressive_attention.config import PROTOCOLS, STYLES
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.questions import Labels, QuestionSet
@@ -17,10 +17,10 @@ def load_questions(
     data: str | Path,
     split: str | None = None,
     *,
-    protocol: str = "paper",
+    protocol: str = PROTOCOLS[0],
     queries: str = "one",
     seed: int = 0,
-    images: int = 30_000,
+    images: int | None = None,
     image_size: int = 100,
     absent: bool = False,
     mnist_dir: Path | None = None,
@@ -30,9 +30,10 @@ def load_questions(
     """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or of an .npz.
 
     ``queries`` and ``absent`` concern the synthetic sets only: in the user's data every row is asked, those whose
-    attribute is "absent" among them. Of a folder ``split`` may be
+    attribute is "absent" among them. ``images`` defaults to 30,000 there. Of a folder ``split`` may be
     several, ``"train,validation"``. Without ``split``: the test split of a set or folder, and the whole of an .npz.
-    ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known.
+    ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known, and for
+    what says how scenes are drawn where none are.
     """
     if data in STYLES:
         return synthetic(
@@ -41,20 +42,26 @@ def load_questions(
             protocol=protocol,
             queries=queries,
             seed=seed,
-            images=images,
+            images=30_000 if images is None else images,
             absent=absent,
             mnist_dir=mnist_dir,
             backgrounds=backgrounds,
             progress=progress,
         )
     path = Path(data)
+    if not path.is_dir() and path.suffix != ".npz":
+        raise ValueError(
+            f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+        )
+    drawn = {"images": images, "mnist_dir": mnist_dir, "backgrounds": backgrounds}
+    drawn["protocol"] = None if protocol == PROTOCOLS[0] else protocol
+    if given := [name for name, value in drawn.items() if value is not None]:
+        raise ValueError(
+            f"{', '.join(given)}: only for scenes that are drawn ({', '.join(STYLES)}), not for {data}; leave it out"
+        )
     if path.is_dir():
         return from_folder(path, split or "test", image_size)
-    if path.suffix == ".npz":
-        return from_npz(path, split)
-    raise ValueError(
-        f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file"
-    )
+    return from_npz(path, split)
 
 
 def in_words_of(questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]) -> QuestionSet:

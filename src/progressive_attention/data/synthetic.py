@@ -22,7 +22,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, one_of
+from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, checked, checked_seed, one_of
 from progressive_attention.data.absent import ABSENT, with_absent
 from progressive_attention.data.digits import load_digits, pools
 from progressive_attention.data.photographs import Photographs
@@ -56,8 +56,9 @@ class SceneSource:
         self.style = one_of("style", style, STYLES)
         one_of("split", split, SPLITS)
         one_of("protocol", protocol, PROTOCOLS)
-        if seed < 0:
-            raise ValueError(f"seed must be >= 0, got {seed}")
+        checked_seed("seed", seed)
+        if backgrounds and style != "mbg":
+            raise ValueError(f"backgrounds are for mbg, got them for {style}; leave --backgrounds out")
         # workers may have another working directory
         folders = [folder and Path(folder).expanduser().resolve() for folder in (mnist_dir, backgrounds)]
         self.arguments = style, split, protocol, seed, *folders
@@ -105,7 +106,9 @@ def synthetic(
     """
     one_of("queries", queries, ("one", "all", "rows"))
     source = SceneSource(style, split, protocol, seed, mnist_dir, backgrounds)
-    if images < (least := 2 if protocol == "authors" else 1):  # five digits a scene are then always enough
+    if checked("images", images, int) < (
+        least := 2 if protocol == "authors" else 1
+    ):  # five digits a scene are then always enough
         raise ValueError(f"images must be >= {least} for protocol {protocol!r}, got {images}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}; None means one per processor")
