@@ -245,8 +245,9 @@ def test_an_interruption_loses_no_record(monkeypatch, tmp_path, capsys):
 
 
 def test_a_report_needs_a_file(tmp_path, capsys):
-    assert main(["bench", "--json", str(tmp_path)]) == 2
-    assert f"--json takes a file, and {tmp_path} is a folder; add a name" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--json", str(tmp_path)])
+    assert f"--json: expected a file, and {tmp_path} is a folder; add a name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json", "x", "--suite", "speed"]])

@@ -242,7 +242,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         ),
         (["predict", "--weights", "RUN", "nowhere.png", "--query", "7"], "nowhere.png does not exist"),
         (["predict", "--weights", "RUN", "empty", "--query", "7"], "no images in empty"),
-        (["evaluate", "--weights", "RUN", "--rows", "r.json"], "rows are Parquet, and figures go beside them as .json"),
+        (["evaluate", "--weights", "RUN", "--rows", "r.json"], "expected a file that ends in .parquet, got 'r.json'"),
         (
             ["evaluate", "--weights", "RUN", "--data", "SCENES", "--images", "9"],
             "--images is about scenes that are drawn",

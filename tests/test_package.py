@@ -67,7 +67,7 @@ LAYERS = (
         *("commands", "predict_command", "export_command", "report_command", "absence_command", "serve_command"),
         "data_commands",
     ),
-    ("cli", "data_cli"),
+    ("cli", "data_cli", "reproduce_cli"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ENTRANCES = ("__init__", "__main__")  # the package's own front doors; they stand above every layer

@@ -13,24 +13,28 @@ from pathlib import Path
 from typing import NoReturn
 
 from progressive_attention.arguments import (
-    duration,
+    device_option,
+    out_file,
+    out_folder,
     positive,
     price,
     scene_options,
-    seeds,
     share,
     splits,
-    target,
-    words,
+    up_to,
+    word,
 )
 from progressive_attention.bench import SUITES
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, SPLITS, STYLES, TARGETS
+from progressive_attention.config import ALIASES, MODELS, RECIPES, SPLITS, STYLES
 from progressive_attention.data_cli import add_data_command, documented
+from progressive_attention.reproduce_cli import add_reproduce_command
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
 VECTORS = "names (n,), vectors (n, D)"
+MOST_SCENES = 400  # of a contact sheet, which takes 6 MB of memory for each
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
+NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # torch's words, in RuntimeErrors of many kinds
 WEIGHTS_HELP = "a shipped name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
 
 
@@ -66,9 +70,12 @@ def build_parser() -> Parser:
         "  pan render mbg --count 40 --out sheet.png\n  pan render mbg --backgrounds photos/ --out sheet.png",
     )
     render.add_argument("style", choices=STYLES)
-    render.add_argument("--count", type=positive, default=40, help="scenes to draw (default: 40)")
+    render.add_argument(
+        "--count", type=up_to(MOST_SCENES), default=40, help=f"scenes to draw (default: 40, at most {MOST_SCENES:,})"
+    )
     render.add_argument("--split", choices=SPLITS, default="test")
-    render.add_argument("--out", type=Path, default=Path("sheet.png"), help="PNG to write (default: sheet.png)")
+    sheet = Path("sheet.png")
+    render.add_argument("--out", type=out_file(".png"), default=sheet, help="PNG to write (default: sheet.png)")
     scene_options(render)
 
     add_data_command(commands)
@@ -82,7 +89,7 @@ def build_parser() -> Parser:
         "  pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words\n"
         "  pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine",
     )
-    train.add_argument("--data", required=True, help=DATA_HELP)
+    train.add_argument("--data", type=word, required=True, help=DATA_HELP)
     train.add_argument("--model", choices=[*MODELS, *ALIASES], default="pan-hard-ctx", help="default: pan-hard-ctx")
     backbone_help = "conv-stack, conv-stack-padded, or a timm network"
     train.add_argument("--backbone", default="conv-stack", metavar="NAME", help=backbone_help)
@@ -109,10 +116,12 @@ def build_parser() -> Parser:
     train.add_argument(
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )
-    train.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    device_option(train)
     train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
-    train.add_argument("--trackio", metavar="PROJECT", help="curves in this project of trackio, on this machine")
-    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    train.add_argument(
+        "--trackio", type=word, metavar="PROJECT", help="curves in this project of trackio, on this machine"
+    )
+    train.add_argument("--out", type=out_folder, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 
     evaluate = add(
@@ -122,14 +131,15 @@ def build_parser() -> Parser:
         "  pan evaluate --weights runs/mine --data my-folder --json\n"
         "  pan evaluate --weights mref-san --data scenes.npz --json",
     )
-    evaluate.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    evaluate.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    evaluate.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    evaluate.add_argument("--data", type=word, help=DATA_HELP + " (default: what the network was trained on)")
     evaluate.add_argument(
         "--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz; of a folder also train,validation"
     )
     evaluate.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
-    evaluate.add_argument("--rows", type=Path, metavar="FILE", help="where one Parquet row per question goes")
-    evaluate.add_argument("--device")
+    rows_help = "FILE.parquet for one row per question; the figures go beside it as .json"
+    evaluate.add_argument("--rows", type=out_file(".parquet"), metavar="FILE", help=rows_help)
+    device_option(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
     scene_options(evaluate, trained=True)
 
@@ -139,11 +149,11 @@ def build_parser() -> Parser:
         "  pan absence --weights mref-pan-hard-ctx --data mref\n"
         "  pan absence --weights runs/mine --data my-folder --keep 0.99",
     )
-    absence.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
-    absence.add_argument("--data", help=DATA_HELP + " (default: what the network was trained on)")
+    absence.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    absence.add_argument("--data", type=word, help=DATA_HELP + " (default: what the network was trained on)")
     keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
     absence.add_argument("--keep", type=share, default=0.95, metavar="SHARE", help=keep_help)
-    absence.add_argument("--device")
+    device_option(absence)
     absence.add_argument("--json", action="store_true", help="print the figures as JSON, shares in 0..1")
     scene_options(absence, trained=True)
 
@@ -153,12 +163,13 @@ def build_parser() -> Parser:
         "  pan predict --weights mref-pan-hard-ctx picture.png --query 7 --query 3\n"
         "  pan predict --weights runs/mine photo.jpg photos/ --query bird --json",
     )
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    predict.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    predict.add_argument("images", type=word, nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    predict.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     predict.add_argument("--query", action="append", required=True, help="again for more: --query 7 --query 3")
     predict.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
-    predict.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder for the figures")
-    predict.add_argument("--device")
+    figures_help = "folder for the figures (default: runs/predict)"
+    predict.add_argument("--out", type=out_folder, default=Path("runs/predict"), metavar="DIR", help=figures_help)
+    device_option(predict)
     predict.add_argument("--json", action="store_true", help="print the answers as JSON")
 
     report = add(
@@ -168,12 +179,12 @@ def build_parser() -> Parser:
         "  pan report runs/mine --data my-folder --out mine.html\n"
         "  pan report mref-pan-hard-ctx",
     )
-    report.add_argument("run", metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
-    report.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run")
-    report.add_argument("--data", help=DATA_HELP + " (default: what the run or its evaluation tells)")
+    report.add_argument("run", type=word, metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
+    report.add_argument("--out", type=out_file(".html"), metavar="FILE", help="default: report.html in the run")
+    report.add_argument("--data", type=word, help=DATA_HELP + " (default: what the run or its evaluation tells)")
     report.add_argument("--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz")
     report.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
-    report.add_argument("--device")
+    device_option(report)
 
     export = add(
         "export",
@@ -182,10 +193,13 @@ def build_parser() -> Parser:
         "  pan export --weights mref-pan-hard-ctx --format web --out mref.html\n"
         "  pan export --weights runs/mine --format torch --out mine.pt2",
     )
-    export.add_argument("--weights", required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+    export.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
     export.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
+    export_file = out_file(".onnx", ".pt2", ".html")
+    export.add_argument(
+        "--out", type=export_file, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write"
+    )
 
     serve = add(
         "serve",
@@ -193,10 +207,10 @@ def build_parser() -> Parser:
         "  pan serve\n  pan serve --weights mref-pan-hard-ctx --weights runs/mine --port 8000",
     )
     weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
-    serve.add_argument("--weights", action="append", metavar="NAME_OR_DIR", help=weights_help)
-    serve.add_argument("--port", type=positive, default=7860, help="default: 7860")
-    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
-    serve.add_argument("--device")
+    serve.add_argument("--weights", type=word, action="append", metavar="NAME_OR_DIR", help=weights_help)
+    serve.add_argument("--port", type=up_to(65_535), default=7860, help="default: 7860")
+    serve.add_argument("--host", type=word, default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
+    device_option(serve)
 
     listing = add("list", "show models, trained weights and data sets", "  pan list\n  pan list --json")
     listing.add_argument("--json", action="store_true")
@@ -206,43 +220,12 @@ def build_parser() -> Parser:
         "ask a shipped network, train two small ones side by side, write a report",
         "  pan quickstart --out runs/quickstart",
     )
-    quickstart.add_argument("--out", type=Path, default=Path("runs/quickstart"))
+    quickstart_out = {"default": Path("runs/quickstart"), "help": "folder to write (default: runs/quickstart)"}
+    quickstart.add_argument("--out", type=out_folder, metavar="DIR", **quickstart_out)
     quickstart.add_argument("--minutes", type=float, default=6.0, help="for the training (default: 6)")
-    quickstart.add_argument("--device")
+    device_option(quickstart)
 
-    reproduce = add(
-        "reproduce",
-        "train and measure the papers' networks (or ours), and write tables, figures and pages",
-        "  pan reproduce table1 --out runs/table1\n"
-        "  pan reproduce table1 --models san,han --datasets mref --seeds 0,1 --time-budget 9m --out runs/table1\n"
-        "  pan reproduce all --plan --out runs/all\n"
-        "  pan reproduce table2 --data data/vg --backbone-weights vgg16.tv_in1k --out runs/table2\n"
-        "  pan reproduce my-experiment.toml --out runs/mine",
-    )
-    reproduce.add_argument(
-        "target", type=target, metavar="TARGET", help=f"{', '.join(TARGETS)}, or an experiment's file NAME.toml"
-    )
-    reproduce.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="state, table1.json, pages and figures"
-    )
-    reproduce.add_argument("--models", type=words, help="only these, e.g. san,pan-hard-ctx")
-    reproduce.add_argument("--datasets", type=words, help="only these, e.g. mref,mbg")
-    reproduce.add_argument("--data", type=Path, metavar="DIR", help="an imported data set, for table2 and its like")
-    reproduce.add_argument(
-        "--backbone-weights", metavar="FILE_OR_NAME", help="for table2: a .safetensors file, or timm's name"
-    )
-    reproduce.add_argument("--voc", type=Path, metavar="DIR", help="for table2: imported VOC, to measure attention on")
-    reproduce.add_argument("--protocol", choices=PROTOCOLS, help="default: the experiment's")
-    reproduce.add_argument("--recipe", choices=list(RECIPES), help="default: the experiment's")
-    reproduce.add_argument("--seeds", type=seeds, help="e.g. 0,1,2 (default: the experiment's)")
-    reproduce.add_argument("--images", type=positive, help="training images (default: the experiment's)")
-    reproduce.add_argument("--epochs", type=positive, help="default: the experiment's")
-    reproduce.add_argument(
-        "--time-budget", type=duration, metavar="TIME", help="e.g. 9m, 90s, 2h: then stop, all saved"
-    )
-    reproduce.add_argument("--processes", type=positive, help="trainings at a time (default: one a core; 4 on a GPU)")
-    reproduce.add_argument("--plan", action="store_true", help="only list the runs, done or to do")
-    reproduce.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    add_reproduce_command(commands)
 
     bench = add(
         "bench",
@@ -252,8 +235,10 @@ def build_parser() -> Parser:
     )
     bench.add_argument("--suite", choices=[*SUITES, "all"], default="all", metavar="SUITE", help="default: all")
     bench.add_argument("--quick", action="store_true", help="under a minute: few figures of each, some suites left out")
-    bench.add_argument("--json", type=Path, required=True, metavar="FILE", help="the report, written after each figure")
-    bench.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    bench.add_argument(
+        "--json", type=out_file(".json"), required=True, metavar="FILE", help="the report, written after each figure"
+    )
+    device_option(bench)
     return parser
 
 
@@ -273,11 +258,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if several:
             return among_processes(arguments)
         return command_of(arguments.command)(arguments) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if (text := one_line(error)) is None:
+            raise
         if number != "0" and not isinstance(error, ConnectionError):
             time.sleep(2)  # an error of all is the first one's to tell: its end ends the others
         who = f"process {number}: " * (number != "0")
-        print(f"{name}: error: {who}{one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {who}{text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if number == "0":
@@ -345,6 +332,11 @@ def import_torch() -> None:
         gc.enable()
 
 
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split())
+def one_line(error: Exception) -> str | None:
+    """What was wrong, without line breaks; None for a mistake of ours, whose traceback is wanted."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError | RuntimeError):
+        return text
+    if isinstance(error, RuntimeError) and not any(words in text for words in NO_MEMORY):
+        return None
+    return f"not enough memory ({text or 'nothing tells for what'}); try a smaller --batch or --image-size"

@@ -17,6 +17,7 @@ from progressive_attention.distributed import is_first
 from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
 from progressive_attention.measured import (
+    check_rows,
     check_untrained,
     data_of,
     load_with_bar,
@@ -169,10 +170,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     trained = weights.load(arguments.weights, device)
     data, encode = data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
     check_reads_vectors(trained, encode)
-    if arguments.rows and arguments.rows.suffix == ".json":
-        raise ValueError(
-            f"--rows {arguments.rows}: rows are Parquet, and figures go beside them as .json; name a .parquet"
-        )
+    if arguments.rows:
+        check_rows(arguments.rows)
     options = scene_arguments(arguments, source_of(trained.about, data), data)
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from progressive_attention.arguments import out_folder
 from progressive_attention.config import SPLITS
 
 Commands = Any  # what argparse's add_subparsers returns; it has no public name
@@ -46,7 +47,7 @@ def add_data_command(commands: Commands) -> None:
     )
     export.add_argument("folder", type=Path, metavar="DIR", help="an imported data set, or a folder with a manifest")
     export.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for train.parquet and the others"
+        "--out", type=out_folder, required=True, metavar="DIR", help="folder for train.parquet and the others"
     )
 
 
@@ -125,7 +126,7 @@ def add_import(actions: Commands) -> None:
             "--masks", type=Path, metavar="DIR", help="where its masks' paths start (default: beside it)"
         )
     for source in sources.choices.values():
-        source.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new data set's folder")
+        source.add_argument("--out", type=out_folder, required=True, metavar="DIR", help="the new data set's folder")
 
 
 def images_option(parser: argparse.ArgumentParser, what: str) -> None:

@@ -153,6 +153,25 @@ def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None
         )
 
 
+def check_rows(path: Path) -> None:
+    """Raises ValueError where rows or their figures would take the place of anything but those of an evaluation."""
+    figures = path.with_suffix(".json")
+    if path.exists() and not is_measured(path):
+        raise ValueError(f"{path} is there, and holds no rows of an evaluation; choose another --rows, or delete it")
+    if figures.name == "config.json" or (figures.exists() and not path.exists()):
+        raise ValueError(
+            f"the figures of {path} would go to {figures}, which is no evaluation's; choose another name for --rows"
+        )
+
+
+def is_measured(path: Path) -> bool:
+    """Whether a file holds rows of an evaluation."""
+    try:
+        return ABOUT in (parquet.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def fingerprint_of_weights(given: str) -> str:
     """A hash of a trained network's weights."""
     with (weights.find(given) / "weights.safetensors").open("rb") as file:

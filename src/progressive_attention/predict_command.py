@@ -47,12 +47,17 @@ def said(answer: Answer, detector: Detector | None) -> str:
     return f"not found [{below}]; if it were there: {answer.attribute}"
 
 
-def predict(arguments: argparse.Namespace) -> None:
-    """Answer each query about each picture, one figure each."""
+def predict(arguments: argparse.Namespace) -> int:
+    """Answer each query about each picture, one figure each; 2 if there are pictures that can't be read, else 0."""
     predictor = Predictor(arguments.weights, arguments.device, encoder_of(arguments.query_embeddings))
-    results, taken = [], set()
+    results, taken, code = [], set(), 0
     for path in pictures_of(arguments.images):
-        picture = open_picture(path)
+        try:
+            picture = open_picture(path)
+        except ValueError as error:  # one of many; the others' answers are wanted
+            print(f"pan predict: error: {error}", file=sys.stderr)
+            code = 2
+            continue
         answers, side = predictor.ask_all(picture, arguments.query), predictor.side
         if picture.size != (side, side):
             size = f"{picture.width} x {picture.height}"
@@ -78,3 +83,4 @@ def predict(arguments: argparse.Namespace) -> None:
                 print(f"{path}  {answer.query} -> {said(answer, predictor.detector)}  ({others})  {figure}")
     if arguments.json:
         print(json.dumps(results))
+    return code

@@ -36,14 +36,20 @@ def scene_arguments(
 
 def render(arguments: argparse.Namespace) -> None:
     """A contact sheet of the first scenes of a split."""
+    from rich.console import Console  # only now: `pan list` needs none
+
+    from progressive_attention.progress import counting
+
     options = scene_arguments(arguments)
-    source = SceneSource(arguments.style, arguments.split, **options)
     images, captions = [], []
-    for index in range(arguments.count):
-        scene = source.scene(index)
-        images.append(source.render(scene)[0])
-        asked = scene.digits[scene.asked]
-        captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
+    with counting(Console(stderr=True), f"rendering {arguments.style}", "scenes") as progress:
+        source = SceneSource(arguments.style, arguments.split, **options)
+        for index in range(arguments.count):
+            scene = source.scene(index)
+            images.append(source.render(scene)[0])
+            asked = scene.digits[scene.asked]
+            captions.append(f"{asked.number}? {COLOURS[asked.colour]}")
+            progress(index + 1, arguments.count)
     part = "one pool for all splits" if source.split == "pool" else f"{arguments.split} split"
     title = f"{arguments.style} · {part} · protocol {options['protocol']} · seed {options['seed']}"
     contact_sheet(images, captions, arguments.out, title)
