@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from progressive_attention import absence_evaluation
 from progressive_attention.cli import main
 from progressive_attention.files import read_json, write_json
 from progressive_attention.weights import SHIPPED
@@ -21,13 +22,19 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of a few steps, and few questions, pass for better than a guess."""
+    monkeypatch.setattr(absence_evaluation, "auroc_interval", lambda *scores: (0.6, 0.9))
+
+
 def asked(*arguments: str, out: pytest.CaptureFixture[str]) -> str:
     """What a command prints."""
     assert main(arguments) == 0
     return out.readouterr().out
 
 
-def test_train_measure_predict(capsys):
+def test_train_measure_predict(telling, capsys):
     train = "train", "--data", "mref", "--absent", "--images", "24", "--epochs", "1", "--batch", "8", "--out", "mine"
     asked(*train, *CPU, out=capsys)
     config = read_json(Path("mine/config.json"))
@@ -78,7 +85,22 @@ def test_rows_of_ones_own(many, capsys):
     assert ("certainty" in figures["scores"]) != many
 
 
-def test_what_ships_stays_as_it_is(capsys):
+@pytest.mark.parametrize("interval", [(0.4, 0.7), (0.5, 0.7), (0.2, 0.4)])
+def test_a_guess_is_no_threshold(monkeypatch, capsys, interval):
+    monkeypatch.setattr(absence_evaluation, "auroc_interval", lambda *scores: interval)
+    asked(
+        "train", "--data", "mref", "--model", "san", "--images", "9", "--epochs", "1", "--out", "mine", *CPU, out=capsys
+    )
+    before = Path("mine/config.json").read_bytes()
+    assert main(["absence", "--weights", "mine", *CPU]) == 0
+    out, err = capsys.readouterr()
+    assert "tells no better than a guess (AUROC " in err
+    assert f"95 % {interval[0]:.3f} to {interval[1]:.3f}), so no threshold is kept; train longer" in err
+    assert "kept in" not in out
+    assert Path("mine/config.json").read_bytes() == before
+
+
+def test_what_ships_stays_as_it_is(telling, capsys):
     before = (SHIPPED / "mref-san" / "config.json").read_bytes()
     printed = asked("absence", "--weights", "mref-san", "--images", "9", *CPU, out=capsys)
     assert "best on validation: " in printed

@@ -224,6 +224,10 @@ def test_options_reach_the_importer(
         (["data", "import", "jsonl", "pets/pets.csv", "--out", "o"], "pets/pets.csv must end with .jsonl"),
         (["data", "import", "csv", "pets/pets.csv", "--images", "none", "--out", "o"], "none is not a folder"),
         (["data", "import", "csv", "pets/pets.csv", "--out", "pets"], "pets is there already and not empty"),
+        (
+            ["data", "import", "csv", "pets/pets.csv", "--masks", "none", "--out", "o"],
+            "has no column mask that could name",
+        ),
         (["data", "import", "csv", "bad.csv", "--out", "o"], "unknown column 'animal'"),
         (["data", "import", "coco", "--annotations", "bad.csv", "--images", "pets", "--out", "o"], "bad.csv"),
         (["data", "import", "voc", "--devkit", "pets", "--out", "o"], "pets lacks the folders"),
@@ -232,7 +236,7 @@ def test_options_reach_the_importer(
         (["data", "import", *GENOME[:-1], "o", "--min-count", "few"], "invalid int value: 'few'"),
         (["data", "import", *GENOME], "image_data.json"),
         (["data", "check"], "the following arguments are required: DIR"),
-        (["data", "check", "nowhere"], "nowhere holds 0 manifests"),
+        (["data", "check", "nowhere"], "nowhere is no folder; give one that holds a manifest"),
         (["data", "check", "broken"], "manifest.csv has an unknown column 'animal'"),
     ],
 )

@@ -305,5 +305,5 @@ def test_wrong_files_are_told_with_their_place(tmp_path, text, message):
 
 
 def test_missing_file_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere.toml does not exist"):
+    with pytest.raises(ValueError, match=r"nowhere.toml does not exist; give the file of an exp"):
         read_experiment(tmp_path / "nowhere.toml")

@@ -220,7 +220,7 @@ def test_broken_and_missing_pictures_are_refused_with_their_rows(tmp_path: Path)
 
 def test_nothing_is_left_of_a_refused_import(tmp_path: Path) -> None:
     write(tmp_path / "it.parquet", [{"bytes": b"no picture", "path": "b.png"}])
-    with pytest.raises(ValueError, match="no row of parquet can be used: image unreadable: 1"):
+    with pytest.raises(ValueError, match=r"no row of .*/it\.parquet can be used: image unreadable: 1"):
         import_table(tmp_path / "it.parquet", tmp_path / "out")
     write(tmp_path / "colour.parquet", [{"bytes": png(noise(0)), "path": None}], colour=["red"])
     with pytest.raises(ValueError, match="has an unknown column 'colour'"):

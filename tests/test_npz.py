@@ -89,7 +89,7 @@ BAD_NPZ = [
     ({"attribute_names": np.array(["red", "red"])}, r"attribute_names must be distinct names \(n,\), got <U3 \['red"),
     (
         {"query": np.array([7, "car", None], object)},
-        r"can't be read as an \.npz of plain arrays \(.*allow_pickle=False",
+        r"can't be read as an \.npz of plain arrays \(it is something else, or holds Python objects\)",
     ),
     ({k: v[:0] for k, v in MINIMAL.items() if k != "attribute_names"}, "has no images"),
 ]
@@ -130,7 +130,7 @@ def test_broken_npz(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"my\.npz can't be read as an \.npz of plain arrays \("):
             from_npz(path)
-    with pytest.raises(ValueError, match=r"gone\.npz does not exist"):
+    with pytest.raises(ValueError, match=r"gone\.npz does not exist; give the path of an \.npz file"):
         from_npz(tmp_path / "gone.npz")
 
 

@@ -20,7 +20,7 @@ from progressive_attention.summaries import percent
 def absence(arguments: argparse.Namespace) -> None:
     """Choose score and threshold on validation questions, measure them on test questions, keep them with the weights.
 
-    What ships stays as it is.
+    What ships stays as it is, and so do weights whose best score may be no better than a guess.
     """
     console = Console(stderr=True)
     device = pick_device(arguments.device)
@@ -37,7 +37,15 @@ def absence(arguments: argparse.Namespace) -> None:
             return scored(trained, questions, device, progress=progress)
 
     found = told_apart(of("validation"), of("test"), arguments.keep)
-    kept_in = None if folder.parent == weights.SHIPPED else folder
+    low, high = found["auroc_ci95"]
+    guesses = low <= 0.5
+    if guesses:
+        console.print(
+            f"warning: {found['score']} tells no better than a guess (AUROC {found['auroc']:.3f}, 95 % {low:.3f} to "
+            f"{high:.3f}), so no threshold is kept; train longer, or measure on more questions",
+            soft_wrap=True,
+        )
+    kept_in = None if guesses or folder.parent == weights.SHIPPED else folder
     if kept_in:
         write_json(kept_in / "config.json", {**trained.about, "absence": found})
     if arguments.json:

@@ -206,7 +206,14 @@ def with_curves(summary: dict[str, Any], overlap: OverlapCurves) -> dict[str, An
 def evaluate(
     trained: Trained, questions: QuestionSet, device: torch.device | str = "cpu", **options: Any
 ) -> dict[str, Any]:
-    """``summarise`` of ``examples``, with the attention maps' precision-recall curves."""
+    """``summarise`` of ``examples``, with the attention maps' precision-recall curves; raises ValueError for what is no
+    ``Trained``.
+    """
+    if not isinstance(trained, Trained):
+        raise ValueError(
+            "expected a trained network with the words it knows, weights.load(name_or_folder) or Trained(model, "
+            f"query_names, attribute_names, about); got {type(trained).__name__}"
+        )
     overlap = OverlapCurves()
     table = examples(trained, questions, torch.device(device), overlap=overlap, **options)
     return with_curves(summarise(table), overlap)

@@ -268,7 +268,9 @@ def read_experiment(path: Path) -> Experiment:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
+        raise ValueError(
+            f"{path} does not exist; give the file of an experiment, as docs/reproduce.md tells"
+        ) from error
     except (ValueError, RecursionError) as error:  # numbers of 5000 digits, and lists in 1000 lists, among them
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     tables = content.get("grid")

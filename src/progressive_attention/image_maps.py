@@ -141,8 +141,15 @@ def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
     """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
 
     Networks that score locations have all of ``PIXEL_MAPS``, each of sum one. Spatial transformers have ``region_map``
-    as last and as accumulated map, of sum at most one. Others have none.
+    as last and as accumulated map, of sum at most one. Others have none. Raises ValueError for another network's
+    geometry, where that shows.
     """
+    given, known = len(prediction.attention), len(geometry.fields)
+    if given != known or len(prediction.transform) != len(geometry.canvases):
+        raise ValueError(
+            f"the prediction has {given} attended layers and {len(prediction.transform)} transformers, this geometry "
+            f"{known} and {len(geometry.canvases)}; take geometry(model) of the model that predicted"
+        )
     if prediction.transform:
         region = region_map(prediction, geometry)
         return {"last": region, "accumulated": region}

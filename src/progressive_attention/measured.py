@@ -55,6 +55,7 @@ def measure(
     """
     with counting(console, f"asking {questions.name}", "questions") as progress:
         if questions.likelihood == "bernoulli":
+            askable(questions, trained)  # what is wrong is told once, and before the training's labels are read
             learnt = training_part(console, trained, source)
             figures, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
         else:

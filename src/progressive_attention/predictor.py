@@ -110,6 +110,11 @@ class Predictor:
 
     def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """The picture as the network sees it: (side, side, 3) uint8, its shape kept, the rest black."""
+        if not isinstance(image, str | Path | Image.Image | np.ndarray):
+            shape = f" {tuple(image.shape)}" if hasattr(image, "shape") else ""
+            raise ValueError(
+                f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image).__name__}{shape}"
+            )
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")

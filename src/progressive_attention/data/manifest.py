@@ -118,7 +118,9 @@ class Manifest:
 
 
 def find_manifest(folder: Path) -> Path:
-    """The one manifest file in a folder; raises ValueError if there is none, or more than one."""
+    """The one manifest file in a folder; raises ValueError if there is none, or more than one, or no folder."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give one that holds a manifest, as `pan data import` makes it")
     found = [folder / f"manifest{suffix}" for suffix in READERS if (folder / f"manifest{suffix}").is_file()]
     if len(found) != 1:
         raise ValueError(

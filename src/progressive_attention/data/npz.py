@@ -25,9 +25,11 @@ def plain_arrays(path: Path) -> dict[str, np.ndarray]:
             if array.dtype.kind == "U":
                 array.tolist()  # raises where it holds no characters
     except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
+        raise ValueError(f"{path} does not exist; give the path of an .npz file") from error
     except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file runs into
-        raise ValueError(f"{path} can't be read as an .npz of plain arrays ({error})") from error
+        pickled = "allow_pickle" in str(error)  # numpy's advice to set it would be a bad one
+        why = "it is something else, or holds Python objects" if pickled else error
+        raise ValueError(f"{path} can't be read as an .npz of plain arrays ({why}); numpy.savez writes one") from error
     return arrays
 
 

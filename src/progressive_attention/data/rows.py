@@ -105,7 +105,7 @@ class Draft:
             check_masks(self, masks)
         drop_repeats(self)
         if not len(self):
-            raise ValueError(f"no row of {source} can be used: {self.complaint()}")
+            raise ValueError(f"no row of {settings.get('table', source)} can be used: {self.complaint()}")
         always = ("image", "query", "attribute", "attributes", "split")
         stated = {n: v for n, v in self.columns.items() if n in always or any(value is not None for value in v)}
         return write_dataset(

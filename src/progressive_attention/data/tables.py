@@ -53,6 +53,10 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
         draft = Draft(typed(path, raw, mended), (f"{raw.unit} {number}" for number in raw.numbers))
         draft.mended = mended
         check_words(draft)
+        if masks is not None and "mask" not in raw.columns:
+            raise ValueError(
+                f"{path} has no column mask that could name files in {masks}; add it, or leave out --masks"
+            )
         return draft.write(
             out,
             source=suffix(path).removeprefix("."),
