@@ -157,7 +157,7 @@ def test_too_little_memory(monkeypatch, capsys, error, text):
         raise error
 
     monkeypatch.setitem(show_commands.COMMANDS, "list", fail)
-    told = f"pan list: error: not enough memory ({text}); try a smaller --batch or --image-size"
+    told = f"pan list: error: not enough memory ({text}); free some, or train with a smaller --batch or --image-size"
     assert error_of(capsys, "list") == told
 
 

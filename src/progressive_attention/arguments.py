@@ -65,7 +65,7 @@ def share(text: str) -> float:
 def word(text: str) -> str:
     """Any text but none: an empty one, as of an unset variable of a shell, would be the folder one stands in."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected some text, got {text!r}; leave the option out, or fill it")
+        raise argparse.ArgumentTypeError(f"expected some text, got {text!r}; fill it in, a variable may be unset")
     return text
 
 
