@@ -339,4 +339,5 @@ def one_line(error: Exception) -> str | None:
         return text
     if isinstance(error, RuntimeError) and not any(words in text for words in NO_MEMORY):
         return None
-    return f"not enough memory ({text or 'nothing tells for what'}); free some, or train with a smaller --batch or --image-size"
+    what = text or "nothing tells for what"
+    return f"not enough memory ({what}); free some, or train with a smaller --batch or --image-size"
