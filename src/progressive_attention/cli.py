@@ -208,7 +208,7 @@ def build_parser() -> Parser:
     )
     weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
     serve.add_argument("--weights", type=word, action="append", metavar="NAME_OR_DIR", help=weights_help)
-    serve.add_argument("--port", type=up_to(65_535), default=7860, help="default: 7860")
+    serve.add_argument("--port", type=positive, default=7860, help="default: 7860")
     serve.add_argument("--host", type=word, default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
     device_option(serve)
 
