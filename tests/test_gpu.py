@@ -69,7 +69,8 @@ def test_same_answers_and_gradients_as_on_the_cpu(name: str) -> None:
         torch.manual_seed(1)
         model = build_model(name, num_queries=10, num_attributes=5, dropout=0.0).double()
         away_from_the_identity(model)
-        prediction = model.to(device)(image.to(device), query.to(device))
+        prediction = model.to(device)(image.to(device), query)  # which a GPU need not have
+        torch.testing.assert_close(model(image.to(device), query.to(device)).logit, prediction.logit)
         prediction.logit.square().sum().backward()
         maps = pixel_maps(prediction, geometry(model)).values()
         values = [prediction.logit, *prediction.attention, *prediction.transform, *maps]

@@ -86,7 +86,7 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
     rows = np.arange(min(SCENES, len(test)))
     where = geometry(trained.model)
     pixels = as_tensor(test.images[test.image[rows]], device)
-    prediction = trained.model(pixels, torch.from_numpy(test.query[rows]).to(device))
+    prediction = trained.model(pixels, torch.from_numpy(test.query[rows]))
     answers = prediction.logit[:, 0].argmax(-1).tolist()
     before, after = [], []
     for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):

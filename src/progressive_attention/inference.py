@@ -200,7 +200,7 @@ def predictions(
         for asked, pixels in loaded(entrance, batches(questions, groups, own, batch)):
             with precision(device, bf16):
                 entering = entrance(asked, pixels)
-                query = torch.from_numpy(asked.query).to(device)
+                query = torch.from_numpy(asked.query)  # a GPU would have to be waited for to check it
                 yield asked, model(entering, query, skip=entrance.skip) if entrance.skip else model(entering, query)
         entrance.end_pass()
     finally:

@@ -63,20 +63,23 @@ class QuestionNetwork(nn.Module):
 
         With ``skip`` = n, ``image`` is what ``trunk(image, n)`` gave, (B, C, H, W). Raises ValueError for other shapes,
         ids outside -1..num_queries-1, images too small for the network, or more stages than ``skippable``.
+
+        The query may be on the CPU while all else is on a GPU, which is then not waited for.
         """
         self.check_image(image, skip)
-        query = checked_query(query, len(image), self.config.num_queries)
+        query, device = checked_query(query, len(image), self.config.num_queries), image.device
         asked = query >= 0
         with_question = asked.any(1)
         if not with_question.all():  # else the others would be computed for nothing, and count in a batch norm
-            image = image[with_question]
+            image = image[with_question.nonzero()[:, 0].to(device)]
         of_image = asked[with_question].nonzero()[:, 0]  # (M,) the image that each question is about, sorted
-        rows = self.answer(image, self.question(query[asked]), of_image, skip)
+        rows = self.answer(image, self.question(query[asked].to(device)), of_image.to(device), skip)
+        place = asked.flatten().nonzero()[:, 0].to(device)
         return Prediction(
-            spread(rows.logit, asked),
-            [spread(a, asked) for a in rows.attention],
-            [spread(m, asked) for m in rows.magnitude],
-            tuple(spread(t, asked) for t in rows.transform),
+            spread(rows.logit, place, asked.shape),
+            [spread(a, place, asked.shape) for a in rows.attention],
+            [spread(m, place, asked.shape) for m in rows.magnitude],
+            tuple(spread(t, place, asked.shape) for t in rows.transform),
             self.config.likelihood,
         )
 
@@ -161,9 +164,8 @@ def checked_query(query: Tensor, images: int, known: int) -> Tensor:
     return query.long() if query.ndim == 2 else query.long()[:, None]
 
 
-def spread(rows: Tensor, asked: Tensor) -> Tensor:
-    """(M, ...) rows back to their places (B, K, ...), zeros where nothing was asked."""
-    if len(rows) < asked.numel():
-        place = asked.flatten().nonzero()[:, 0]
-        rows = rows.new_zeros(asked.numel(), *rows.shape[1:]).index_copy(0, place, rows)
-    return rows.unflatten(0, asked.shape)
+def spread(rows: Tensor, place: Tensor, shape: torch.Size) -> Tensor:
+    """(M, ...) rows to their places (M,) among (B, K, ...), ``shape`` being (B, K); zeros where nothing was asked."""
+    if len(rows) < shape.numel():
+        rows = rows.new_zeros(shape.numel(), *rows.shape[1:]).index_copy(0, place, rows)
+    return rows.unflatten(0, shape)

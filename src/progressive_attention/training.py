@@ -177,7 +177,7 @@ def training(
             asked, images = summed(torch.tensor([(batch.query >= 0).sum(), len(batch.image)])).tolist()
             if asked >= min(2, images):  # else its images can't be read, but for one: no batch for a norm
                 with precision(device, recipe.bf16), norms_of_all():
-                    entering, query = entrance(batch, pixels), torch.from_numpy(batch.query).to(device)
+                    entering, query = entrance(batch, pixels), torch.from_numpy(batch.query)
                     prediction = model(entering, query, skip=skip) if skip else model(entering, query)
                 mask = masks_of(train, batch, device) if recipe.mask_price else None
                 value = loss(prediction, torch.from_numpy(batch.attribute).to(device), mask)

@@ -50,6 +50,7 @@ def our_job(setting: Setting, queries: int, dtype: torch.dtype, device: torch.de
     """The package as it trains and evaluates: K questions about every image in one step."""
     torch.manual_seed(0)
     pixels, query, attribute = noise(setting, queries, device)
+    query = query.cpu()  # where training has it
     model = from_config(setting.config).to(device).to(memory_format=torch.channels_last)
 
     def answer():
