@@ -10,6 +10,8 @@ from urllib.parse import urlparse
 import pytest
 from served_page import EXAMPLE, WAIT, Served, png, two_networks
 
+from progressive_attention.serve.hard_cases import CASES
+
 pytest.importorskip("gradio", reason="the demo page needs Gradio: pip install -e '.[dev]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is driven by it: pip install -e '.[dev]'")
 expect = playwright.expect
@@ -191,9 +193,10 @@ def test_hard_cases(opened):
     page = opened()
     page.locator("#hard").get_by_text("Hard cases").click()
     expect(page.locator("#cases .thumbnail-item")).to_have_count(16, timeout=WAIT)
-    page.locator("#cases .thumbnail-item").nth(12).click()  # SAN, wrong
+    place, case = next((i, case) for i, case in enumerate(CASES) if case.network == "mref-san" and case.kind == "wrong")
+    page.locator("#cases .thumbnail-item").nth(place).click()
     said(page, "✗ wrong")
-    said(page, re.compile("1 → .*red"))
+    said(page, re.compile(f"{case.query} → .*{case.said}"))
     expect(page.locator("#first input")).to_have_value("mref-san")
 
 
