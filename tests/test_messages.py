@@ -84,7 +84,7 @@ def test_skipped_photographs_are_a_note(tmp_path, capsys):
     Path("photographs/broken.png").touch()
     assert main(["render", "mbg", "--count", "2", "--backgrounds", "photographs"]) == 0
     error = capsys.readouterr().err
-    assert "photographs: skipped 1 unreadable; 20 photographs left" in " ".join(error.split())
+    assert "photographs: skipped 1 unreadable; 20 photographs left\n" in error
     assert "Warning" not in error
 
 

@@ -20,7 +20,7 @@ def bars(console: Console) -> Iterator[Progress]:
     progress = Progress(*columns, left, TextColumn("{task.fields[note]}"), console=console)
     show, warnings.showwarning = (
         warnings.showwarning,
-        lambda message, *rest: console.print(f"note: {message}", markup=False),
+        lambda message, *rest: console.print(f"note: {message}", markup=False, soft_wrap=True),
     )
     progress.start()
     try:
