@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
+from wrong_commands import error_of
 
 from progressive_attention import weights
 from progressive_attention.cli import main
@@ -58,18 +59,6 @@ def scenes(tmp_path: Path) -> Path:
         mask=mask,
     )
     return tmp_path / "scenes.npz"
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong command prints, which must end with exit code 2."""
-    try:
-        code = main(arguments)
-    except SystemExit as stop:  # argparse's way
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2, error
-    assert "\n" not in error
-    return error
 
 
 def test_render(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

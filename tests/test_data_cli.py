@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from test_cli import error_of
+from wrong_commands import error_of
 
 from progressive_attention.cli import build_parser, main
 from progressive_attention.data_commands import SOURCES, line, printable, words

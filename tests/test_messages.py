@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_scene_options import error_of, own_folder, scenes
+from test_scene_options import own_folder, scenes
 from tiny_photographs import write_photographs
+from wrong_commands import error_of
 
 from progressive_attention.cli import build_parser, main
 from progressive_attention.data.npz import from_npz

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_scene_options import error_of, own_folder, scenes
+from test_scene_options import own_folder, scenes
+from wrong_commands import error_of
 
 from progressive_attention.arguments import out_folder
 from progressive_attention.cli import main

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model
-from progressive_attention.receptive_field import Field, geometry, through_stage
+from progressive_attention.receptive_field import LAST, Field, geometry, through_stage
 
 # --- the twin: where does the input gradient of a linear, one-channel copy of the network not vanish? -----------------
 
@@ -213,23 +213,23 @@ def test_features_may_stand_with_channels_last():
         return fields_of([nn.Conv2d(1, 4, 3, padding=1), Branches(join, *ways)])[0]
 
     norm, linear = nn.LayerNorm(4), nn.Linear(4, 4)
-    assert turned(lambda a: (a * 2).permute(0, 3, 1, 2), Last(norm, linear, nn.GELU())) == Field(1, -1, 1)
-    assert turned(lambda a: a.permute((0, 2, 3, 1)).relu().permute(dims=(0, 3, 1, 2)), norm_free()) == Field(1, -1, 1)
-    seen_whole = turned(lambda a: (a * a.norm(p=2, dim=(1, 2), keepdim=True)).permute(0, 3, 1, 2), Last(norm))
+    assert turned(lambda a: (a * 2).permute(0, 3, 1, 2), Turned(LAST, norm, linear, nn.GELU())) == Field(1, -1, 1)
+    assert turned(lambda a: a.permute((0, 2, 3, 1)).relu().permute(dims=(0, 3, 1, 2)), nn.Identity()) == Field(1, -1, 1)
+    seen_whole = turned(lambda a: (a * a.norm(p=2, dim=(1, 2), keepdim=True)).permute(0, 3, 1, 2), Turned(LAST, norm))
     assert seen_whole == Field(1, -1, 1, True)
-    assert turned(lambda a: (a * a.mean(-1, keepdim=True)).permute(0, 3, 1, 2), Last(linear)) == Field(1, -1, 1)
-    assert turned(lambda a: torch.cat(a.split(2, -1), -1).permute(0, 3, 1, 2), Last(norm)) == Field(1, -1, 1)
+    assert turned(lambda a: (a * a.mean(-1, keepdim=True)).permute(0, 3, 1, 2), Turned(LAST, linear)) == Field(1, -1, 1)
+    assert turned(lambda a: torch.cat(a.split(2, -1), -1).permute(0, 3, 1, 2), Turned(LAST, norm)) == Field(1, -1, 1)
 
 
-class Last(nn.Sequential):
-    """Layers between N, C, H, W and N, H, W, C."""
+class Turned(nn.Sequential):
+    """Layers behind a turn of N, C, H, W to these axes."""
+
+    def __init__(self, axes, *layers):
+        super().__init__(*layers)
+        self.axes = axes
 
     def forward(self, input):
-        return super().forward(input.permute(0, 2, 3, 1))
-
-
-def norm_free():
-    return nn.Identity()
+        return super().forward(input.permute(self.axes))
 
 
 def positive_copy(module):
@@ -302,8 +302,9 @@ REFUSED = [
     (refused(lambda a: a.permute(0, 2, 3, 1)), "of Branches is unknown: it must give one map of features"),
     (refused(lambda a: a.permute(0, 2, 3, 1) + a), "add joins features whose axes stand in different orders"),
     (refused(lambda a: a.permute(0, 1, 3, 2).mean(-1)), r"of mean\(.*\) is unknown"),
-    (refused(lambda a: a.permute(0, 3, 1, 2), Last(nn.Conv2d(4, 4, 3))), "of Conv2d is unknown; expected"),
-    (refused(lambda a: a.permute(0, 3, 1, 2), Last(nn.LayerNorm((9, 4)))), "of LayerNorm is unknown; expected"),
+    (refused(lambda a: a.permute(0, 3, 1, 2), Turned(LAST, nn.Conv2d(4, 4, 3))), "of Conv2d is unknown; expected"),
+    (refused(lambda a: a.permute(0, 3, 1, 2), Turned(LAST, nn.LayerNorm((9, 4)))), "of LayerNorm is unknown; expected"),
+    (refused(lambda a: a.permute(0, 1, 3, 2), Turned((0, 1, 3, 2), nn.Linear(9, 9))), "of Linear is unknown; expected"),
     (nn.Linear(9, 9), "of Linear is unknown; expected convolutions"),
     (nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), "of Conv2d is unknown; expected convolutions"),
     (refused(lambda a: a.mT), r"of getattr\(.*, mT\) is unknown"),

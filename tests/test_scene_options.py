@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wrong_commands import error_of
 
 from progressive_attention.cli import main
 from progressive_attention.config import LARGEST_SEED
@@ -25,18 +26,6 @@ def scenes(tmp_path: Path) -> Path:
     images, names = np.zeros((2, 100, 100, 3), np.uint8), np.array(["red", "green", "blue", "yellow", "white"])
     np.savez(tmp_path / "scenes.npz", images=images, query=np.array([7, 3]), attribute=[0, 1], attribute_names=names)
     return tmp_path / "scenes.npz"
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong command prints, which must end with exit code 2."""
-    try:
-        code = main(arguments)
-    except SystemExit as stop:  # argparse's way
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2, error
-    assert "\n" not in error
-    return error
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,11 @@ def unknown(layer: nn.Module) -> ValueError:
     )
 
 
-def at_location(layer: nn.Module, field: Field) -> Field:
-    """The field behind one layer of features (N, H, W, C); raises ValueError for one that may join locations."""
-    if not isinstance(layer, OF_LOCATIONS) or len(getattr(layer, "normalized_shape", "1")) > 1:
+def at_location(layer: nn.Module, field: Field, order: tuple[int, ...]) -> Field:
+    """The field behind one layer of features (N, H, W, C); raises ValueError for one that may join locations, as a
+    linear layer does where the last axis is another one.
+    """
+    if order != LAST or not isinstance(layer, OF_LOCATIONS) or len(getattr(layer, "normalized_shape", "1")) > 1:
         raise unknown(layer)
     return field
 
@@ -209,7 +211,9 @@ def through_stage(stage: nn.Module, field: Field, axis: int) -> Field:
             return inputs[0]
         elif node.op == "call_module" and len(inputs) == 1:
             layer = layers[str(node.target)]
-            fields[node] = through_layer(layer, inputs[0], axis) if order == FIRST else at_location(layer, inputs[0])
+            fields[node] = (
+                through_layer(layer, inputs[0], axis) if order == FIRST else at_location(layer, inputs[0], order)
+            )
             orders[node] = order
         elif node.op in ("call_function", "call_method") and inputs and not of_shape(node, name):
             orders[node] = turned(node, order)
