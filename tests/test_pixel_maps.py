@@ -94,7 +94,7 @@ def asked():
 
 
 def test_maps_are_the_loops(asked):
-    prediction, (fields, size, _) = asked
+    prediction, (fields, size, *_) = asked
     attention = [layer[0, 2].double() for layer in prediction.attention]
     attended = [a * layer[0, 2].double() for a, layer in zip(attention, prediction.magnitude, strict=True)]
     assert_close(image_maps.last_map(*asked)[0, 2], drawn(attention[-1], fields[-1], size, density=True))
@@ -106,7 +106,7 @@ def test_maps_are_the_loops(asked):
 
 def test_maps_sum_to_one_and_are_zero_without_a_question(asked):
     maps = image_maps.pixel_maps(*asked)
-    assert list(maps) == list(image_maps.PIXEL_MAPS) == ["last", "accumulated", "activation"]
+    assert list(maps) == list(image_maps.PIXEL_MAPS) == ["last", "accumulated", "activation", "flow"]
     sums = torch.tensor([[1, 0, 1], [1, 1, 0]]).double()
     for pixels in maps.values():
         assert (pixels.shape, pixels.dtype) == ((2, 3, 100, 100), torch.float64)

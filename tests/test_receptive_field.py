@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from progressive_attention.backbones import Backbone, build_backbone, conv_stack
 from progressive_attention.config import ModelConfig
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model
-from progressive_attention.receptive_field import LAST, Field, geometry, through_stage
+from progressive_attention.receptive_field import Field, behind, geometry
+from progressive_attention.stage_graph import LAST, steps_of
 
 # --- the twin: where does the input gradient of a linear, one-channel copy of the network not vanish? -----------------
 
@@ -66,7 +67,7 @@ def only(stage):
 
 
 def fields_of(stages):
-    return tuple(through_stage(nn.Sequential(*stages), Field(), axis) for axis in (0, 1))
+    return tuple(behind(steps_of(nn.Sequential(*stages)), Field(), axis) for axis in (0, 1))
 
 
 @lru_cache
@@ -84,7 +85,7 @@ def test_papers_network_by_hand():
     assert [by_hand[-1].centre(cell) for cell in range(4)] == [22.5, 38.5, 54.5, 70.5]
     assert [field.centre(0) for field in by_hand] == [1.5, 4.5, 10.5, 22.5]
     model = build_model("han", num_queries=10, num_attributes=5)  # attends at its last layer only
-    assert geometry(model, (80, 120)) == ([(Field(16, 0, 45), Field(16, 0, 45))], (80, 120), ())
+    assert geometry(model, (80, 120)) == ([(Field(16, 0, 45), Field(16, 0, 45))], (80, 120), (), ())
     assert geometry(only(nn.MaxPool2d((3, 1), 1))).fields == [(Field(1, 0, 2), Field(1, 0, 0))]  # rows, columns
 
 
@@ -189,7 +190,7 @@ def test_branches_see_together():
     ways = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, (7, 1), padding=(3, 0)), nn.Identity()
 
     def joined(join, *ways, axis=0):
-        return through_stage(Branches(join, *ways), Field(), axis)
+        return behind(steps_of(Branches(join, *ways)), Field(), axis)
 
     assert joined(lambda *x: torch.cat(x, 1), *ways) == Field(1, -3, 3)
     assert joined(lambda *x: torch.cat(x, dim=-3), *ways, axis=1) == Field(1, -1, 1)

@@ -4,11 +4,14 @@ Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2.
 Legend: B images, K queries, h x w cells of a layer, H x W image pixels, M parallelograms.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import Field, Geometry
+from progressive_attention.stage_graph import Step, Window
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -76,6 +79,97 @@ def activation_map(prediction: Prediction, geometry: Geometry) -> Tensor:
     return normalised(torch.stack([a / a.amax((-2, -1), keepdim=True).clamp(min=1e-300) for a in attended]).prod(0))
 
 
+def flow_map(prediction: Prediction, geometry: Geometry) -> Tensor:
+    """Where the attended energy came from: (B, K, H, W) float64, each map sums to one. Ours; ``docs/attention-maps.md``.
+
+    The last map's probabilities, handed down layer by layer to the cells that each cell saw, in proportion to the
+    energy that passed their gates: the square of attention times magnitude. Of one attended layer it is ``last_map``.
+    """
+    share = prediction.attention[-1].double()
+    below = zip(prediction.attention[:-1], prediction.magnitude[:-1], geometry.paths, strict=True)
+    for attention, magnitude, paths in reversed(list(below)):
+        energy = (attention.double() * magnitude.double()).square()
+        share = handed_down(share, energy, paths)
+    return as_density(share, geometry.fields[0], geometry.image_size)
+
+
+def handed_down(share: Tensor, energy: Tensor, paths: Sequence[Sequence[Step]]) -> Tensor:
+    """R^l(p) = w(p) Σ_c κ(p, c) R(c) / Σ_p' κ(p', c) w(p'): shares R (..., h', w'), energies w (..., h, w) -> (..., h, w).
+
+    κ(p, c) is the chance that a walk from cell c down the ``paths`` ends at p. Mass is conserved: where there is no
+    energy below a cell, its share is spread by κ alone.
+    """
+    energy = energy / energy.amax((-2, -1), keepdim=True).clamp(min=1e-300)
+    reach = Reach(paths, (energy.shape[-2], energy.shape[-1]), energy.device)
+    below, cells = reach.up(energy), reach.up(torch.ones_like(energy[..., :, :]))
+    known = below > 1e-200
+    kept = reach.down(torch.where(known, share / torch.where(known, below, 1), 0))
+    spread = reach.down(torch.where(known, 0, share / cells))
+    return energy * kept + spread
+
+
+class Reach:
+    """κ of ``handed_down`` as a linear map between cells (h, w) below and cells above, and its transpose.
+
+    One backward walk: at a window it goes to any of its cells alike, at a join into any branch alike.
+    """
+
+    def __init__(self, paths: Sequence[Sequence[Step]], size: tuple[int, int], device: torch.device) -> None:
+        self.stages: list[tuple[Sequence[Step], list[tuple[Tensor, Tensor] | None], list[tuple[int, int]]]] = []
+        for steps in paths:
+            sizes, matrices = [size], []
+            for step in steps:
+                height, width = sizes[step.inputs[0]]
+                if step.does == "join":
+                    both = None
+                elif step.does == "collapse":
+                    both = tuple(torch.ones(1, n, dtype=torch.float64, device=device) for n in (height, width))
+                else:
+                    both = (seen(step.does[0], height).to(device), seen(step.does[1], width).to(device))
+                matrices.append(both)
+                sizes.append((height, width) if both is None else (both[0].shape[0], both[1].shape[0]))
+            self.stages.append((steps, matrices, sizes))
+            size = sizes[-1]
+
+    def up(self, cells: Tensor) -> Tensor:
+        """(..., h, w) -> (..., h', w')."""
+        for steps, matrices, _ in self.stages:
+            maps = [cells]
+            for step, both in zip(steps, matrices, strict=True):
+                if both is None:
+                    maps.append(sum(maps[i] for i in step.inputs) / len(step.inputs))
+                else:
+                    maps.append(both[0] @ maps[step.inputs[0]] @ both[1].T)
+            cells = maps[-1]
+        return cells
+
+    def down(self, cells: Tensor) -> Tensor:
+        """(..., h', w') -> (..., h, w)."""
+        for steps, matrices, sizes in reversed(self.stages):
+            maps = [cells.new_zeros(*cells.shape[:-2], *size) for size in sizes]
+            maps[-1] = cells
+            for i, step, both in zip(range(len(steps), 0, -1), reversed(steps), reversed(matrices), strict=True):
+                if both is None:
+                    for j in step.inputs:
+                        maps[j] = maps[j] + maps[i] / len(step.inputs)
+                else:
+                    maps[step.inputs[0]] = maps[step.inputs[0]] + both[0].T @ maps[i] @ both[1]
+            cells = maps[0]
+        return cells
+
+
+def seen(window: Window, cells: int) -> Tensor:
+    """Which cells each place of a window reads, along one axis: (places, cells) float64, ones over its kernel's size."""
+    reach = window.dilation * (window.kernel - 1)
+    free = window.before + cells + window.after - reach - 1
+    places = (-(-free // window.stride) if window.ceil else free // window.stride) + 1
+    if window.ceil and (places - 1) * window.stride >= cells + window.before:  # torch's: no window starts in padding
+        places -= 1
+    first = window.stride * torch.arange(places)[:, None] - window.before
+    offset = torch.arange(cells) - first
+    return ((offset >= 0) & (offset <= reach) & (offset % window.dilation == 0)).double() / window.kernel
+
+
 def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
     """Corners, x before y, of the parallelogram of the image that reaches the last transformer's whole output.
 
@@ -134,7 +228,7 @@ def region_map(prediction: Prediction, geometry: Geometry) -> Tensor:
     return density.clamp(min=0).unflatten(0, asked.shape) * asked[..., None, None]
 
 
-PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": activation_map}
+PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": activation_map, "flow": flow_map}
 
 
 def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:

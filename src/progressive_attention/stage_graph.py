@@ -1,0 +1,219 @@
+"""A stage of a network read as steps: which windows its cells look through, and where its branches join.
+
+``receptive_field`` follows the steps along one axis, ``image_maps`` along every path.
+Legend: N images, C channels, H x W cells.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+from torch import fx, nn
+
+
+class Window(NamedTuple):
+    """What a convolution or a pooling reads along one axis: ``kernel`` cells ``dilation`` apart, every ``stride``.
+
+    ``before`` and ``after`` count the cells of padding. With ``ceil`` a last window may reach beyond these.
+    """
+
+    kernel: int
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+    ceil: bool = False
+
+
+class Step(NamedTuple):
+    """One step of a stage: windows (rows, columns), a join of branches, or a collapse of all cells into one.
+
+    ``inputs`` are the maps it reads: 0 is what enters the stage, i what step i gave, counted from 1. A join's are those
+    of its local branches. ``whole`` marks a step that also reads the whole image: a norm over all cells, or a branch of
+    one global cell (squeeze-and-excite).
+    """
+
+    does: tuple[Window, Window] | Literal["join", "collapse"]
+    inputs: tuple[int, ...]
+    whole: bool = False
+
+
+# Layers that move nothing in space. Anything in no list is refused: a guess would misplace every map.
+ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid),
+    *(nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Mish, nn.PReLU),
+)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+POINTWISE = (*ACTIVATIONS, *NORMS, nn.Identity, nn.Dropout, nn.Dropout2d)
+WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+POINTWISE_FUNCTIONS = (
+    *("add", "iadd", "sub", "mul", "imul", "truediv", "div", "neg", "pow"),
+    *("contiguous", "clone", "to", "float", "type_as"),
+    *("expand_as", "relu", "relu_", "relu6", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "leaky_relu"),
+    *("tanh", "batch_norm", "dropout", "addcmul"),
+)
+REDUCTIONS = ("mean", "sum", "amax", "max", "norm")
+SPLITS = ("split", "chunk", "tensor_split")
+# Networks such as ConvNeXt turn features to N, H, W, C for layers that act on each location alone, and back.
+FIRST, LAST = (0, 1, 2, 3), (0, 2, 3, 1)
+OF_LOCATIONS = (*ACTIVATIONS, nn.LayerNorm, nn.Linear, nn.Identity, nn.Dropout)
+ADAPTIVE_FUNCTIONS = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+
+
+class Tracer(fx.Tracer):
+    """Sees through composite modules, stops at those whose geometry is known."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, POINTWISE + WINDOWS + ADAPTIVE + OF_LOCATIONS)
+
+
+def one_axis(value: Any, axis: int) -> int:
+    """A layer's setting along an axis; torch keeps one number for both, or one for each."""
+    return value[axis] if isinstance(value, tuple | list) else value
+
+
+def window(layer: nn.Module, axis: int) -> Window:
+    """The window of a convolution or a pooling along an axis; raises ValueError for a layer whose geometry is unknown."""
+    # A forward of its own may pad as it likes, and a circle has no first pixel.
+    plain = any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in WINDOWS)
+    if not plain or getattr(layer, "padding_mode", "") == "circular":
+        raise unknown(layer)
+    kernel, stride = one_axis(layer.kernel_size, axis), one_axis(layer.stride, axis)
+    dilation = one_axis(getattr(layer, "dilation", 1), axis)
+    if layer.padding == "same":
+        before = dilation * (kernel - 1) // 2
+        after = dilation * (kernel - 1) - before
+    else:
+        before = after = 0 if layer.padding == "valid" else one_axis(layer.padding, axis)
+    return Window(kernel, stride, before, after, dilation, getattr(layer, "ceil_mode", False))
+
+
+def unknown(layer: nn.Module) -> ValueError:
+    """The refusal of a layer."""
+    return ValueError(
+        f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers "
+        "that act on each location alone"
+    )
+
+
+def check_one_cell(size: Any) -> None:
+    """Raises ValueError for adaptive pooling to a grid, whose cells are of uneven size."""
+    if size not in (1, (1, 1), [1, 1]):
+        raise ValueError(f"adaptive pooling to {size} cells has fields of uneven size; only pooling to 1 is known")
+
+
+def of_channels(node: fx.Node, name: str, order: tuple[int, ...]) -> bool:
+    """Whether the channels are split, or an index takes some of them, or one of the parts into which they were."""
+    given, key, dim, *_ = *node.args, node.kwargs.get("dim", 0)
+    if name in SPLITS:
+        return isinstance(dim, int) and order[dim % 4] == 1
+    if isinstance(key, int) and isinstance(given, fx.Node):
+        return getattr(given.target, "__name__", given.target) in SPLITS
+    return isinstance(key, tuple) and all(
+        one == slice(None) or (order[axis] == 1 and isinstance(one, slice)) for axis, one in enumerate(key)
+    )
+
+
+def turned(node: fx.Node, order: tuple[int, ...]) -> tuple[int, ...]:
+    """Which axis of N, C, H, W each axis is behind a step, from those before it."""
+    if getattr(node.target, "__name__", node.target) != "permute":
+        return order
+    dims = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
+    return tuple(order[axis] for axis in dims)  # type: ignore[union-attr] (numbers)
+
+
+def of_shape(node: fx.Node, name: str) -> bool:
+    """Whether a step reads only the features' shape or kind, as dropping whole paths does for its dice."""
+    attributes = ("shape", "ndim", "dtype", "device")
+    return name in ("size", "dim", "new_empty") or (name == "getattr" and node.args[1] in attributes)
+
+
+class Reader:
+    """Reads the graph of a stage, node by node, into ``steps``; raises ValueError for what it does not know."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.is_global = [False]  # whether each map is a single global cell
+
+    def add(self, does: Any, inputs: tuple[int, ...], whole: bool = False) -> int:
+        """The number of the map that one more step gives."""
+        self.steps.append(Step(does, inputs, whole))
+        self.is_global.append(does == "collapse" or all(self.is_global[i] for i in inputs))
+        return len(self.steps)
+
+    def join(self, inputs: list[int]) -> int:
+        """The map in which branches meet; those of one global cell bring no place."""
+        local = [i for i in inputs if not self.is_global[i]]
+        whole = 0 < len(local) < len(inputs)
+        if len(inputs) == 1 or not local:
+            return inputs[0]
+        return self.add("join", tuple(local), whole)
+
+    def layer(self, layer: nn.Module, at: int) -> int:
+        """The map behind a layer of features N, C, H, W."""
+        if isinstance(layer, nn.GroupNorm) or type(layer) is nn.LayerNorm:  # subclasses of LayerNorm are per location
+            return self.add("join", (at,), whole=True)
+        if isinstance(layer, POINTWISE) or self.is_global[at]:
+            return at
+        if isinstance(layer, ADAPTIVE):
+            check_one_cell(layer.output_size)
+            return self.add("collapse", (at,))
+        return self.add((window(layer, 0), window(layer, 1)), (at,))
+
+    def at_location(self, layer: nn.Module, at: int, order: tuple[int, ...]) -> int:
+        """The map behind a layer of features N, H, W, C; raises ValueError for one that may join locations, as a linear
+        layer does where the last axis is another one.
+        """
+        if order != LAST or not isinstance(layer, OF_LOCATIONS) or len(getattr(layer, "normalized_shape", "1")) > 1:
+            raise unknown(layer)
+        return at
+
+    def function(self, node: fx.Node, name: str, inputs: list[int], order: tuple[int, ...]) -> int:
+        """The map behind a function or method of features whose axes are these of N, C, H, W."""
+        # The dimensions or the output's size; joining takes 0 if it is left out, which are the images of a batch.
+        given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = {order[d % 4] for d in (given if isinstance(given, tuple | list) else (given,)) if isinstance(d, int)}
+        if (
+            name in (*POINTWISE_FUNCTIONS, "permute")
+            or (name == "cat" and dims == {1})
+            or (name in REDUCTIONS and dims == {1})
+        ):
+            return self.join(inputs)
+        if name in REDUCTIONS and dims == {2, 3}:
+            return self.add("collapse", tuple(inputs))
+        if name in ADAPTIVE_FUNCTIONS and order == FIRST:
+            check_one_cell(given)
+            return self.add("collapse", tuple(inputs))
+        if (name in SPLITS or name == "getitem") and of_channels(node, name, order):
+            return inputs[0]
+        raise ValueError(f"the receptive field of {name}({', '.join(map(str, node.args))}) is unknown")
+
+
+def steps_of(stage: nn.Module) -> tuple[Step, ...]:
+    """A stage's steps, the last one giving its output; none where it moves nothing. Raises ValueError."""
+    root = nn.Sequential(stage)  # so that a stage may be a single layer
+    try:
+        graph = Tracer().trace(root)
+    except Exception as error:  # torch.fx raises whatever the traced code runs into
+        raise ValueError(f"the receptive field of {type(stage).__name__} can't be traced: {error}") from error
+    reader, layers = Reader(), dict(root.named_modules())
+    maps: dict[fx.Node, int] = {}
+    orders: dict[fx.Node, tuple[int, ...]] = {}
+    for node in graph.nodes:
+        inputs = [maps[n] for n in node.all_input_nodes if n in maps]
+        before = {orders[n] for n in node.all_input_nodes if n in maps}
+        order = before.pop() if len(before) == 1 else FIRST
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op == "placeholder":
+            maps[node], orders[node] = 0, FIRST
+        elif before:
+            raise ValueError(f"{name} joins features whose axes stand in different orders")
+        elif node.op == "output" and isinstance(node.args[0], fx.Node) and inputs and order == FIRST:
+            return tuple(reader.steps[: inputs[0]])
+        elif node.op == "call_module" and len(inputs) == 1:
+            layer = layers[str(node.target)]
+            one = reader.layer(layer, inputs[0]) if order == FIRST else reader.at_location(layer, inputs[0], order)
+            maps[node], orders[node] = one, order
+        elif node.op in ("call_function", "call_method") and inputs and not of_shape(node, name):
+            orders[node] = turned(node, order)
+            maps[node] = reader.function(node, name, inputs, order)
+    raise ValueError(f"the receptive field of {type(stage).__name__} is unknown: it must give one map of features")
