@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from progressive_attention.image_maps import covered, pixel_maps, quadrilateral, region_map
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import Canvas, Field, Geometry, geometry
+from progressive_attention.stage_graph import Window
 
 ON_IMAGE = Field(), Field()
 
@@ -173,7 +174,7 @@ def test_covered_is_what_dense_points_say():
 
 def test_geometry_of_the_papers_network_by_hand():
     stage = Field(2, 0, 3), Field(2, 0, 3)  # 3 x 3 convolution, 2 x 2 pooling
-    assert Field().through(3, 1, 0).through(2, 2, 0) == stage[0]
+    assert Field().through(Window(3)).through(Window(2, stride=2)) == stage[0]
     expected = (Canvas(ON_IMAGE, (62, 62)), Canvas(stage, (30, 30)), Canvas(stage, (14, 14)), Canvas(stage, (6, 6)))
     assert geometry(build("stn-m")) == ([], (62, 62), expected)
     assert geometry(build("stn-s")) == ([], (62, 62), expected[:1])
@@ -230,7 +231,7 @@ def test_maps_that_there_are(name):
     model = build(name).eval()
     maps = pixel_maps(model(pictures(2), torch.tensor([[0, 1], [2, -1]])), geometry(model))
     expected = {"film": [], "concat": [], "stn-s": ["last", "accumulated"], "stn-m": ["last", "accumulated"]}
-    assert list(maps) == expected.get(name.removesuffix(BY_TEXT), ["last", "accumulated", "activation"])
+    assert list(maps) == expected.get(name.removesuffix(BY_TEXT), ["last", "accumulated", "activation", "flow"])
     for pixels in maps.values():
         assert (pixels.shape, pixels.dtype) == ((2, 2, 62, 62), torch.float64)
         assert pixels.min() >= 0

@@ -25,7 +25,7 @@ from progressive_attention.arguments import (
     word,
 )
 from progressive_attention.bench import SUITES
-from progressive_attention.config import ALIASES, MODELS, RECIPES, SPLITS, STYLES
+from progressive_attention.config import ALIASES, DEFAULT_MODEL, MODELS, RECIPES, SPLITS, STYLES
 from progressive_attention.data_cli import add_data_command, documented
 from progressive_attention.reproduce_cli import add_reproduce_command
 
@@ -83,16 +83,16 @@ def build_parser() -> Parser:
     train = add(
         "train",
         "train a network; the same command goes on after an interruption",
-        "  pan train --data mref --model pan-hard-ctx --out runs/mref\n"
+        "  pan train --data mref --out runs/mref\n"
         "  pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san\n"
         "  pan train --data my-folder --backbone vgg16 --backbone-weights vgg16.safetensors --prior --out runs/mine\n"
         "  pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words\n"
         "  pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine",
     )
     train.add_argument("--data", type=word, required=True, help=DATA_HELP)
-    train.add_argument("--model", choices=[*MODELS, *ALIASES], default="pan-hard-ctx", help="default: pan-hard-ctx")
-    backbone_help = "conv-stack, conv-stack-padded, or a timm network"
-    train.add_argument("--backbone", default="conv-stack", metavar="NAME", help=backbone_help)
+    train.add_argument("--model", choices=[*MODELS, *ALIASES], default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    backbone_help = "conv-stack, conv-stack-padded, or a timm network (default: the model's)"
+    train.add_argument("--backbone", metavar="NAME", help=backbone_help)
     train.add_argument(
         "--backbone-weights",
         metavar="FILE_OR_NAME",
@@ -112,7 +112,7 @@ def build_parser() -> Parser:
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
-    train.add_argument("--gate-price", type=price, metavar="X", help="charge for open gates (default: the recipe's, 0)")
+    train.add_argument("--gate-price", type=price, metavar="X", help="charge for open gates (default: the model's)")
     train.add_argument(
         "--mask-price", type=price, metavar="X", help="charge for maps unlike the true masks (default: the recipe's, 0)"
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from progressive_attention import weights
 from progressive_attention.backbones import BACKBONES, build_backbone, check_known
-from progressive_attention.config import RECIPES, STYLES
+from progressive_attention.config import STYLES, backbone_of, recipe_for
 from progressive_attention.distributed import is_first
 from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
@@ -50,8 +50,9 @@ def train(arguments: argparse.Namespace) -> None:
     """Train until the recipe ends; an interrupted run goes on by the same command."""
     console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
+    arguments.backbone = arguments.backbone or backbone_of(arguments.model)
     photographs = arguments.backbone not in BACKBONES
-    recipe = RECIPES[arguments.recipe or ("photographs" if photographs else "fast")].with_changes(
+    recipe = recipe_for(arguments.model, arguments.recipe or ("photographs" if photographs else "fast")).with_changes(
         **{"epochs": arguments.epochs, "batch": arguments.batch, "learning_rate": arguments.lr},
         **{"gate_price": arguments.gate_price, "mask_price": arguments.mask_price, "augment": arguments.augment},
     )

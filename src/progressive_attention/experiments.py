@@ -25,6 +25,7 @@ from progressive_attention.config import (
     checked,
     checked_seed,
     one_of,
+    recipe_for,
 )
 from progressive_attention.models import model_config
 
@@ -64,7 +65,7 @@ class Job:
     @property
     def recipe_changes(self) -> dict[str, Any]:
         """The recipe's fields that differ from the named recipe's, but for those that every result tells."""
-        plain = asdict(RECIPES[self.recipe.name])
+        plain = asdict(recipe_for(self.model, self.recipe.name))
         told = ("epochs", "batch", "learning_rate")
         return {key: value for key, value in asdict(self.recipe).items() if value != plain[key] and key not in told}
 
@@ -178,9 +179,7 @@ class Grid:
     def jobs(self) -> list[Job]:
         """Its jobs: seeds outermost, so that every network has one seed before any has two."""
         rates = self.learning_rates
-        recipe = RECIPES[self.recipe].with_changes(
-            epochs=self.epochs, learning_rate=rates[0] if len(rates) == 1 else None, **self.recipe_changes
-        )
+        rate = rates[0] if len(rates) == 1 else None
         changes = tuple(
             (name, tuple(value) if isinstance(value, list) else value)
             for name, value in sorted(self.network_changes.items())
@@ -189,6 +188,9 @@ class Grid:
         for seed, dataset, name in product(self.seeds, self.datasets, self.models):
             model = ALIASES.get(name, name)
             config = model_config(model, 10, 5, **dict(changes))
+            recipe = recipe_for(model, self.recipe).with_changes(
+                epochs=self.epochs, learning_rate=rate, **self.recipe_changes
+            )
             if config.network != "pan" and (recipe.gate_price or recipe.mask_price):
                 raise ValueError(f"gate_price and mask_price are for networks with attention maps; {name} has none")
             if recipe.gate_price and len(config.attend_at) == 1:

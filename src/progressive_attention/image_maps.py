@@ -4,14 +4,17 @@ Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2.
 Legend: B images, K queries, h x w cells of a layer, H x W image pixels, M parallelograms.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import Field, Geometry
-from progressive_attention.stage_graph import Step, Window
+from progressive_attention.receptive_field import Field, Geometry, Paths
+from progressive_attention.stage_graph import Step, Steps, Window
+
+POWER = 4  # of the magnitude, in the flow map
+TINY = 1e-290  # below this, sums in float64 lose their digits
+Size = tuple[int, int]
+Matrices = tuple[Tensor, Tensor]  # (rows, columns)
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -80,93 +83,96 @@ def activation_map(prediction: Prediction, geometry: Geometry) -> Tensor:
 
 
 def flow_map(prediction: Prediction, geometry: Geometry) -> Tensor:
-    """Where the attended energy came from: (B, K, H, W) float64, each map sums to one. Ours; ``docs/attention-maps.md``.
+    """Where the attended energy came from, layer by layer: (B, K, H, W) float64, each map sums to one. Ours.
 
-    The last map's probabilities, handed down layer by layer to the cells that each cell saw, in proportion to the
-    energy that passed their gates: the square of attention times magnitude. Of one attended layer it is ``last_map``.
+    The last map's probabilities are handed down to the cells that each cell saw, in proportion to what passed their
+    gates: the attention times the fourth power of the magnitude. Of one attended layer it is ``last_map``.
+    ``docs/attention-maps.md`` says how this was chosen.
     """
     share = prediction.attention[-1].double()
-    below = zip(prediction.attention[:-1], prediction.magnitude[:-1], geometry.paths, strict=True)
-    for attention, magnitude, paths in reversed(list(below)):
-        energy = (attention.double() * magnitude.double()).square()
-        share = handed_down(share, energy, paths)
+    below = list(zip(prediction.attention[:-1], prediction.magnitude[:-1], geometry.paths, strict=True))
+    for attention, magnitude, paths in reversed(below):
+        strength = magnitude.double() / magnitude.double().amax((-2, -1), keepdim=True).clamp(min=TINY)
+        share = handed_down(share, attention.double() * strength**POWER, paths)
     return as_density(share, geometry.fields[0], geometry.image_size)
 
 
-def handed_down(share: Tensor, energy: Tensor, paths: Sequence[Sequence[Step]]) -> Tensor:
-    """R^l(p) = w(p) Σ_c κ(p, c) R(c) / Σ_p' κ(p', c) w(p'): shares R (..., h', w'), energies w (..., h, w) -> (..., h, w).
+def handed_down(share: Tensor, passed: Tensor, paths: Paths) -> Tensor:
+    """R^l(p) = w(p) Σ_c κ(p, c) R(c) / Σ_p' κ(p', c) w(p'): shares R (..., h', w'), w = ``passed`` (..., h, w) -> as w.
 
-    κ(p, c) is the chance that a walk from cell c down the ``paths`` ends at p. Mass is conserved: where there is no
-    energy below a cell, its share is spread by κ alone.
+    κ(p, c) is the chance that a walk from cell c down the ``paths`` ends at p. Mass is conserved: where nothing passed
+    below a cell, its share is spread by κ alone.
     """
-    energy = energy / energy.amax((-2, -1), keepdim=True).clamp(min=1e-300)
-    reach = Reach(paths, (energy.shape[-2], energy.shape[-1]), energy.device)
-    below, cells = reach.up(energy), reach.up(torch.ones_like(energy[..., :, :]))
-    known = below > 1e-200
+    reach = Reach(paths, (passed.shape[-2], passed.shape[-1]), passed.device)
+    below, cells = reach.up(passed), reach.up(torch.ones_like(passed))
+    known = below > TINY
     kept = reach.down(torch.where(known, share / torch.where(known, below, 1), 0))
-    spread = reach.down(torch.where(known, 0, share / cells))
-    return energy * kept + spread
+    return passed * kept + reach.down(torch.where(known, 0, share / cells))
 
 
 class Reach:
-    """κ of ``handed_down`` as a linear map between cells (h, w) below and cells above, and its transpose.
+    """κ of ``handed_down`` as a linear map from the cells (h, w) below to those above, and its transpose.
 
-    One backward walk: at a window it goes to any of its cells alike, at a join into any branch alike.
+    A walk back through the network goes to any cell of a window alike, and at a join into any branch alike. Each axis
+    of a window is a matrix, so that a stage is a few small products.
     """
 
-    def __init__(self, paths: Sequence[Sequence[Step]], size: tuple[int, int], device: torch.device) -> None:
-        self.stages: list[tuple[Sequence[Step], list[tuple[Tensor, Tensor] | None], list[tuple[int, int]]]] = []
+    def __init__(self, paths: Paths, size: tuple[int, int], device: torch.device) -> None:
+        self.stages: list[tuple[Steps, list[Size], list[Matrices | None]]] = []
         for steps in paths:
-            sizes, matrices = [size], []
+            sizes: list[Size] = [size]
+            matrices: list[Matrices | None] = []
             for step in steps:
-                height, width = sizes[step.inputs[0]]
-                if step.does == "join":
-                    both = None
-                elif step.does == "collapse":
-                    both = tuple(torch.ones(1, n, dtype=torch.float64, device=device) for n in (height, width))
-                else:
-                    both = (seen(step.does[0], height).to(device), seen(step.does[1], width).to(device))
+                both = matrices_of(step, sizes[step.inputs[0]], device)
                 matrices.append(both)
-                sizes.append((height, width) if both is None else (both[0].shape[0], both[1].shape[0]))
-            self.stages.append((steps, matrices, sizes))
+                sizes.append(sizes[step.inputs[0]] if both is None else (both[0].shape[0], both[1].shape[0]))
+            self.stages.append((steps, sizes, matrices))
             size = sizes[-1]
 
     def up(self, cells: Tensor) -> Tensor:
-        """(..., h, w) -> (..., h', w')."""
-        for steps, matrices, _ in self.stages:
+        """Sum over p of κ(p, c) times its value: (..., h, w) -> (..., h', w')."""
+        for steps, _, matrices in self.stages:
             maps = [cells]
             for step, both in zip(steps, matrices, strict=True):
                 if both is None:
-                    maps.append(sum(maps[i] for i in step.inputs) / len(step.inputs))
+                    maps.append(torch.stack([maps[i] for i in step.inputs]).mean(0))
                 else:
                     maps.append(both[0] @ maps[step.inputs[0]] @ both[1].T)
             cells = maps[-1]
         return cells
 
     def down(self, cells: Tensor) -> Tensor:
-        """(..., h', w') -> (..., h, w)."""
-        for steps, matrices, sizes in reversed(self.stages):
-            maps = [cells.new_zeros(*cells.shape[:-2], *size) for size in sizes]
-            maps[-1] = cells
-            for i, step, both in zip(range(len(steps), 0, -1), reversed(steps), reversed(matrices), strict=True):
-                if both is None:
-                    for j in step.inputs:
-                        maps[j] = maps[j] + maps[i] / len(step.inputs)
-                else:
-                    maps[step.inputs[0]] = maps[step.inputs[0]] + both[0].T @ maps[i] @ both[1]
+        """Sum over c of κ(p, c) times its value: (..., h', w') -> (..., h, w)."""
+        for steps, sizes, matrices in reversed(self.stages):
+            maps = [cells.new_zeros(*cells.shape[:-2], *size) for size in sizes[:-1]] + [cells]
+            for i in range(len(steps), 0, -1):
+                step, both = steps[i - 1], matrices[i - 1]
+                part = maps[i] / len(step.inputs) if both is None else both[0].T @ maps[i] @ both[1]
+                for j in step.inputs:
+                    maps[j] = maps[j] + part
             cells = maps[0]
         return cells
 
 
-def seen(window: Window, cells: int) -> Tensor:
-    """Which cells each place of a window reads, along one axis: (places, cells) float64, ones over its kernel's size."""
+def matrices_of(step: Step, size: Size, device: torch.device) -> Matrices | None:
+    """What a step reads along rows and columns, as ``reads``; None for a join, which reads each cell as it is."""
+    if step.does == "join":
+        return None
+    if step.does == "collapse":
+        rows, columns = (torch.full((1, cells), 1 / cells, dtype=torch.float64) for cells in size)
+    else:
+        rows, columns = reads(step.does[0], size[0]), reads(step.does[1], size[1])
+    return rows.to(device), columns.to(device)
+
+
+def reads(window: Window, cells: int) -> Tensor:
+    """Which cells each place of a window reads along an axis: (places, cells) float64, 1 over the kernel or 0."""
     reach = window.dilation * (window.kernel - 1)
     free = window.before + cells + window.after - reach - 1
     places = (-(-free // window.stride) if window.ceil else free // window.stride) + 1
-    if window.ceil and (places - 1) * window.stride >= cells + window.before:  # torch's: no window starts in padding
+    if window.ceil and (places - 1) * window.stride >= cells + window.before:  # as in torch, none starts in padding
         places -= 1
-    first = window.stride * torch.arange(places)[:, None] - window.before
-    offset = torch.arange(cells) - first
+    offset = torch.arange(cells) + window.before - window.stride * torch.arange(places)[:, None]
     return ((offset >= 0) & (offset <= reach) & (offset % window.dilation == 0)).double() / window.kernel
 
 

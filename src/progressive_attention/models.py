@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from progressive_attention import attention as att
 from progressive_attention.backbones import Backbone, build_backbone, is_vgg, outline, staged, usual_stages
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
-from progressive_attention.config import ALIASES, MODELS, ModelConfig, one_of
+from progressive_attention.config import ALIASES, MODELS, ModelConfig, backbone_of, one_of
 from progressive_attention.distributed import world
 from progressive_attention.hub import HubMixin
 from progressive_attention.one_batch import LONE
@@ -122,7 +122,9 @@ NETWORKS = {
 
 
 def model_config(name: str, num_queries: int, num_attributes: int, **changes: object) -> ModelConfig:
-    """The configuration of a named model (``MODELS``, ``ALIASES``) on the papers' ConvStack, or on another by changes.
+    """The configuration of a named model (``MODELS``, ``ALIASES``) on its own backbone, or on another by changes.
+
+    Its own is the papers' ConvStack, of ``pan`` the same with padded convolutions.
 
     A change ``attend_at`` names the stages of PAN; SAN, HAN and cross-attention take the last of them, STN-S the
     first. Unless told they are the backbone's ``usual_stages``, and local context has δ = 2 on a VGG, else 1 (2018,
@@ -131,7 +133,8 @@ def model_config(name: str, num_queries: int, num_attributes: int, **changes: ob
     name = ALIASES.get(name, name)
     row = dict(MODELS[one_of("model", name, {**MODELS, **ALIASES})])
     only = row.pop("only", None)
-    backbone = str(changes.get("backbone", "conv-stack"))
+    row.pop("gate_price", None)  # the recipe's: config.recipe_for
+    backbone = str(changes.get("backbone", backbone_of(name)))
     if "radius" in row and is_vgg(backbone):
         row["radius"] = 2
     options: dict[str, Any] = {**row, **changes}
@@ -154,7 +157,7 @@ def build_model(
     query_vectors: Tensor | None = None,
     **changes: object,
 ) -> QuestionNetwork:
-    """A model by name, e.g. ``build_model("pan-hard-ctx", num_queries=10, num_attributes=5)``.
+    """A model by name, e.g. ``build_model("pan", num_queries=10, num_attributes=5)``.
 
     ``changes`` are ModelConfig's fields, e.g. ``backbone="vgg16", attend_at=("pool3", "pool4", "pool5"), radius=2``;
     ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, D) are what queries are asked by, if

@@ -5,7 +5,6 @@ Receptive Fields of Convolutional Neural Networks", Distill 2019.
 Legend: h x w cells of a layer, H x W image pixels.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torch import nn
 from progressive_attention.baselines import SpatialTransformerNetwork
 from progressive_attention.models import ProgressiveAttentionNetwork
 from progressive_attention.prediction import QuestionNetwork
-from progressive_attention.stage_graph import Step, Window, steps_of
+from progressive_attention.stage_graph import Steps, Window, steps_of
 
 
 class Field(NamedTuple):
@@ -45,6 +44,8 @@ class Field(NamedTuple):
 
 
 GLOBAL = Field(0, 0, 0, True)
+
+
 def union(fields: list[Field]) -> Field:
     """What several branches see together; raises ValueError if their cells don't lie on one grid."""
     local = [field for field in fields if field.stride] or [GLOBAL]
@@ -54,7 +55,7 @@ def union(fields: list[Field]) -> Field:
     return Field(local[0].stride, low, high, any(field.whole for field in fields))
 
 
-def behind(steps: Sequence[Step], field: Field, axis: int) -> Field:
+def behind(steps: Steps, field: Field, axis: int) -> Field:
     """The field behind a stage's steps along an axis (0: rows, 1: columns), following every branch."""
     fields = [field]
     for step in steps:
@@ -67,7 +68,7 @@ def behind(steps: Sequence[Step], field: Field, axis: int) -> Field:
     return fields[-1]
 
 
-def read(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[tuple[Step, ...], tuple[Field, Field]]:
+def read(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[Steps, tuple[Field, Field]]:
     """A stage's steps, and the fields (rows, columns) behind it; raises ValueError, which tells what else to take."""
     try:
         steps = steps_of(stage)
@@ -89,7 +90,7 @@ class Canvas(NamedTuple):
     size: tuple[int, int]
 
 
-Paths = tuple[tuple[Step, ...], ...]
+Paths = tuple[Steps, ...]
 """The steps of the stages between two attended layers, stage by stage."""
 
 

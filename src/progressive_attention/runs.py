@@ -19,6 +19,7 @@ Run = dict[str, Any]
 MAPS = ("last", "accumulated", "activation")
 ROWS = {  # every model's name, the papers' first, in the order of all tables and legends
     **NAMES,
+    "pan": "pan (ours)",
     "concat": "Concatenation",
     "film": "FiLM",
     "cbam": "CBAM",

@@ -36,6 +36,7 @@ class Step(NamedTuple):
     whole: bool = False
 
 
+Steps = tuple[Step, ...]
 # Layers that move nothing in space. Anything in no list is refused: a guess would misplace every map.
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid),
@@ -72,7 +73,7 @@ def one_axis(value: Any, axis: int) -> int:
 
 
 def window(layer: nn.Module, axis: int) -> Window:
-    """The window of a convolution or a pooling along an axis; raises ValueError for a layer whose geometry is unknown."""
+    """The window of a convolution or a pooling along an axis; raises ValueError where a layer's geometry is unknown."""
     # A forward of its own may pad as it likes, and a circle has no first pixel.
     plain = any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in WINDOWS)
     if not plain or getattr(layer, "padding_mode", "") == "circular":
@@ -188,7 +189,7 @@ class Reader:
         raise ValueError(f"the receptive field of {name}({', '.join(map(str, node.args))}) is unknown")
 
 
-def steps_of(stage: nn.Module) -> tuple[Step, ...]:
+def steps_of(stage: nn.Module) -> Steps:
     """A stage's steps, the last one giving its output; none where it moves nothing. Raises ValueError."""
     root = nn.Sequential(stage)  # so that a stage may be a single layer
     try:
