@@ -215,5 +215,5 @@ def test_sizes_that_cannot_be():
 
 
 def test_unknown_model_lists_the_known():
-    with pytest.raises(ValueError, match="unknown model 'pan'; known: " + ", ".join([*MODELS, *ALIASES])):
-        build_model("pan", num_queries=5, num_attributes=3)
+    with pytest.raises(ValueError, match="unknown model 'pann'; known: " + ", ".join([*MODELS, *ALIASES])):
+        build_model("pann", num_queries=5, num_attributes=3)

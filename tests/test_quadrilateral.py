@@ -176,11 +176,11 @@ def test_geometry_of_the_papers_network_by_hand():
     stage = Field(2, 0, 3), Field(2, 0, 3)  # 3 x 3 convolution, 2 x 2 pooling
     assert Field().through(Window(3)).through(Window(2, stride=2)) == stage[0]
     expected = (Canvas(ON_IMAGE, (62, 62)), Canvas(stage, (30, 30)), Canvas(stage, (14, 14)), Canvas(stage, (6, 6)))
-    assert geometry(build("stn-m")) == ([], (62, 62), expected)
-    assert geometry(build("stn-s")) == ([], (62, 62), expected[:1])
+    assert geometry(build("stn-m")) == Geometry([], (62, 62), expected)
+    assert geometry(build("stn-s")) == Geometry([], (62, 62), expected[:1])
     two = geometry(build("stn-m", attend_at=("pool2", "pool4")))
     assert two.canvases == (Canvas(stage, (30, 30)), Canvas((Field(4, 0, 9), Field(4, 0, 9)), (6, 6)))
-    assert geometry(build("film")) == geometry(build("concat")) == ([], (62, 62), ())
+    assert geometry(build("film")) == geometry(build("concat")) == Geometry([], (62, 62))
 
 
 def test_rows_and_columns_are_followed_apart():

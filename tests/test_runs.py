@@ -44,7 +44,7 @@ def test_names_of_2016_become_those_of_2018(tmp_path, old, new):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"model": "pan"}, r"run 1: model must be one of .*pan-hard-ctx.* got 'pan'"),
+        ({"model": "pann"}, r"run 1: model must be one of .*pan-hard-ctx.* got 'pann'"),
         ({"dataset": "MREF"}, "dataset must be one of mref, mdist, mbg"),
         ({"dataset": ["mref"]}, "dataset must be one of"),
         ({"queries_per_image": "two"}, "queries_per_image must be one of one, all, rows"),
