@@ -19,7 +19,7 @@ GROUPS = {  # the folders and modules of each; what is in none of them is the re
     ),
     "metrics": ("metrics",),
     "training": (
-        *("one_batch", "objectives", "optimizers", "checkpoints", "training", "pacing", "absence", "distributed"),
+        *("one_batch", "objectives", "optimizers", "checkpoints", "training", "absence", "distributed"),
         *("prepare", "files"),
     ),
     "evaluation and prediction": (

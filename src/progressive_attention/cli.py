@@ -217,12 +217,11 @@ def build_parser() -> Parser:
 
     quickstart = add(
         "quickstart",
-        "ask a shipped network, train two small ones side by side, write a report",
+        "ask a pretrained network, train a small one, compare it with pretrained ones, write a report",
         "  pan quickstart --out runs/quickstart",
     )
     quickstart_out = {"default": Path("runs/quickstart"), "help": "folder to write (default: runs/quickstart)"}
     quickstart.add_argument("--out", type=out_folder, metavar="DIR", **quickstart_out)
-    quickstart.add_argument("--minutes", type=float, default=6.0, help="for the training (default: 6)")
     device_option(quickstart)
 
     add_reproduce_command(commands)

@@ -197,7 +197,7 @@ def quickstart(arguments: argparse.Namespace) -> None:
     """The first five minutes."""
     from progressive_attention.quickstart import quickstart as run
 
-    run(arguments.out, minutes=arguments.minutes, device=arguments.device)
+    run(arguments.out, device=arguments.device)
 
 
 def reproduce(arguments: argparse.Namespace) -> None:
