@@ -13,7 +13,7 @@ from free_port import free_port
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[1] / "src/progressive_attention/assets/examples/mref.png"
-NETWORKS = ("mref-pan-hard-ctx", "mref-san")
+NETWORKS = ("mref-pan", "mref-san")
 WAIT = 60_000  # ms; machines may be busy
 
 

@@ -95,7 +95,7 @@ def test_load_records(two_seconds):
     assert all(one.what.startswith("JPEGs of 480 x 360 px fitted into 224 px, ") for one in photographs)
     assert [one.value for one in arrays] == [5 / 2, 5 / 4]
     assert (whole.what, whole.unit, whole.value, whole.repeats) == (
-        *("evaluation of mref-pan-hard-ctx on 5 scenes with all maps", "s"),
+        *("evaluation of mref-pan on 5 scenes with all maps", "s"),
         *(2.0, 1),
     )
     assert {one.suite for one in records} == {"load"}
@@ -146,7 +146,7 @@ def test_start_records(monkeypatch):
     for command in child.commands:
         assert command[:3] == [sys.executable, "-m", "progressive_attention"]
         arguments = build_parser().parse_args(command[3:])
-        assert (arguments.command, arguments.weights, arguments.query) == ("predict", "mref-pan-hard-ctx", ["7"])
+        assert (arguments.command, arguments.weights, arguments.query) == ("predict", "mref-pan", ["7"])
         assert Path(arguments.images[0]).is_file()
 
 
@@ -174,7 +174,7 @@ def test_answer_records(monkeypatch, answers):
 
     class Asked:
         def __init__(self, name, device):
-            assert (name, device) == ("mref-pan-hard-ctx", "cpu")
+            assert (name, device) == ("mref-pan", "cpu")
 
         def ask(self, picture, query):
             assert Path(picture).is_file()
@@ -201,7 +201,7 @@ def shipped_run(command, threads, environment=None):
     assert (arguments.command, arguments.data, arguments.model) == ("train", "mref", "pan-hard-ctx")
     assert environment is not None
     assert not Path(environment["PAN_CACHE"]).exists()  # nothing is rendered before
-    shutil.copytree(weights.SHIPPED / "mref-pan-hard-ctx", arguments.out)
+    shutil.copytree(weights.SHIPPED / "mref-pan", arguments.out)
     lines = [{"epoch": i, "train_seconds": 10.0 * i, "validation_seconds": 0.5} for i in (1, 2)]
     (arguments.out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Finished("", 100.0 + arguments.seed, 512 * MEBIBYTE)
@@ -227,7 +227,7 @@ def test_accuracy_records(monkeypatch, target):
 
 def answered_rightly(seed: int, scenes: int) -> int:
     """One question after the other."""
-    predictor = Predictor("mref-pan-hard-ctx", "cpu")
+    predictor = Predictor("mref-pan", "cpu")
     with tempfile.TemporaryDirectory() as folder:
         questions = synthetic("mref", "test", seed=seed, images=3 * scenes, cache_dir=Path(folder))
         told = [questions.words(row) for row in range(len(questions))]

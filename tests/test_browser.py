@@ -31,7 +31,7 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
-NAME = "mref-pan-hard-ctx"
+NAME = "mref-pan"
 CLOSE = 1e-4
 BASE64 = "(array) => btoa(Array.from(new Uint8Array(array.buffer), (byte) => String.fromCharCode(byte)).join(''))"
 

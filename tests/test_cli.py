@@ -299,7 +299,7 @@ def test_help_shows_examples_and_needs_no_torch() -> None:
     code = "import sys; from progressive_attention.cli import main\ntry: main(['predict', '--help'])\n"
     code += "except SystemExit: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert "pan predict --weights mref-pan-hard-ctx" in result.stdout
+    assert "pan predict --weights mref-pan" in result.stdout
     assert result.stdout.strip().endswith("False")
 
 

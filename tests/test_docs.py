@@ -48,7 +48,7 @@ NEVER = {
 # Run by the slow tests only.
 SLOW = {
     "pan export": "half a minute each; tests/test_export.py has more",
-    "pan report mref-pan-hard-ctx": "half a minute: 10,000 scenes",
+    "pan report mref-pan": "half a minute: 10,000 scenes",
     "pan train --data data/photographs": "half a minute",
     "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/photographs": "asks what that trains",
     "pan predict examples/photographs/photos/kingfisher.jpg --weights runs/text": "the same",

@@ -95,8 +95,8 @@ def test_a_runs_folder_is_taken_and_all_it_says_is_kept(model, tmp_path):
 
 
 def test_a_shipped_name_is_taken():
-    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan-hard-ctx")
-    assert_close(model.state_dict(), weights.load("mref-pan-hard-ctx").model.state_dict(), **EXACT)
+    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan")
+    assert_close(model.state_dict(), weights.load("mref-pan").model.state_dict(), **EXACT)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_new_results_replace_those_it_came_with(model, tmp_path):
 
 
 def test_what_was_measured_of_other_weights_is_not_told(tmp_path):
-    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan-hard-ctx")
+    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan")
     before = model.about
     with torch.no_grad():
         model.classifier.weight.mul_(0.5)

@@ -70,7 +70,7 @@ def report_of(**changes) -> Report:
         "facts": {"command": "pan quickstart", "hardware": "two cores"},
         "scenes": [scene_of(), scene_of(truth="blue")],
         "chosen": "The first two.",
-        "asked": "mref-pan-hard-ctx",
+        "asked": "mref-pan",
         "asked_about": "mref.png",
         "answers": [answer_of()],
     }

@@ -27,7 +27,7 @@ EXAMPLE = Path(__file__).parents[1] / "src/progressive_attention/assets/examples
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Networks(["mref-pan-hard-ctx", "mref-san"], "cpu")
+    return Networks(["mref-pan", "mref-san"], "cpu")
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_answers_are_the_predictors(shipped):
         (EXAMPLE, "", "mref-san", "expected a query of 1 to 100 letters; this network knows: 0, 1"),
         (EXAMPLE, None, "mref-san", "expected a query of 1 to 100 letters"),
         (EXAMPLE, "7" * (LONGEST_QUERY + 1), "mref-san", "expected a query of 1 to 100 letters"),
-        (EXAMPLE, "7", "../mref-san", r"unknown network '../mref-san'; here there are: mref-pan-hard-ctx, mref"),
+        (EXAMPLE, "7", "../mref-san", r"unknown network '../mref-san'; here there are: mref-pan, mref"),
         (EXAMPLE, "7", "x" * 500, "unknown network 'x{100}…'"),
         (None, "7", "mref-san", "there is no picture; drop one, or draw a scene"),
         (Path("nowhere.png"), "7", "mref-san", "the picture does not exist"),
@@ -198,12 +198,12 @@ def test_a_scene_is_drawn_and_asked(desk):
     path, digits, query = desk.draw(5, 0, 0, 3)
     assert query in [one["query"] for one in digits]
     picture = {"path": path}
-    said, maps = desk.answer(picture, query, "mref-pan-hard-ctx", "nobody", digits)
+    said, maps = desk.answer(picture, query, "mref-pan", "nobody", digits)
     assert "right" in Page(said).kinds
-    assert maps == attention([desk.networks.ask(Path(path), query, "mref-pan-hard-ctx")])
-    both, _ = desk.answer(picture, query, "mref-pan-hard-ctx", "mref-san", digits)
+    assert maps == attention([desk.networks.ask(Path(path), query, "mref-pan")])
+    both, _ = desk.answer(picture, query, "mref-pan", "mref-san", digits)
     assert "mref-san" in Page(both).text
-    said, maps = desk.answer(picture, "seven", "mref-pan-hard-ctx", "mref-san", digits)
+    said, maps = desk.answer(picture, "seven", "mref-pan", "mref-san", digits)
     assert "unknown query 'seven'; this network knows: 0, 1" in Page(said).text
     assert maps == ""
     same = desk.answer(picture, query, "mref-san", "mref-san", None)[0]

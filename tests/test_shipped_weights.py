@@ -23,7 +23,7 @@ SHIP = runpy.run_path(str(ROOT / "tools/ship_weights.py"))
 
 
 def test_the_main_ones_ship() -> None:
-    assert {"mref-pan-hard-ctx", "mref-san"} <= set(NAMES)
+    assert {"mref-pan", "mref-san"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +76,7 @@ def test_answers_questions_about_a_new_scene(name: str) -> None:
 
 
 def test_example_picture_is_known_to_the_shipped_network() -> None:
-    answer = Predictor("mref-pan-hard-ctx").ask(EXAMPLE, "7")
+    answer = Predictor("mref-pan").ask(EXAMPLE, "7")
     assert answer.attribute == "red"
     assert Path(EXAMPLE).stat().st_size < 100_000
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "src/progressive_attention/assets/examples/mref.png"
 PHOTOGRAPHS = ROOT / "examples/photographs/photographs.csv"
 OURS = "progressive_attention"
-PREDICT = ("predict", "--weights", "mref-pan-hard-ctx", str(EXAMPLE), "--query", "7", "--device", "cpu")
+PREDICT = ("predict", "--weights", "mref-pan", str(EXAMPLE), "--query", "7", "--device", "cpu")
 TELL = "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
 
 
@@ -96,7 +96,7 @@ def test_predict_needs_nothing_of_training(tmp_path: Path) -> None:
 
 
 def test_predictor_draws_nothing(tmp_path: Path) -> None:
-    code = f"import {OURS} as p; p.Predictor('mref-pan-hard-ctx', 'cpu').ask({str(EXAMPLE)!r}, '7')"
+    code = f"import {OURS} as p; p.Predictor('mref-pan', 'cpu').ask({str(EXAMPLE)!r}, '7')"
     assert not packages(imported(code, tmp_path)) & {"matplotlib", "pyarrow", "rich"}
 
 

@@ -36,7 +36,7 @@ from progressive_attention.training import Progress
 
 
 def ask(picture: str | Path | Image.Image) -> str:
-    predictor = Predictor("mref-pan-hard-ctx", device="cpu")
+    predictor = Predictor("mref-pan", device="cpu")
     answers: list[Answer] = predictor.ask_all(picture, ["7", "3"])
     best: tuple[str, float] = answers[0].ranked[0]
     largest: float = float(answers[0].maps["accumulated"].max()) + float(np.nanmax(answers[0].layers[0]))
@@ -80,7 +80,7 @@ def train(out: Path) -> float:
     questions: QuestionSet = load_questions("mref", "train", images=90)
     recipe: Recipe = RECIPES["fast"]
     config = ModelConfig(len(questions.query_names), len(questions.attribute_names))
-    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan-hard-ctx", local_files_only=True)
+    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan", local_files_only=True)
     about = weights.describe(config, questions.query_names, questions.attribute_names)
 
     def watch(progress: Progress) -> None:

@@ -32,7 +32,7 @@ pathlib.Path("picture.png").write_bytes(picture.read_bytes())
 TRIED = (  # after PUBLIC, which leaves picture.png
     "--version",
     "list",
-    "predict --weights mref-pan-hard-ctx picture.png --query 7",
+    "predict --weights mref-pan picture.png --query 7",
     "render mbg --count 4 --out sheet.png",
     "train --data mref --images 64 --epochs 1 --batch 16 --out run",
     "predict --weights run picture.png --query 7 --out asked",

@@ -1,6 +1,6 @@
 """Put a finished run of ``pan reproduce``, with a model card, among the weights that ship.
 
-    python tools/ship_weights.py results/runs/mref-pan-hard-ctx-... mref-pan-hard-ctx
+    python tools/ship_weights.py results/runs/mref-pan-paper-fast-... mref-pan
     python tools/ship_weights.py                # writes the cards of all that ship again, from their config.json
 
 The cards hold only what the run's own result.json and config.json say; `pan absence --weights RUN`, run before, adds

@@ -127,7 +127,7 @@ def build_parser() -> Parser:
     evaluate = add(
         "evaluate",
         "measure accuracy and attention of a trained network",
-        "  pan evaluate --weights mref-pan-hard-ctx --data mref\n"
+        "  pan evaluate --weights mref-pan --data mref\n"
         "  pan evaluate --weights runs/mine --data my-folder --json\n"
         "  pan evaluate --weights mref-san --data scenes.npz --json",
     )
@@ -146,8 +146,7 @@ def build_parser() -> Parser:
     absence = add(
         "absence",
         "measure how well a network tells that what it is asked for is not there, and set the threshold",
-        "  pan absence --weights mref-pan-hard-ctx --data mref\n"
-        "  pan absence --weights runs/mine --data my-folder --keep 0.99",
+        "  pan absence --weights mref-pan --data mref\n  pan absence --weights runs/mine --data my-folder --keep 0.99",
     )
     absence.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     absence.add_argument("--data", type=word, help=DATA_HELP + " (default: what the network was trained on)")
@@ -160,7 +159,7 @@ def build_parser() -> Parser:
     predict = add(
         "predict",
         "ask a trained network about pictures",
-        "  pan predict --weights mref-pan-hard-ctx picture.png --query 7 --query 3\n"
+        "  pan predict --weights mref-pan picture.png --query 7 --query 3\n"
         "  pan predict --weights runs/mine photo.jpg photos/ --query bird --json",
     )
     predict.add_argument("images", type=word, nargs="+", metavar="IMAGE", help="image files, or folders of them")
@@ -175,9 +174,7 @@ def build_parser() -> Parser:
     report = add(
         "report",
         "write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be",
-        "  pan report runs/mref\n"
-        "  pan report runs/mine --data my-folder --out mine.html\n"
-        "  pan report mref-pan-hard-ctx",
+        "  pan report runs/mref\n  pan report runs/mine --data my-folder --out mine.html\n  pan report mref-pan",
     )
     report.add_argument("run", type=word, metavar="RUN", help="a run's folder, or a shipped name (see `pan list`)")
     report.add_argument("--out", type=out_file(".html"), metavar="FILE", help="default: report.html in the run")
@@ -189,8 +186,8 @@ def build_parser() -> Parser:
     export = add(
         "export",
         "write a trained network as one file for onnxruntime, torch or a browser, checked against the network",
-        "  pan export --weights mref-pan-hard-ctx --out mref.onnx\n"
-        "  pan export --weights mref-pan-hard-ctx --format web --out mref.html\n"
+        "  pan export --weights mref-pan --out mref.onnx\n"
+        "  pan export --weights mref-pan --format web --out mref.html\n"
         "  pan export --weights runs/mine --format torch --out mine.pt2",
     )
     export.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
@@ -204,7 +201,7 @@ def build_parser() -> Parser:
     serve = add(
         "serve",
         "a page in the browser: draw a scene or drop a picture, ask, see each layer's attention",
-        "  pan serve\n  pan serve --weights mref-pan-hard-ctx --weights runs/mine --port 8000",
+        "  pan serve\n  pan serve --weights mref-pan --weights runs/mine --port 8000",
     )
     weights_help = WEIGHTS_HELP + "; may be given several times (default: all that ship)"
     serve.add_argument("--weights", type=word, action="append", metavar="NAME_OR_DIR", help=weights_help)

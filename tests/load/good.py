@@ -20,7 +20,7 @@ from progressive_attention.serve.scene import Sliders, arranged, digits_of, trut
 
 from .visitor import API, Visitor
 
-NETWORKS = ("mref-pan-hard-ctx", "mref-san")
+NETWORKS = ("mref-pan", "mref-san")
 SCENES = 6
 ENLARGED = 40  # times: 4000 x 4000 pixels, as many as the server takes
 FORMATS = {"png": {}, "jpeg": {"quality": 90}, "webp": {"lossless": True}, "bmp": {}}

@@ -15,7 +15,7 @@ from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, percentile, spread
 from progressive_attention.predictor import Predictor
 
-NETWORK = "mref-pan-hard-ctx"
+NETWORK = "mref-pan"
 PICTURE = Path(progressive_attention.__file__).parent / "assets" / "examples" / "mref.png"
 IMPORTS = {
     "import progressive_attention": "import progressive_attention",

@@ -26,7 +26,7 @@ from progressive_attention.data.synthetic import synthetic
 from progressive_attention.evaluation import evaluate
 from progressive_attention.weights import load
 
-NETWORK = "mref-pan-hard-ctx"
+NETWORK = "mref-pan"
 SIDE = 224  # pixels to which photographs are fitted
 PHOTOGRAPHS = (480, 360), (1920, 1440)  # as in Visual Genome; as a camera makes them
 BATCH = 32
