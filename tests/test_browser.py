@@ -22,6 +22,7 @@ from progressive_attention.cli import main
 from progressive_attention.data.pictures import Fit
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.export import export
+from progressive_attention.metrics.pointing import highest_point
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,6 +58,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+MAPS = ["flow", "gate 1", "gate 2", "gate 3", "softmax", "all"]
 Open = Callable[..., Any]
 
 
@@ -88,6 +90,21 @@ def told(page: Any) -> dict[str, float]:
     """Probabilities as the page tells them."""
     lines = page.locator("#bars li").all()
     return {one.locator("span").first.inner_text(): float(one.locator("data").get_attribute("value")) for one in lines}
+
+
+def names_of(page: Any) -> list[str]:
+    """The maps' names; the line below each holds its largest value."""
+    return [text.splitlines()[0] for text in page.locator("#maps button").all_inner_texts()]
+
+
+def point_of(page: Any) -> tuple[float, float] | None:
+    """Centre of the ring in pixels of the network's 100 x 100; None where there is none."""
+    if not page.locator("#point").is_visible():
+        return None
+    ring, stage = (page.locator(name).bounding_box() for name in ("#point", "#stage"))
+    across = (ring["x"] + ring["width"] / 2 - stage["x"]) / stage["width"]
+    down = (ring["y"] + ring["height"] / 2 - stage["y"]) / stage["height"]
+    return 100 * across, 100 * down
 
 
 def wait_for_answer(page: Any, query: str) -> None:
@@ -136,6 +153,17 @@ def test_pictures_are_scaled_as_pillow_scales_them(browser: Any) -> None:
     page.close()
 
 
+def test_the_highest_cell_is_the_one_that_predictor_points_at(browser: Any) -> None:
+    page = browser.new_page()
+    page.add_script_tag(path=web_page.SOURCES / "maps.js")
+    maps = np.random.default_rng(0).integers(1, 4, (40, 6, 6)).astype(float)  # plateaus of any shape, at any side
+    maps[0] = 0
+    for values, (x, y) in zip(maps, highest_point(maps), strict=True):
+        point = page.evaluate("(values) => highestPoint(Float64Array.from(values), 6)", values.ravel().tolist())
+        assert point == (None if np.isnan(x) else {"x": pytest.approx(x), "y": pytest.approx(y)})
+    page.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, likelihood", [("pan-hard-ctx", "bernoulli"), ("stn-s", "softmax"), ("concat", "softmax")]
@@ -160,8 +188,9 @@ def test_any_network_of_ones_own(name: str, likelihood: str, browser: Any, tmp_p
         answer = Predictor(tmp_path, "cpu").ask(picture, query)
         assert told(page) == pytest.approx(answer.probabilities, abs=CLOSE)
         assert page.inner_text("#answer").count("%") == (3 if likelihood == "bernoulli" else 1)
-        shown = ["gate 1", "gate 2", "gate 3", "softmax", "all"] if answer.layers else ["region"] if answer.maps else []
-        assert page.locator("#maps button").all_inner_texts() == shown
+        shown = MAPS if answer.layers else ["region"] if answer.maps else []
+        assert names_of(page) == shown
+        assert page.locator("#explained").is_visible() == bool(answer.layers)
         assert page.locator("#attention").is_visible() == bool(shown)
     assert page.evaluate("() => document.documentElement.scrollWidth") == 390
     page.close()
@@ -199,7 +228,9 @@ def test_every_digit_clicked_is_answered_as_predictor_answers(opened: Open, pred
             assert page.inner_text("#truth") == f"{mark}: it is {digit['attribute']}."
             assert page.locator("#queries [aria-pressed=true]").inner_text() == answer.query
             maps = numbers(page, "Float64Array.from(state.answer.maps.flatMap((map) => [...map.values]))")
-            *layers, accumulated = np.frombuffer(maps).reshape(-1, 100, 100)
+            flow, *layers, accumulated = np.frombuffer(maps).reshape(-1, 100, 100)
+            assert point_of(page) == (None if answer.denied else pytest.approx(answer.point, abs=0.1))
+            assert_allclose(flow, answer.maps["flow"], rtol=0, atol=CLOSE)
             assert_allclose(layers, answer.layers, rtol=0, atol=CLOSE)
             assert_allclose(accumulated, answer.maps["accumulated"], rtol=0, atol=CLOSE)
         before = page.evaluate_handle("() => state.answer")
@@ -222,6 +253,7 @@ def test_buttons_ask_and_an_absent_digit_is_said_to_be_absent(opened: Open, pred
             mark = "✗ Wrong" if answer.found else "✓ Right"
             assert page.inner_text("#truth") == f"{mark}: there is no {query} in this scene."
         assert page.locator("#box").is_visible() == (query in there)
+        assert page.locator("#point").is_visible() == answer.found
 
 
 @pytest.mark.slow
@@ -230,14 +262,16 @@ def test_each_map_lies_over_the_picture_as_faint_as_one_likes(opened: Open, pred
     image = pixels_of(page, "picture")
     answer = predictor.ask(image, page.evaluate("() => state.query"))
     colours = colormaps["viridis"](range(256), bytes=True)[:, :3].astype(int)
-    maps = [*answer.layers, answer.maps["accumulated"]]
+    maps = [answer.maps["flow"], *answer.layers, answer.maps["accumulated"]]
     buttons = page.locator("#maps button")
-    assert buttons.all_inner_texts() == ["gate 1", "gate 2", "gate 3", "softmax", "all"]
+    assert names_of(page) == MAPS
+    assert [one.get_attribute("aria-pressed") for one in buttons.all()] == ["true", *["false"] * 5]
     for i, values in enumerate(maps):
         buttons.nth(i).click()
         drawn = pixels_of(page, "overlay").astype(int)
-        high = 1 if i < 3 else np.nanmax(values)
-        assert page.inner_text("#high") == f"{high:.2g}" + ".0" * (i < 3)
+        high = np.nanmax(values)  # of gates, too: those that close would be black from 0 to 1
+        assert float(page.inner_text("#high")) == float(f"{high:.2g}")
+        assert float(buttons.nth(i).locator("small").inner_text().removeprefix("≤ ")) == float(f"{high:.2g}")
         here = ~np.isnan(values)
         steps = np.abs(drawn[here][:, None] - colours).sum(-1)
         assert (steps.min(-1) == 0).all()

@@ -54,8 +54,7 @@ def asked_one_by_one(network: Trained, image: torch.Tensor, query: torch.Tensor)
         for layer in range(len(prediction.attention)):
             each[f"attention_{layer + 1}"] = prediction.attention[layer][0, 0]
         maps = pixel_maps(prediction, geometry(network.model))
-        if maps:
-            each["attention_accumulated"] = maps["accumulated"][0, 0]
+        each |= {f"attention_{shown}": maps[shown][0, 0] for shown in ("flow", "accumulated") if shown in maps}
         for name, tensor in each.items():
             found.setdefault(name, []).append(tensor.detach().float())
     return {name: torch.stack(rows) for name, rows in found.items()}
@@ -83,6 +82,7 @@ def test_every_networks_file_answers_as_each_question_by_itself(name, tmp_path):
     assert_close(given, asked_one_by_one(network, image, query), **CLOSE)
     layers = [f"attention_{layer}" for layer in range(1, len(sides(name)) + 1)]
     maps = [] if name in ("film", "concat") else ["attention_accumulated"]
+    maps = ["attention_flow", *maps] if layers else maps
     assert list(given) == ["log_prob", *layers, *maps]
 
 
@@ -125,7 +125,7 @@ def test_any_number_of_images(san):
     network, path = san
     given, found = session_of(path).get_inputs(), session_of(path).get_outputs()
     assert {one.name: one.shape for one in given} == {"image": ["batch", 3, PIXELS, PIXELS], "query": ["batch"]}
-    assert [one.shape for one in found] == [["batch", 3], ["batch", 2, 2], ["batch", PIXELS, PIXELS]]
+    assert [one.shape for one in found] == [["batch", 3], ["batch", 2, 2], *[["batch", PIXELS, PIXELS]] * 2]
     image, query = random_questions(network.model, 33)
     assert_close(answers(path, image, query), asked_one_by_one(network, image, query), **CLOSE)
 
@@ -190,7 +190,7 @@ def spoiled(asked: OneQuestion, output: str, by):
     return run
 
 
-@pytest.mark.parametrize("output", ["log_prob", "attention_2", "attention_accumulated"])
+@pytest.mark.parametrize("output", ["log_prob", "attention_2", "attention_flow", "attention_accumulated"])
 def test_the_difference_is_that_of_the_worst_output(output):
     asked = OneQuestion(trained("pan-hard-ctx"))
     assert largest_difference(asked, asked) < 1e-6
@@ -214,12 +214,14 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
 def test_outputs_by_hand():
     attention = [torch.full((1, 1, 2, 2), 0.5), torch.tensor([[[[1.0]]]])]
     prediction = Prediction(torch.tensor([[[0.0, 3.0]]]).double(), attention, [], (), "bernoulli")
-    found = outputs(prediction, torch.zeros(1, 1, 4, 4))
-    assert list(found) == ["log_prob", "attention_1", "attention_2", "attention_accumulated"]
-    assert [tuple(tensor.shape) for tensor in found.values()] == [(1, 2), (1, 2, 2), (1, 1, 1), (1, 4, 4)]
+    drawn = {name: torch.full((1, 1, 4, 4), value) for value, name in enumerate(("last", "accumulated", "flow"))}
+    found = outputs(prediction, drawn)
+    assert list(found) == ["log_prob", "attention_1", "attention_2", "attention_flow", "attention_accumulated"]
+    assert [tuple(tensor.shape) for tensor in found.values()] == [(1, 2), (1, 2, 2), (1, 1, 1), (1, 4, 4), (1, 4, 4)]
+    assert (float(found["attention_flow"].mean()), float(found["attention_accumulated"].mean())) == (2, 1)
     assert found["log_prob"].exp()[0].tolist() == pytest.approx([0.5, 0.952574], abs=1e-6)
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert list(outputs(prediction._replace(attention=[]), None)) == ["log_prob"]
+    assert list(outputs(prediction._replace(attention=[]), {})) == ["log_prob"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

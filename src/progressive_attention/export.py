@@ -5,7 +5,7 @@ Legend: B images with one question each, K questions an image, H x W pixels, H_l
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,9 @@ from progressive_attention import web_page
 from progressive_attention.absence import Detector, detector
 from progressive_attention.config import one_of
 from progressive_attention.files import replacing
-from progressive_attention.image_maps import accumulated_map, pixel_maps, region_map
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.prediction import Prediction, QuestionNetwork
-from progressive_attention.receptive_field import Geometry, geometry
+from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 if TYPE_CHECKING:
@@ -51,31 +51,25 @@ class OneQuestion(nn.Module):
         attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
         magnitude = [m[:, None] for m in rows.magnitude]
         alone = Prediction(rows.logit[:, None], attention, magnitude, transform, self.network.config.likelihood)
-        return outputs(alone, accumulated(alone, self.geometry), self.presence(alone))
+        return outputs(alone, pixel_maps(alone, self.geometry), self.presence(alone))
 
     def presence(self, prediction: Prediction) -> Tensor | None:
         """The score that tells whether the object is there, (B, K); None where `pan absence` has chosen none."""
         return self.detector.score(prediction) if self.detector else None
 
 
-def accumulated(prediction: Prediction, geometry: Geometry) -> Tensor | None:
-    """``pixel_maps``' accumulated map alone, (B, K, H, W): of the others, some can't be drawn in a graph."""
-    if prediction.transform:
-        return region_map(prediction, geometry)
-    return accumulated_map(prediction, geometry) if prediction.attention else None
-
-
-def outputs(prediction: Prediction, accumulated: Tensor | None, presence: Tensor | None = None) -> dict[str, Tensor]:
-    """What a file gives, by name, float32; of a prediction with K = 1.
+def outputs(prediction: Prediction, maps: Mapping[str, Tensor], presence: Tensor | None = None) -> dict[str, Tensor]:
+    """What a file gives, by name, float32; of a prediction with K = 1 and its ``pixel_maps``.
 
     ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums to
-    one; ``attention_accumulated`` (B, H, W) as ``pixel_maps`` draws it. Spatial transformers have no layers' maps,
-    networks without attention only the first. ``presence`` (B,), the higher the surer that the asked object is there,
-    of networks with a threshold for it (``absence``).
+    one; of the maps (B, H, W) on the image's pixels ``attention_flow``, where the attended energy came from, and
+    ``attention_accumulated``. Spatial transformers have their region as ``attention_accumulated`` and no layers,
+    networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
+    there, of networks with a threshold for it (``absence``).
     """
     found = {"log_prob": prediction.log_prob}
     found |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
-    found |= {} if accumulated is None else {"attention_accumulated": accumulated}
+    found |= {f"attention_{name}": maps[name] for name in ("flow", "accumulated") if name in maps}
     found |= {} if presence is None else {"presence": presence}
     return {name: tensor[:, 0].float() for name, tensor in found.items()}
 
@@ -226,8 +220,7 @@ def largest_difference(asked: OneQuestion, run: Run) -> float:
     for count in CHECKED:
         image, query = random_questions(asked.network, count, seed=count)
         prediction = asked.network(image, query)
-        accumulated = pixel_maps(prediction, asked.geometry).get("accumulated")
-        expected = outputs(prediction, accumulated, asked.presence(prediction))
+        expected = outputs(prediction, pixel_maps(prediction, asked.geometry), asked.presence(prediction))
         given = run(image, query)
         for name, tensor in expected.items():
             scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere

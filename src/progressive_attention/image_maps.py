@@ -32,6 +32,12 @@ def coverage(field: Field, cells: int, pixels: int) -> Tensor:
     return (right - left).clamp(min=0)
 
 
+def cells_inside(field: Field, cells: int, pixels: int) -> int:
+    """How many of the cells lie on the image at least in part; as numbers, which torch.export need not trace."""
+    reach = field.stride / 2 + 0.5
+    return sum(not field.stride or -reach < field.centre(i) < pixels - 1 + reach for i in range(cells))
+
+
 def as_values(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
     """Each pixel gets its cell's value, zero outside all cells: (..., h, w) -> (..., H, W) float64."""
     rows = coverage(field[0], cells.shape[-2], image_size[0]).to(cells.device)
@@ -44,16 +50,15 @@ def as_density(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int,
 
     Mass is conserved. Raises ValueError for a layer with cells wholly outside the image, whose mass has no place.
     """
-    inside_rows = coverage(field[0], cells.shape[-2], image_size[0]).sum(0).to(cells.device)
-    inside_columns = coverage(field[1], cells.shape[-1], image_size[1]).sum(0).to(cells.device)
-    area = inside_rows[:, None] * inside_columns
-    if lost := int((area == 0).sum()):
+    (h, w), (height, width) = cells.shape[-2:], image_size
+    if lost := h * w - cells_inside(field[0], h, height) * cells_inside(field[1], w, width):
         raise ValueError(
-            f"{lost} of the layer's {cells.shape[-2]} x {cells.shape[-1]} cells lie wholly outside the image of "
-            f"{image_size[0]} x {image_size[1]} pixels, so their attention has no place there; "
-            "pad each layer by at most half its kernel"
+            f"{lost} of the layer's {h} x {w} cells lie wholly outside the image of {height} x {width} pixels, so their "
+            "attention has no place there; pad each layer by at most half its kernel"
         )
-    return as_values(cells.double() / area, field, image_size)
+    inside_rows = coverage(field[0], h, height).sum(0).to(cells.device)
+    inside_columns = coverage(field[1], w, width).sum(0).to(cells.device)
+    return as_values(cells.double() / (inside_rows[:, None] * inside_columns), field, image_size)
 
 
 def normalised(pixels: Tensor) -> Tensor:

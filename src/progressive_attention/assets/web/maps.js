@@ -27,6 +27,23 @@ function highest(values) {
   return values.reduce((most, value) => (value > most ? value : most), 0);
 }
 
+const ROUNDING = 1e-6; // a cell's pixels differ by no more of the largest value
+
+// The centre of a map's highest cell, in pixels from its left and top; null for a map of zeros. The cell is the pixels of
+// the largest value that edges connect to the first of them, as in metrics/pointing.py.
+function highestPoint(values, side) {
+  const limit = highest(values) * (1 - ROUNDING);
+  if (!limit) return null;
+  const cell = new Set([values.findIndex((value) => value >= limit)]);
+  for (const pixel of cell) {
+    const [x, y] = [pixel % side, Math.floor(pixel / side)];
+    const beside = [[x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]];
+    for (const [i, j] of beside) if (i >= 0 && i < side && values[j * side + i] >= limit) cell.add(j * side + i);
+  }
+  const mean = (place) => [...cell].reduce((sum, pixel) => sum + place(pixel), 0) / cell.size;
+  return { x: mean((pixel) => pixel % side) + 0.5, y: mean((pixel) => Math.floor(pixel / side)) + 0.5 };
+}
+
 // Draw a map (side x side) from 0 to `high` in the colours (256 of RGB); hatched where it is NaN.
 function paint(canvas, values, side, high, colours) {
   const image = new ImageData(side, side);

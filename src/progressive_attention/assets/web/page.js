@@ -49,19 +49,16 @@ async function ask(pixels, query) {
   return { query, probabilities, present, maps: mapsOf(found), milliseconds };
 }
 
-// Gates are drawn from 0 to 1, the last layer's softmax and the product from 0 to their largest value.
+// Each is drawn from 0 to its largest value: gates that close would be black from 0 to 1. The first one is shown first.
 function mapsOf(found) {
   const last = about.layers.length;
-  const maps = about.layers.map((layer, i) => {
-    const values = placed(found[`attention_${i + 1}`].data, layer);
-    const gate = i + 1 < last;
-    return { name: gate ? `gate ${i + 1}` : "softmax", values, high: gate ? 1 : highest(values) };
+  const named = about.layers.map((layer, i) => {
+    const name = i + 1 < last ? `gate ${i + 1}` : "softmax";
+    return [name, placed(found[`attention_${i + 1}`].data, layer)];
   });
-  if (found.attention_accumulated) {
-    const values = found.attention_accumulated.data;
-    maps.push({ name: last ? "all" : "region", values, high: highest(values) });
-  }
-  return maps;
+  if (found.attention_flow) named.unshift(["flow", found.attention_flow.data]);
+  if (found.attention_accumulated) named.push([last ? "all" : "region", found.attention_accumulated.data]);
+  return named.map(([name, values]) => ({ name, values, high: highest(values) }));
 }
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
@@ -128,6 +125,7 @@ function showAnswer(answer) {
   const said = best.map(([name, probability]) => `${name} (${percent(probability)})`).join(", ");
   element("answer").textContent = `${answer.query} → ${answer.present ? "" : "not found; if it were there: "}${said}`;
   showTruth(answer, ranked[0][0]);
+  showPoint(answer, ranked[0][0]);
   element("bars").replaceChildren(...ranked.slice(0, MOST_BARS).map(([name, probability]) => bar(name, probability)));
   for (const button of element("queries").children) button.ariaPressed = String(button.textContent === answer.query);
   showMaps();
@@ -146,6 +144,16 @@ function showTruth({ query, present }, best) {
   Object.assign(element("box").style, { left: `${x0}%`, top: `${y0}%`, width: `${x1 - x0}%`, height: `${y1 - y0}%` });
 }
 
+// A ring around the highest cell of the map that is shown first, unless nothing was found.
+function showPoint({ maps, present }, best) {
+  const point = maps.length && present && best !== ABSENT ? highestPoint(maps[0].values, about.image_size) : null;
+  element("point").hidden = !point;
+  if (!point) return;
+  element("point").ariaLabel = `It points at x ${Math.round(point.x)}, y ${Math.round(point.y)}`;
+  const percents = [point.x, point.y].map((pixel) => `${(100 * pixel) / about.image_size}%`);
+  Object.assign(element("point").style, { left: percents[0], top: percents[1] });
+}
+
 function bar(name, probability) {
   const [line, label, track, fill, value] = ["li", "span", "div", "span", "data"].map((tag) =>
     document.createElement(tag),
@@ -162,14 +170,16 @@ function bar(name, probability) {
 // The chosen map over the picture, and all of them small.
 function showMaps() {
   const { maps } = state.answer;
-  element("attention").hidden = element("explained").hidden = !maps.length;
+  element("attention").hidden = !maps.length;
+  element("explained").hidden = !about.layers.length;
   if (!maps.length) return;
-  state.shown ??= maps.at(-1).name;
+  state.shown ??= maps[0].name;
   const buttons = maps.map((map) => {
     const button = Object.assign(document.createElement("button"), { type: "button", ariaPressed: "false" });
     const canvas = document.createElement("canvas");
+    const largest = Object.assign(document.createElement("small"), { textContent: `≤ ${rounded(map.high)}` });
     paint(canvas, map.values, about.image_size, map.high, about.colours);
-    button.append(canvas, map.name);
+    button.append(canvas, map.name, largest);
     button.onclick = () => showMap(map);
     return button;
   });
@@ -182,8 +192,14 @@ function showMaps() {
 function showMap(map) {
   state.shown = map.name;
   paint(element("overlay"), map.values, about.image_size, map.high, about.colours);
-  element("high").textContent = map.high.toPrecision(2);
-  for (const button of element("maps").children) button.ariaPressed = String(button.textContent === map.name);
+  element("high").textContent = rounded(map.high);
+  const { maps } = state.answer;
+  [...element("maps").children].forEach((button, i) => (button.ariaPressed = String(maps[i].name === map.name)));
+}
+
+// Two digits, as short as can be.
+function rounded(value) {
+  return String(Number(value.toPrecision(2)));
 }
 
 // --- what can be done ------------------------------------------------------------------------------------------------
