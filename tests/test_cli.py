@@ -21,6 +21,7 @@ from progressive_attention.config import MODELS
 from progressive_attention.data.synthetic import synthetic
 from progressive_attention.measured import read_notes
 from progressive_attention.models import from_config, model_config
+from progressive_attention.predictor import Predictor
 
 DIGITS = tuple("0123456789")
 COLOURS = ("red", "green", "blue", "yellow", "white")
@@ -158,6 +159,10 @@ def test_predict_pictures_of_any_size(run: Path, tmp_path: Path, capsys: pytest.
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         assert answer["probability"] == pytest.approx(max(answer["probabilities"].values()), abs=1e-5)
         assert Image.open(answer["figure"]).width > 300
+        x0, y0, x1, y1 = answer["box"]
+        width, height = (320, 90) if "b.png" in answer["image"] else (100, 100)
+        assert 0 <= x0 < answer["point"][0] < x1 <= width
+        assert 0 <= y0 < answer["point"][1] < y1 <= height
     assert "b.png is 320 x 90 px; fitted into 100 x 100" in notes
     assert "a.png" not in notes
 
@@ -177,6 +182,8 @@ def test_train_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     summary = json.loads(capsys.readouterr().out)
     assert (summary["count"], summary["tpr_last"], summary["accuracy_by_scale"]["0.5-1.0"]) == (3, None, None)
     assert main(["predict", "--weights", "r", "pets/0.png", "--query", "cat"]) == 0
+    x, y = Predictor("r").ask("pets/0.png", "cat").point
+    assert f" at ({x:.0f}, {y:.0f})  (" in capsys.readouterr().out
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,7 @@ def test_wherever_it_is_drawn_image_mask_and_box_move_together(rectangle, side, 
     picture, mask = with_rectangle(width, height, box)
     fit = Fit.into(side, width, height).drawn(zoom, across, down, mirrored)
     x0, y0, x1, y1 = fit.box(np.array(box), width, height)
+    assert_allclose(fit.unplaced(np.array([x0, y0, x1, y1]), width, height), box, rtol=0, atol=1e-9)
     centre = np.arange(side) + 0.5
     expected = ((centre > y0) & (centre < y1))[:, None] & ((centre > x0) & (centre < x1))
     on_edge = (distance(side, y0, y1) < 1e-6)[:, None] | (distance(side, x0, x1) < 1e-6)

@@ -13,7 +13,7 @@ from progressive_attention.data.pictures import Fit
 from progressive_attention.image_maps import pixel_maps, region_map
 from progressive_attention.models import build_model
 from progressive_attention.plots import answer_figure
-from progressive_attention.predictor import Predictor
+from progressive_attention.predictor import Answer, Predictor
 from progressive_attention.receptive_field import geometry
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side
@@ -81,7 +81,8 @@ def test_answer_is_the_models(run, predictor, pixels):
     assert_allclose(sum(answer.probabilities.values()), 1, rtol=1e-6)
     assert_array_equal(answer.image, pixels)
     maps = pixel_maps(prediction, geometry(model))
-    assert list(answer.maps) == ["last", "accumulated", "activation"]
+    assert list(answer.maps) == ["last", "accumulated", "activation", "flow"]
+    assert answer.shown is answer.maps["flow"]
     for name, drawn in answer.maps.items():
         assert (drawn.shape, drawn.dtype) == ((SIDE, SIDE), np.float64)
         assert_allclose(drawn, maps[name][0, 0].numpy(), rtol=1e-5, atol=1e-12)
@@ -140,7 +141,84 @@ def test_networks_that_score_no_location(tmp_path, pixels, name, maps):
             assert_allclose(drawn, region_map(prediction, geometry(model))[0, k], rtol=1e-4, atol=1e-9)
         assert_allclose(list(answer.probabilities.values()), prediction.logit[0, k].double().exp(), rtol=1e-5)
         same_answer(answer, asked.ask(pixels, answer.query))
+        assert answer.shown is answer.maps.get("last")
+        if maps and answer.shown.any():
+            x, y = map(int, answer.point)
+            assert_allclose(answer.shown[y, x], answer.shown.max(), rtol=1e-6)  # inside the region
+        else:  # a region outside the picture, or no map
+            assert (answer.point, answer.box()) == (None, None)
         assert answer_figure(answer).startswith(b"\x89PNG")
+
+
+# --- where it points --------------------------------------------------------------------------------------------------
+
+
+def pointing_at(rows: slice, columns: slice, size: tuple[int, int] | None) -> Answer:
+    """An answer about a picture of this size whose attention lies evenly on a block of the network's SIDE pixels."""
+    drawn = np.zeros((SIDE, SIDE))
+    drawn[rows, columns] = 1
+    drawn /= drawn.sum()
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    return Answer("7", "red", 1.0, {"red": 1.0}, black, [], {"last": drawn[::-1], "flow": drawn}, size=size)
+
+
+# The block's columns 40 to 43 and rows 20 to 23, in pictures of other sizes; Fit.into places these as test_pictures.py
+# checks: 124 x 62 as 62 x 31 at (0, 15), 62 x 124 as 31 x 62 at (15, 0), 5 x 9 as 34 x 62 at (14, 0).
+IN_PICTURES = [
+    (None, (42, 22), (40, 20, 44, 24)),
+    ((62, 62), (42, 22), (40, 20, 44, 24)),
+    ((310, 310), (210, 110), (200, 100, 220, 120)),
+    ((31, 31), (21, 11), (20, 10, 22, 12)),
+    ((124, 62), (84, 14), (80, 10, 88, 18)),
+    ((62, 124), (54, 44), (50, 40, 58, 48)),
+    ((5, 9), (28 * 5 / 34, 22 * 9 / 62), (3, 2, 5, 4)),  # box from (3.8, 2.9) to (4.4, 3.5)
+]
+
+
+@pytest.mark.parametrize("size, point, box", IN_PICTURES)
+def test_point_and_box_are_in_the_picture_given(size, point, box):
+    answer = pointing_at(slice(20, 24), slice(40, 44), size)
+    assert_allclose(answer.point, point, rtol=1e-12)
+    assert answer.box(1) == box
+    assert answer.box() == box  # 15 of the 16 pixels reach as far
+    assert {type(edge) for edge in answer.box()} == {int}
+
+
+def test_point_and_box_beside_the_picture_are_moved_onto_it():
+    wide, high = (pointing_at(slice(2, 6), slice(56, 62), size) for size in ((124, 62), (62, 124)))
+    assert (wide.point, wide.box()) == ((118, 0.5), (112, 0, 124, 1))
+    assert (high.point, high.box()) == ((61.5, 8), (61, 4, 62, 12))
+
+
+def test_a_map_of_zeros_points_nowhere():
+    answer = pointing_at(slice(0, 1), slice(0, 1), (90, 60))
+    answer.maps["flow"][:] = 0
+    assert (answer.point, answer.box()) == (None, None)
+
+
+def test_a_wrong_share():
+    with pytest.raises(ValueError, match="share must be above 0 and at most 1, got 1.5"):
+        pointing_at(slice(0, 1), slice(0, 1), None).box(1.5)
+
+
+@pytest.mark.parametrize("width, height", [(62, 62), (200, 90), (45, 130), (40, 17)])
+def test_the_highest_cell_and_most_of_the_map_are_where_it_says(predictor, width, height):
+    picture = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    fit = Fit.into(SIDE, width, height)
+    for answer in predictor.ask_all(picture, ["7", "car", "dog"]):
+        flow, (x, y) = answer.maps["flow"], answer.point
+        assert answer.size == (width, height)
+        seen_x, seen_y, *_ = fit.box(np.array([x, y, x, y]), width, height)
+        on_picture = flow[fit.y : fit.y + fit.h, fit.x : fit.x + fit.w]
+        if on_picture.max() == flow.max():
+            assert_allclose(flow[int(seen_y), int(seen_x)], flow.max(), rtol=1e-6)
+        x0, y0, x1, y1 = answer.box()
+        assert 0 <= x0 <= x < x1 <= width
+        assert 0 <= y0 <= y < y1 <= height
+        left, top, right, bottom = fit.box(np.array([x0, y0, x1, y1]), width, height).round(9)
+        outside = flow.sum() - on_picture.sum()
+        inside = flow[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))].sum()
+        assert inside + outside >= 0.9 * flow.sum() * (1 - 1e-6)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -212,6 +290,18 @@ def test_cameras_orientation_counts_once(predictor, tmp_path, pixels):
     Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     for given in (path, Image.open(path), Image.fromarray(predictor.ask(path, "7").image)):
         assert_array_equal(predictor.ask(given, "7").image, pixels)
+
+
+def test_point_and_box_are_in_the_upright_picture(predictor, tmp_path):
+    upright = np.random.default_rng(2).integers(0, 256, (40, 150, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    expected = predictor.ask(upright, "7")
+    for given in (path, Image.open(path)):
+        answer = predictor.ask(given, "7")
+        assert (answer.size, answer.point, answer.box()) == ((150, 40), expected.point, expected.box())
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -47,6 +47,14 @@ def said(answer: Answer, detector: Detector | None) -> str:
     return f"not found [{below}]; if it were there: {answer.attribute}"
 
 
+def place(answer: Answer) -> str:
+    """Where the object is, in pixels of the picture; empty where that is unknown, or it was not found."""
+    if answer.point is None or answer.denied:
+        return ""
+    x, y = answer.point
+    return f" at ({x:.0f}, {y:.0f})"
+
+
 def predict(arguments: argparse.Namespace) -> int:
     """Answer each query about each picture, one figure each; 2 if there are pictures that can't be read, else 0."""
     predictor = Predictor(arguments.weights, arguments.device, encoder_of(arguments.query_embeddings))
@@ -75,12 +83,15 @@ def predict(arguments: argparse.Namespace) -> int:
                     "probabilities": probabilities,
                     "presence": answer.presence,
                     "found": answer.found,
+                    "point": answer.point,
+                    "box": answer.box(),
                     "figure": str(figure),
                 }
             )
             if not arguments.json:
                 others = ", ".join(f"{name} {p:.1%}" for name, p in answer.ranked[:SHOWN])
-                print(f"{path}  {answer.query} -> {said(answer, predictor.detector)}  ({others})  {figure}")
+                words = f"{said(answer, predictor.detector)}{place(answer)}"
+                print(f"{path}  {answer.query} -> {words}  ({others})  {figure}")
     if arguments.json:
         print(json.dumps(results))
     return code

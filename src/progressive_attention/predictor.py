@@ -12,6 +12,7 @@ from progressive_attention.data.absent import ABSENT
 from progressive_attention.data.pictures import Fit, open_picture, to_rgb
 from progressive_attention.image_maps import as_values, pixel_maps
 from progressive_attention.inference import as_tensor, pick_device
+from progressive_attention.metrics.pointing import highest_point, smallest_box
 from progressive_attention.receptive_field import geometry
 from progressive_attention.text_queries import Encode, check_reads_vectors, knowing
 from progressive_attention.weights import load
@@ -24,9 +25,11 @@ class Answer:
     ``attribute`` is the likeliest, but never "absent" where ``found`` tells that. ``probabilities`` sum to one where
     exactly one attribute holds (``likelihood`` "softmax"); where any number may hold ("bernoulli") each is that of its
     own.
-    ``image`` (H, W, 3) uint8 is the picture as the network saw it; ``layers`` holds each attended layer's attention on
-    its pixels, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each
-    summing to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
+    ``image`` (H, W, 3) uint8 is the picture as the network saw it, ``size`` the (width, height) of the picture given,
+    upright; None where that is ``image`` itself. ``layers`` holds each attended layer's attention on the pixels of
+    ``image``, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each summing
+    to one, or less where a spatial transformer looks outside: ``maps["flow"]`` is where the attended energy came from,
+    and the map to show first. Networks without such layers or maps have none.
     ``presence`` tells how surely the asked object is there, the higher the surer, in the units of the network's score
     (``absence``), and ``found`` whether that reaches its threshold; both None where `pan absence` has set none.
     """
@@ -41,6 +44,44 @@ class Answer:
     likelihood: str = "softmax"
     presence: float | None = None
     found: bool | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def shown(self) -> np.ndarray | None:
+        """The map to show first, (H, W): ``flow``, a spatial transformer's region; None where there is no map."""
+        return self.maps.get("flow", self.maps.get("last"))
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """Where it points: x and y of the highest cell's centre, in pixels of the picture given, always on one of them.
+
+        Pixel i reaches from i to i + 1. Of equal cells the first in row order. None where there is no map, or a spatial
+        transformer looks outside.
+        """
+        if self.shown is None or not self.shown.any():
+            return None
+        x, y = highest_point(self.shown[None])[0]
+        given, size = self.in_picture(np.array([x, y, x, y]))
+        x, y = np.clip(given[:2], 0.5, size - 0.5).tolist()
+        return x, y
+
+    def box(self, share: float = 0.9) -> tuple[int, int, int, int] | None:
+        """The box x0, y0, x1, y1 around the fewest pixels with this ``share`` of the map, as ``smallest_box`` has it.
+
+        In pixels of the picture given, rounded outwards, half open: ``picture.crop(answer.box())`` is what lies inside.
+        None as for ``point``. Raises ValueError for a share outside (0, 1].
+        """
+        if self.shown is None or not self.shown.any():
+            return None
+        given, size = self.in_picture(smallest_box(self.shown[None], share)[0])
+        low = np.clip(np.floor(given[:2]), 0, size - 1)
+        x0, y0, x1, y1 = map(int, (*low, *np.clip(np.ceil(given[2:]), low + 1, size)))
+        return x0, y0, x1, y1
+
+    def in_picture(self, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A box (4,) of ``image``'s pixels in those of the picture given, and that one's width and height (2,)."""
+        width, height = self.size or (self.image.shape[1], self.image.shape[0])
+        return Fit.into(len(self.image), width, height).unplaced(box, width, height), np.array([width, height])
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
@@ -86,7 +127,8 @@ class Predictor:
         if not queries:
             raise ValueError(f"no query given; this network knows: {', '.join(self.trained.query_names)}")
         trained = knowing(self.trained, [str(query) for query in queries], self.encode)
-        pixels = self.fitted(image)
+        picture = upright(image)
+        pixels = Fit.into(self.side, *picture.size).image(picture)
         ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
         prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
@@ -102,25 +144,42 @@ class Predictor:
         for k, query in enumerate(queries):
             each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
             best = max(each, key=lambda name: (name != ABSENT or self.detector is None, each[name]))
-            own = {name: drawn[k] for name, drawn in maps.items()}
-            shown = [layer[k] for layer in layers]
-            said = str(query), best, each[best], each
-            answers.append(Answer(*said, pixels.copy(), shown, own, prediction.likelihood, *there[k]))
+            presence, found = there[k]
+            answer = Answer(
+                query=str(query),
+                attribute=best,
+                probability=each[best],
+                probabilities=each,
+                image=pixels.copy(),
+                layers=[layer[k] for layer in layers],
+                maps={name: drawn[k] for name, drawn in maps.items()},
+                likelihood=prediction.likelihood,
+                presence=presence,
+                found=found,
+                size=picture.size,
+            )
+            answers.append(answer)
         return answers
 
     def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """The picture as the network sees it: (side, side, 3) uint8, its shape kept, the rest black."""
-        if not isinstance(image, str | Path | Image.Image | np.ndarray):
-            shape = f" {tuple(image.shape)}" if hasattr(image, "shape") else ""
-            raise ValueError(
-                f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image).__name__}{shape}"
-            )
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-            image = Image.fromarray(image)
-        try:
-            picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
-        except (OSError, SyntaxError) as error:  # Pillow may have read no further than the header until now
-            raise ValueError(f"the picture can't be read ({error}); it may be truncated") from error
+        picture = upright(image)
         return Fit.into(self.side, *picture.size).image(picture)
+
+
+def upright(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    """The picture as RGB, turned as its camera says; raises ValueError for what is none."""
+    if not isinstance(image, str | Path | Image.Image | np.ndarray):
+        shape = f" {tuple(image.shape)}" if hasattr(image, "shape") else ""
+        raise ValueError(
+            f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image).__name__}{shape}"
+        )
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        image = Image.fromarray(image)
+    try:
+        picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
+    except (OSError, SyntaxError) as error:  # Pillow may have read no further than the header until now
+        raise ValueError(f"the picture can't be read ({error}); it may be truncated") from error
+    return picture

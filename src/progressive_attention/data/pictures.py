@@ -69,6 +69,13 @@ class Fit(NamedTuple):
             x0, x1 = self.w - x1, self.w - x0
         return np.array([x0, y0, x1, y1]) + np.array([self.x, self.y] * 2)
 
+    def unplaced(self, box: np.ndarray, width: int, height: int) -> np.ndarray:
+        """(4,) x0 y0 x1 y1 in the square's pixels -> in the (width, height) picture's, possibly beyond it."""
+        x0, y0, x1, y1 = np.asarray(box, float) - np.array([self.x, self.y] * 2)
+        if self.mirrored:
+            x0, x1 = self.w - x1, self.w - x0
+        return np.array([x0, y0, x1, y1]) * np.array([width, height] * 2) / np.array([self.w, self.h] * 2)
+
 
 def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
     """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else.
