@@ -38,7 +38,7 @@ LAYERS = (
     ("models",),
     ("receptive_field",),
     ("image_maps",),
-    ("metrics",),
+    ("metrics", "shown_maps"),
     ("inference", "weights", "objectives", "optimizers", "machine"),
     ("text_queries",),
     ("checkpoints",),

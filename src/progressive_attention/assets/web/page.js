@@ -49,13 +49,12 @@ async function ask(pixels, query) {
   return { query, probabilities, present, maps: mapsOf(found), milliseconds };
 }
 
-// Gates are drawn from 0 to 1, the last layer's softmax and the product from 0 to their largest value.
+// Each map is drawn from 0 to its own largest value.
 function mapsOf(found) {
   const last = about.layers.length;
   const maps = about.layers.map((layer, i) => {
     const values = placed(found[`attention_${i + 1}`].data, layer);
-    const gate = i + 1 < last;
-    return { name: gate ? `gate ${i + 1}` : "softmax", values, high: gate ? 1 : highest(values) };
+    return { name: i + 1 < last ? `gate ${i + 1}` : "choice", values, high: highest(values) };
   });
   if (found.attention_accumulated) {
     const values = found.attention_accumulated.data;
