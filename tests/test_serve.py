@@ -101,7 +101,7 @@ def test_pictures_of_each_layer_are_inside():
     assert page.kinds.count("heat") == 3
     assert page.kinds.index("ring") == page.kinds.index("heat") + 1  # in the first picture, which the flow is in
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    told = ["where the answer came from", "what the network kept", "gate 1", "largest 1", "gate 1 removed"]
+    told = ["where the answer came from", "what the network kept", "gate 1", "largest 0.5", "gate 1 removed"]
     places = [page.text.index(words) for words in [*told, "0 % of what reached it", "choice", "largest 0.25"]]
     assert places == sorted(places)
 

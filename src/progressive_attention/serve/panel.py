@@ -97,9 +97,9 @@ def tiles(answer: Answer) -> str:
     """
     if not (panels := panels_of(answer)):
         return "<p class='soft'>This network has no attention map.</p>"
-    below, (title, values), layers = uri(answer.image), panels[0], panels[1:]
+    below, (title, values), layers, ring = uri(answer.image), panels[0], panels[1:], ring_of(answer)
     shown = [
-        overlay(below, values, title, "ring: highest point", ring_of(answer)),
+        overlay(below, values, title, "ring: highest point" if ring else "", ring),
         tile(drawn(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
     ]
     for i, part in enumerate(removed(answer.image, answer.layers)):

@@ -40,7 +40,7 @@ h1 { font-size: 1.5rem; margin: 0; }
 .square img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; image-rendering: pixelated; }
 .square .grey { filter: grayscale(1) brightness(.7); } .square .heat { opacity: var(--opacity); }
 .square .ring { position: absolute; width: 14%; height: 14%; transform: translate(-50%, -50%); border-radius: 50%;
-  border: 2px solid #ffffff; box-shadow: 0 0 0 1px #000000, inset 0 0 0 1px #000000; }
+  border: 2px solid #56b4e9; box-shadow: 0 0 0 1px #000000, inset 0 0 0 1px #000000; }
 #cases .grid-wrap { max-height: none; }
 #cases .grid-container { grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)) !important; }
 #cases .thumbnail-item { aspect-ratio: auto; height: auto; display: block; background: none; }
