@@ -17,7 +17,6 @@ from progressive_attention.config import STYLES
 from progressive_attention.figures import (
     Example,
     Looked,
-    attended_image,
     on_axis,
     qualitative_figure,
     rescaled,
@@ -82,12 +81,6 @@ def test_spread_keeps_a_constant_map():
 def test_rescaled_reaches_from_0_to_1():
     np.testing.assert_allclose(rescaled(np.array([[2.0, 3.0], [4.0, 6.0]])), [[0, 0.25], [0.5, 1]])
     np.testing.assert_array_equal(rescaled(np.full((2, 2), 7.0)), np.zeros((2, 2)))
-
-
-def test_attended_image_by_hand():
-    image = np.array([[[255, 0, 51], [255, 255, 255]]], np.uint8)
-    np.testing.assert_allclose(attended_image(image, np.array([[0.1, 0.2]])), [[[0.5, 0, 0.1], [1, 1, 1]]])
-    np.testing.assert_array_equal(attended_image(image, np.zeros((1, 2))), np.zeros((1, 2, 3)))
 
 
 def test_accuracy_axis():
@@ -242,7 +235,7 @@ def test_every_row_looks_different():
 
 def looked(answer: str = "red", layers: int = 4, seed: int = 0) -> Looked:
     rng = np.random.default_rng(seed)
-    return Looked(answer, list(rng.random((layers, 20, 20))), list(rng.random((layers, 20, 20))))
+    return Looked(answer, list(rng.random((layers, 20, 20))), list(rng.random((layers, 20, 20))), rng.random((20, 20)))
 
 
 def example(**changes) -> Example:
@@ -275,15 +268,16 @@ def test_qualitative_figure_is_the_same_every_time(tmp_path):
         {"networks": {"SAN": looked("blue", 1), "PAN[H]+CTX": looked()}},
         {"networks": {"SAN": looked(layers=1), "PAN[H]+CTX": looked()._replace(before=looked(seed=5).before)}},
         {"networks": {"SAN": looked(layers=1), "PAN[H]+CTX": looked()._replace(after=looked(seed=5).after)}},
+        {"networks": {"SAN": looked(layers=1), "PAN[H]+CTX": looked()._replace(shown=looked(seed=5).shown)}},
     ],
 )
 def test_qualitative_figure_shows_what_it_is_given(tmp_path, changes):
     assert scenes_png(tmp_path, example(**changes)) != scenes_png(tmp_path, example())
 
 
-@pytest.mark.parametrize(("last", "pictures"), [(1, 3 + 3 + 1), (2, 3 + 5 + 1), (4, 3 + 9 + 1), (9, 3 + 9 + 1)])
+@pytest.mark.parametrize(("last", "pictures"), [(1, 4 + 4 + 1), (2, 4 + 6 + 1), (4, 4 + 10 + 1), (9, 4 + 10 + 1)])
 def test_qualitative_figure_shows_so_many_layers(monkeypatch, tmp_path, last, pictures):
-    """Before, behind, and one attended image for each network; and the image itself."""
+    """Before, behind, the flow and the attended image for each network; and the image itself."""
     axes = panels(
         monkeypatch, lambda scenes, folder: qualitative_figure(scenes, folder, "q", last), [example()], tmp_path
     )

@@ -39,7 +39,7 @@ LAYERS = (
     ("stage_graph",),
     ("receptive_field",),
     ("image_maps",),
-    ("metrics",),
+    ("metrics", "shown_maps"),
     ("inference", "weights", "objectives", "optimizers", "machine"),
     ("text_queries",),
     ("checkpoints",),

@@ -1,4 +1,4 @@
-"""Pictures of plain results: real PNGs of the right size, that show what they were given."""
+"""Pictures of plain results: real PNGs of the right size, that show what they were given where it belongs."""
 
 import io
 import subprocess
@@ -11,15 +11,18 @@ from PIL import Image
 
 from progressive_attention import plots
 from progressive_attention.plots import (
-    ScaleSeries,
+    OKABE_ITO,
     Scene,
     answer_figure,
     attention_row,
     contact_sheet,
-    scale_curve,
+    panels_of,
+    point_of,
     told,
 )
+from progressive_attention.run_plots import ScaleSeries, scale_curve
 
+FLOW = np.s_[8:12, 24:28]
 BINS = ("0.5-1.0", "1.0-1.5", "1.5-2.0", "2.0-2.5", "2.5-3.0")
 
 
@@ -37,13 +40,14 @@ class Answer:
 
 
 def answer_of(layers: int = 4, seed: int = 0, **changes) -> Answer:
-    """An answer with random maps; the outer ring of every layer is NaN, as where a layer has no cell."""
+    """An answer with random layers, their border NaN, as where a layer has no cell; its flow is one cell, FLOW."""
     rng = np.random.default_rng(seed)
     drawn = list(rng.random((layers, 40, 40)))
     for layer in drawn:
         layer[[0, -1]] = layer[:, [0, -1]] = np.nan
-    accumulated = rng.random((40, 40))
-    return Answer(layers=drawn, maps={"accumulated": accumulated / accumulated.sum()}, **changes)
+    flow, accumulated = np.zeros((40, 40)), rng.random((40, 40))
+    flow[FLOW] = 1 / flow[FLOW].size
+    return Answer(layers=drawn, maps={"accumulated": accumulated / accumulated.sum(), "flow": flow}, **changes)
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -75,29 +79,88 @@ def test_matplotlib_is_imported_only_to_draw_and_pyplot_never():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("layers", "columns", "lines"), [(1, 3, 1), (2, 3, 2), (4, 3, 2), (5, 3, 3)])
-def test_answer_figure_has_a_panel_for_each_map(layers, columns, lines):
-    height, width, _ = pixels(answer_figure(answer_of(layers))).shape
-    assert abs(width - 292 * columns) <= 20
-    assert abs(height - 356 * lines) <= 80
+def shown_at(png: bytes, left: int, top: int, side: int, image: int = 40) -> np.ndarray:
+    """A picture (image x image) drawn at some place of a figure, each of its pixels from the middle of its square."""
+    middles = ((np.arange(image) + 0.5) * side / image).astype(int)
+    return pixels(png)[np.ix_(top + middles, left + middles)].astype(float)
+
+
+def above(png: bytes) -> list[np.ndarray]:
+    """The three pictures in the first line of an answer's figure."""
+    return [shown_at(png, 12 + 292 * i, 74, 280) for i in range(3)]
+
+
+def rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)
+
+
+@pytest.mark.parametrize(("layers", "sides"), [(1, []), (2, [280]), (3, [280]), (4, [207]), (5, [280, 280])])
+def test_answer_figure_has_a_line_of_pictures_and_the_layers_below(layers, sides):
+    png = answer_figure(answer_of(layers))
+    assert pixels(png).shape == (44 + 310 + sum(30 + side for side in sides) + 12 + 40, 888, 3)
+    assert np.abs(above(png)[0] - answer_of().image).max() <= 2
+
+
+def test_answer_figure_shows_first_where_the_answer_came_from_and_what_that_lights():
+    image, source, kept = above(answer_figure(answer_of()))
+    inside, around = np.zeros((2, 40, 40), bool)
+    inside[FLOW] = around[6:14, 22:30] = True
+    colour = np.ptp(source, -1)
+    assert colour[inside].min() > 60
+    assert colour[~around].max() <= 2, "grey where nothing came from"
+    assert source[~around].std() > 20, "and readable"
+    rows, columns = np.nonzero(np.abs(source - rgb(OKABE_ITO[5])).max(-1) < 60)  # the ring
+    assert abs(rows.mean() - 9.5) < 1
+    assert abs(columns.mean() - 25.5) < 1
+    np.testing.assert_allclose(kept[inside], image[inside], atol=2)
+    assert kept[~inside].max() == 0
+
+
+def test_the_ring_lies_on_the_map_shown_first():
+    answer = answer_of()
+    np.testing.assert_array_equal(point_of(answer), [26, 10])
+    assert point_of(replace(answer, found=False)) is None, "nothing was found to point at"
+    assert point_of(replace(answer, maps={})) is None
+    assert point_of(replace(answer, maps={"last": np.zeros((40, 40))})) is None
+
+
+@pytest.mark.parametrize(("count", "titles"), [(1, []), (2, ["gate 1", "choice"]), (3, ["gate 1", "gate 2", "choice"])])
+def test_layers_follow_the_map_shown_first(count, titles):
+    answer = answer_of(count)
+    assert [title for title, _ in panels_of(answer)] == ["where the answer came from", *titles]
+    assert panels_of(answer)[0][1] is answer.maps["flow"]
+    assert panels_of(replace(answer, found=False))[0][0] == "where the network looked"
 
 
 def test_answer_figure_of_a_spatial_transformer_shows_its_region():
     region = np.zeros((40, 40))
     region[10:20, 10:30] = 1 / 200
-    answer = replace(answer_of(), layers=[], maps={"accumulated": region})
-    assert [title for title, _, _ in plots.panels_of(answer)] == ["attended region"]
-    assert abs(pixels(answer_figure(answer)).shape[1] - 2 * 292) <= 20
-    assert answer_figure(replace(answer, maps={"accumulated": region.T})) != answer_figure(answer)
-    pixels(answer_figure(replace(answer, maps={"accumulated": 0 * region})))  # wholly outside the image
+    answer = replace(answer_of(), layers=[], maps={"last": region, "accumulated": region})
+    assert [title for title, _ in panels_of(answer)] == ["where the network looked"]
+    kept = above(answer_figure(answer))[2]
+    assert kept[region == 0].max() == 0 < kept[region > 0].mean()
+    outside = answer_figure(replace(answer, maps={"last": 0 * region}))
+    assert above(outside)[2].max() == 0
 
 
 def test_answer_figure_of_a_network_without_attention_is_the_image_and_a_line(monkeypatch):
     answer, drawn = replace(answer_of(), layers=[], maps={}), []
-    assert plots.panels_of(answer) == []
+    assert panels_of(answer) == []
     monkeypatch.setattr("matplotlib.figure.Figure.text", lambda figure, x, y, text, **style: drawn.append(text))
-    assert abs(pixels(answer_figure(answer)).shape[1] - 2 * 292) <= 20
-    assert sorted(drawn) == ["query 7 → red (99.1 %)", "this network has no attention map"]
+    image, *others = above(answer_figure(answer))
+    assert np.abs(image - answer.image).max() <= 2
+    assert all((other == 255).all() for other in others)
+    assert sorted(drawn) == ["7? red (99.1 %)", "this network has no attention map"]
+
+
+def test_a_closing_gate_is_drawn_as_clearly_as_an_open_one():
+    """Up to its own largest value, which stands beside it."""
+    answer = answer_of(3)
+    closing = replace(answer, layers=[answer.layers[0] / 32, *answer.layers[1:]])
+    gates = [shown_at(answer_figure(one), 12, 44 + 310 + 30, 280) for one in (answer, closing)]
+    np.testing.assert_array_equal(*gates)
+    assert np.ptp(gates[0], -1).max() > 60
+    assert answer_figure(answer) != answer_figure(closing)
 
 
 def test_figure_is_written_and_returned(tmp_path):
@@ -119,28 +182,8 @@ def test_answer_figure_shows_what_it_is_given(changes):
 @pytest.mark.parametrize("layer", range(4))
 def test_answer_figure_shows_every_layer(layer):
     answer = answer_of()
-    layers = [drawn * (0.5 if i == layer < 3 else 1) for i, drawn in enumerate(answer.layers)]
-    if layer == 3:  # drawn up to its own largest value: only its shape matters
-        layers[3] = layers[3][::-1]
+    layers = [drawn[::-1] if i == layer else drawn for i, drawn in enumerate(answer.layers)]
     assert answer_figure(replace(answer, layers=layers)) != answer_figure(answer)
-
-
-def test_layer_without_any_cell_is_hatched():
-    answer = answer_of()
-    empty = [np.full((40, 40), np.nan)] * 4
-    assert answer_figure(replace(answer, layers=empty)) != answer_figure(answer)
-    assert plots.range_of(empty[0]) == "no cell"
-
-
-def test_map_keeps_its_order_of_lightness():
-    """A larger value is never darker: the colour map is perceptually uniform."""
-    shades = plots.over_image(np.zeros((1, 64, 3), np.uint8), np.linspace(0, 1, 64)[None], 1.0)
-    lightness = shades[0] @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(lightness) > 0).all()
-
-
-def test_zero_map_is_drawn():
-    assert np.isfinite(plots.over_image(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), 0.0)).all()
 
 
 @pytest.mark.parametrize("word", ["$x^", "<b>", "Zebra ümlaut", "a_b\\frac{"])
@@ -157,8 +200,7 @@ def test_attention_row_marks_right_and_wrong():
     assert attention_row(right) != attention_row(wrong)
 
     def has(png: bytes, colour: str) -> bool:
-        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-        return bool((np.abs(pixels(png)[:80].astype(int) - wanted).max(-1) < 8).any())
+        return bool((np.abs(pixels(png)[:60].astype(int) - rgb(colour)).max(-1) < 8).any())
 
     both = Scene(right.image, right.mask, "7", "red", {"a": answer_of(), "b": answer_of()})
     assert has(attention_row(both), plots.RIGHT)
@@ -169,9 +211,9 @@ def test_attention_row_marks_right_and_wrong():
 def test_attention_row_is_as_wide_as_its_maps():
     wide, narrow = (pixels(attention_row(scene_of(answers={"n": answer_of(n)}))).shape for n in (4, 1))
     assert wide[0] == narrow[0]
-    assert wide[1] - narrow[1] == 4 * 208  # four layers and the product, against one map
+    assert wide[1] - narrow[1] == 4 * 208  # the flow and four layers, against one map
     without = replace(answer_of(), layers=[], maps={})
-    region = replace(without, maps={"accumulated": np.ones((40, 40)) / 1600})
+    region = replace(without, maps={"last": np.ones((40, 40)) / 1600})
     for answer in (without, region):  # the image in place of a map, or the region
         assert pixels(attention_row(scene_of(answers={"n": answer}))).shape == narrow
 

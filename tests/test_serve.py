@@ -58,7 +58,13 @@ def answer_of(**changes) -> Answer:
     """A made-up answer."""
     layers = [np.full((4, 4), 0.5), np.eye(4) / 4]
     fields = {"query": "7", "attribute": "red", "probability": 0.75, "probabilities": {"red": 0.75, "blue": 0.25}}
-    own = {"image": np.zeros((4, 4, 3), np.uint8), "layers": layers, "maps": {"accumulated": np.eye(4) / 4}}
+    flow = np.zeros((4, 4))
+    flow[1, 2] = 1
+    own = {
+        "image": np.zeros((4, 4, 3), np.uint8),
+        "layers": layers,
+        "maps": {"accumulated": np.eye(4) / 4, "flow": flow},
+    }
     return Answer(**{**fields, **own, **changes})
 
 
@@ -91,16 +97,24 @@ def test_several_attributes_are_told_where_several_may_hold():
 
 def test_pictures_of_each_layer_are_inside():
     page = Page(attention([Asked("mine", "mref", answer_of())]))
-    assert len(page.sources) == 3 * 2 + 2  # a map over its image, thrice; what each of two layers removed
+    assert len(page.sources) == 3 * 2 + 1 + 2  # a map over its image, thrice; what was kept; what two layers removed
     assert page.kinds.count("heat") == 3
+    assert page.kinds.index("ring") == page.kinds.index("heat") + 1  # in the first picture, which the flow is in
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    for words in ("layer 1, gate", "layer 1 removed", "0 % of what reached it", "layer 2, softmax", "accumulated"):
-        assert words in page.text
+    told = ["where the answer came from", "what the network kept", "gate 1", "largest 0.5", "gate 1 removed"]
+    places = [page.text.index(words) for words in [*told, "0 % of what reached it", "choice", "largest 0.25"]]
+    assert places == sorted(places)
+
+
+def test_the_ring_lies_on_the_highest_point():
+    html = attention([Asked("mine", "mref", answer_of())])
+    assert "style='left:62.50%;top:37.50%'" in html  # the middle of the third pixel of four, and of the second
+    assert "ring'" not in attention([Asked("mine", "mref", answer_of(found=False))])
 
 
 def test_one_layer_is_shown_once_and_none_is_said():
     one = answer_of(layers=[np.eye(4) / 4])
-    assert len(Page(attention([Asked("san", "mref", one)])).sources) == 3
+    assert len(Page(attention([Asked("san", "mref", one)])).sources) == 2 + 1 + 1
     none = answer_of(layers=[], maps={})
     assert "no attention map" in Page(attention([Asked("film", "mref", none)])).text
 
@@ -111,7 +125,7 @@ def test_two_networks_stand_side_by_side():
         page = Page(html)
         assert "one" in page.text
         assert "other" in page.text
-    assert len(Page(attention(asked)).sources) == 2 * 8
+    assert len(Page(attention(asked)).sources) == 2 * 9
 
 
 def test_strange_words_stay_text():

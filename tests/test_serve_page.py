@@ -89,7 +89,7 @@ def test_open_click_and_see(opened):
     expect(page.locator("#query").get_by_role("textbox")).to_have_value("9")
     click_at(page, 50, 50)
     said(page, re.compile("6 → .*red"))  # or "not found; if it is there, red"
-    assert page.locator("#maps figure").count() == 9  # four layers and what they removed, the accumulated map
+    assert page.locator("#maps figure").count() == 10  # the flow, what was kept, four layers and what they removed
     click_at(page, 99, 99)
     expect(page.get_by_text("There is no digit; click on one.")).to_be_visible(timeout=WAIT)
 

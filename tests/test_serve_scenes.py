@@ -10,7 +10,7 @@ from progressive_attention import weights
 from progressive_attention.data.scenes import COLOURS
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.serve.hard_cases import CASES, answers, search
-from progressive_attention.serve.layers import hatched, heat, passed, removed
+from progressive_attention.serve.layers import hatched, heat, removed
 from progressive_attention.serve.scene import Sliders, arranged, clicked, digits_of, sliders_of, truth_of
 
 
@@ -157,15 +157,18 @@ def test_removed_by_hand():
 
 
 def test_a_map_of_nothing_passes_nothing():
-    assert_array_equal(passed(np.zeros((2, 2))), np.zeros((2, 2)))
     image = np.full((2, 2, 3), 9, np.uint8)
+    nothing = removed(image, [np.zeros((2, 2))])[0]
+    assert nothing.share == 1
+    assert_array_equal(nothing.picture, image)
     unknown = removed(image, [np.full((2, 2), np.nan)])[0]
     assert unknown.share == 0
     assert_array_equal(unknown.picture, hatched((2, 2)))
 
 
-def test_heat_runs_from_dark_to_yellow():
+def test_heat_is_paint_up_to_the_largest_value():
     shown = heat(np.array([[0.0, 0.5], [0.25, np.nan]]))
-    assert_array_equal(shown[0], [[68, 1, 84], [253, 231, 36]])  # viridis' ends
-    assert_array_equal(shown[1, 0], [32, 144, 140])  # and its middle
-    assert_array_equal(shown[1, 1], hatched((2, 2))[1, 1])
+    assert shown[0, 0, 3] == 0  # nothing: the image alone
+    assert_array_equal(shown[0, 1], [240, 249, 33, 191])  # the largest: plasma's yellow, three quarters opaque
+    assert 80 < shown[1, 0, 3] < 191
+    assert_array_equal(shown[1, 1], [*hatched((2, 2))[1, 1], 255])

@@ -133,7 +133,7 @@ def test_layers_are_placed_as_the_network_places_them(name: str) -> None:
 def test_colours_are_those_of_the_figures() -> None:
     model = build("concat").eval()
     colours = web_page.told(geometry(model), [], ABOUT)["colours"]
-    assert (len(colours), colours[0], colours[255]) == (256, [68, 1, 84], [253, 231, 36])  # viridis
+    assert (len(colours), colours[0], colours[255]) == (256, [12, 7, 134], [239, 248, 33])  # plasma
 
 
 @pytest.mark.parametrize("style", ["mref", "mbg"])

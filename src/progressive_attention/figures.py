@@ -1,7 +1,7 @@
 """The papers' figures, drawn from cells and maps: accuracy by scale, precision and recall, where networks look.
 
 Every figure is written as PNG and SVG, 180 mm wide, in type of 6 points or more; the same input gives the same bytes.
-Colours: Okabe and Ito (2008) and a grey, each with its own marker; viridis for maps.
+Colours: Okabe and Ito (2008) and a grey, each with its own marker; those of ``shown_maps`` for maps.
 Legend: h x w cells of a layer, H x W image pixels, L attended layers.
 """
 
@@ -15,9 +15,10 @@ import numpy as np
 from progressive_attention import published
 from progressive_attention.config import STYLES
 from progressive_attention.files import replacing
-from progressive_attention.plots import COLOUR_MAP, OKABE_ITO, RIGHT, WRONG, bare, label, outline
+from progressive_attention.plots import OKABE_ITO, RIGHT, WRONG, bare, label, outline
 from progressive_attention.published import SCALE_BINS
 from progressive_attention.runs import ROWS, Cell
+from progressive_attention.shown_maps import COLOUR_MAP, attended_image, over_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +48,13 @@ class Looked(NamedTuple):
     """What one network made of one question, on image pixels.
 
     ``before`` and ``after``: L x (H, W) >= 0, magnitude of the features before and behind each gate, spread by
-    ``spread_over_fields``.
+    ``spread_over_fields``. ``shown``: (H, W) >= 0, the map of ``shown_map``.
     """
 
     answer: str
     before: Sequence[np.ndarray]
     after: Sequence[np.ndarray]
+    shown: np.ndarray
 
 
 class Example(NamedTuple):
@@ -94,11 +96,6 @@ def rescaled(values: np.ndarray) -> np.ndarray:
     """(x - min) / (max - min), in [0, 1]; a constant map becomes 0. PAN, Figure 6."""
     span = float(np.ptp(values))
     return (values - values.min()) / span if span > 0 else np.zeros(values.shape)
-
-
-def attended_image(image: np.ndarray, attended: np.ndarray) -> np.ndarray:
-    """The image times what is attended over its maximum: (H, W, 3) uint8, (H, W) >= 0 -> (H, W, 3) in [0, 1]."""
-    return image / 255 * (attended / (attended.max() or 1))[..., None]
 
 
 def accuracy_by_scale_figure(shown: Sequence[Cell], folder: Path, name: str = "accuracy-by-scale") -> None:
@@ -250,7 +247,8 @@ def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last:
     """Examples in blocks of two rows, as the papers' Figure 6; networks side by side, each with its answer.
 
     For each network the ``last`` attended layers: magnitude of the features (a) before the gate and (b) behind it,
-    each map rescaled to [0, 1]; then the attended image (HAttNet 2016, Figures 6 and 7).
+    each map rescaled to [0, 1]; then the attended image (HAttNet 2016, Figures 6 and 7), and above it, which is ours,
+    where the answer came from.
     """
     if not scenes or last < 1:
         raise ValueError(f"expected at least one example and one layer, got {len(scenes)} and {last}")
@@ -283,7 +281,7 @@ def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last:
             count = len(scenes[0].networks[network].after)
             layer = f"layer {count - shown[network] + i + 1}" if count > 1 else "last layer"
             write(start + i * (1 + gap) + 0.5, 0.42, layer, ha="center", fontsize=6)
-        write(start + shown[network] * (1 + gap) + 0.5, 0.42, "attended", ha="center", fontsize=6)
+        write(start + shown[network] * (1 + gap) + 0.5, 0.42, "flow,\nattended", ha="center", fontsize=6)
     for k, scene in enumerate(scenes):
         top = head + k * block + answer
         write(0, top - 0.13, f"{scene.query}? {scene.truth}", weight="bold")
@@ -300,8 +298,9 @@ def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last:
                 for i, values in enumerate(maps[-shown[network] :]):
                     axes = place(starts[network] + i * (1 + gap), top + row * (1 + gap))
                     axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
-            axes = place(starts[network] + shown[network] * (1 + gap), top + 1 + gap)
-            axes.imshow(attended_image(scene.image, look.after[-1]))
+            left = starts[network] + shown[network] * (1 + gap)
+            place(left, top).imshow(over_image(scene.image, look.shown))
+            place(left, top + 1 + gap).imshow(attended_image(scene.image, look.after[-1]))
     save(figure, folder, name)
 
 

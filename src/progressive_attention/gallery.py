@@ -14,12 +14,14 @@ from progressive_attention.config import STYLES
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.experiments import Job
 from progressive_attention.figures import Example, Looked, qualitative_figure, spread_over_fields
+from progressive_attention.image_maps import pixel_maps
 from progressive_attention.inference import as_tensor
 from progressive_attention.label_figures import Asked, attribute_figure
 from progressive_attention.predictor import Predictor
 from progressive_attention.receptive_field import geometry
 from progressive_attention.reproduce import folder_of, questions
 from progressive_attention.runs import ROWS, place_of
+from progressive_attention.shown_maps import shown_map
 from progressive_attention.weights import Trained
 
 PICTURED = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' Visual Genome figure
@@ -94,7 +96,10 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
         magnitudes, maps = magnitude[:, 0].double().cpu().numpy(), attention[:, 0].double().cpu().numpy()
         before.append(spread_over_fields(magnitudes, fields, where.image_size))
         after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
+    maps = {name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()}
+    shown = shown_map(maps)
+    assert shown is not None, "networks without attention maps are not pictured"
     return [
-        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after])
+        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], shown[1][i])
         for i in range(len(rows))
     ]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from progressive_attention.figures import WIDTH, attended_image, blank, rescaled, save
-from progressive_attention.plots import COLOUR_MAP, RANKED, RIGHT, WRONG, bare
+from progressive_attention.figures import WIDTH, blank, rescaled, save
+from progressive_attention.plots import RANKED, RIGHT, WRONG, bare
 from progressive_attention.predictor import Answer
+from progressive_attention.shown_maps import COLOUR_MAP, attended_image, over_image, shown_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +36,10 @@ def so_far(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
 def attribute_figure(questions: Sequence[Asked], folder: Path, name: str) -> None:
     """Write ``folder``/``name``.png and .svg: a block of each question; networks side by side.
 
-    Of each network the attended image (the photograph times the accumulated attention, with the true box), the
+    Of each network the attended image (the photograph lit by the accumulated attention, with the true box), the
     accumulated maps of the last LAST layers, each rescaled to [0, 1], and the likeliest attributes; those that hold
-    are marked. PAN 2018, Figure 7; HAttNet 2016, Figure 8. Raises ValueError for no questions.
+    are marked. PAN 2018, Figure 7; HAttNet 2016, Figure 8. Before them, which is ours, the map of ``shown_map`` over
+    the photograph. Raises ValueError for no questions.
     """
     if not questions:
         raise ValueError("expected at least one question to draw")
@@ -46,7 +48,7 @@ def attribute_figure(questions: Sequence[Asked], folder: Path, name: str) -> Non
     starts, x = {}, 1.0
     for network, layers in shown.items():
         starts[network] = x + between
-        x = starts[network] + (layers + 1) * (1 + gap) - gap
+        x = starts[network] + (layers + 2) * (1 + gap) - gap
     line = LINE * x / WIDTH  # type keeps its size, however large the pictures are
     head, text = 3 * line, (RANKED + 1.6) * line
     height = head + len(questions) * (1 + text)
@@ -64,7 +66,7 @@ def attribute_figure(questions: Sequence[Asked], folder: Path, name: str) -> Non
     write(0, 2.4 * line, "question", fontsize=6)
     for network, start in starts.items():
         write(start, 0.9 * line, network, weight="bold", fontsize=7)
-        titles = ["attended", *(["last map"] if shown[network] == 1 else ["map before", "last map"])]
+        titles = ["came from", "attended", *(["last map"] if shown[network] == 1 else ["map before", "last map"])]
         for i, title in enumerate(titles):
             write(start + i * (1 + gap) + 0.5, 2.4 * line, title, ha="center", fontsize=5.5)
     for k, asked in enumerate(questions):
@@ -76,8 +78,11 @@ def attribute_figure(questions: Sequence[Asked], folder: Path, name: str) -> Non
             write(0, top + 1 + (1.8 + i) * line, word)
         for network, answer in asked.answers.items():
             maps = so_far(answer.layers)
-            draw_box(place(starts[network], top), attended_image(asked.image, maps[-1]), asked.box)
-            for i, values in enumerate(maps[-shown[network] :], 1):
+            if first := shown_map(answer.maps):
+                draw_box(place(starts[network], top), over_image(asked.image, first[1]), asked.box)
+            attended = attended_image(asked.image, maps[-1])
+            draw_box(place(starts[network] + 1 + gap, top), attended, asked.box)
+            for i, values in enumerate(maps[-shown[network] :], 2):
                 axes = place(starts[network] + i * (1 + gap), top)
                 axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
             for i, (word, probability) in enumerate(answer.ranked[:RANKED]):

@@ -135,6 +135,7 @@ INTRODUCTION = (
 FIGURE = (
     "![Test photographs, each with its question, attended image, maps and ranked attributes of every network]"
     "(figures/attributes.png)\n\n"
-    "The first test questions, one an image. Of each network the photograph times the accumulated attention, with the "
-    "object's box; the last two maps, each the product with all before it; and the attributes it finds likeliest."
+    "The first test questions, one an image. Of each network the photograph under the flow map (where the answer came "
+    "from) and lit by the accumulated attention, each with the object's box; the last two maps, each the product with "
+    "all before it; and the attributes it finds likeliest."
 )

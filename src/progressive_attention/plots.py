@@ -1,8 +1,9 @@
-"""Pictures of plain results: answers with their attention, contact sheets, accuracy by scale.
+"""Pictures of plain results: answers with their attention, contact sheets.
 
 Every function returns the PNG's bytes, and writes them too, whole or not at all, where a path is given. Figures are
 drawn by Agg without pyplot's global state, and matplotlib is imported when the first one is. The same input gives
-the same bytes. Colours: Okabe and Ito (2008) for lines, viridis for maps; both stay readable to the colour-blind.
+the same bytes. Colours: Okabe and Ito (2008) for lines, those of ``shown_maps`` for maps; both stay readable to the
+colour-blind.
 
 Legend: H x W image pixels, L attended layers.
 """
@@ -11,22 +12,27 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from progressive_attention.files import replacing
+from progressive_attention.metrics.pointing import highest_point
+from progressive_attention.shown_maps import attended_image, largest_of, over_image, shown_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]  # blue and vermilion, always beside the word
-COLOUR_MAP = "viridis"
 RANKED = 3  # attributes told where several may hold
 CAPTION = 16  # letters that fit under a scene
+SOURCE, KEPT = "where the answer came from", "what the network kept"
+RING = 0.07  # radius around a point, in widths of the image
+TITLE = 30  # pixels above a picture, for its title
 
 
 class Answered(Protocol):
@@ -49,7 +55,16 @@ class Answered(Protocol):
     @property
     def layers(self) -> list[np.ndarray]: ...  # L >= 0 x (H, W) in [0, 1], NaN where no cell is; the last is a softmax
     @property
-    def maps(self) -> dict[str, np.ndarray]: ...  # (H, W) each, with "accumulated"; none of a network without attention
+    def maps(self) -> dict[str, np.ndarray]: ...  # (H, W) each, for ``shown_map``
+
+
+class Tile(NamedTuple):
+    """A picture (H, W, 3) under its title and a note; a ring is drawn around its ``point`` (x, y), None for none."""
+
+    title: str
+    pixels: np.ndarray
+    note: str = ""
+    point: np.ndarray | None = None
 
 
 class Scene(NamedTuple):
@@ -68,18 +83,6 @@ class Scene(NamedTuple):
 def truths_of(scene: Scene) -> tuple[str, ...]:
     """The attributes that hold."""
     return (scene.truth,) if isinstance(scene.truth, str) else tuple(scene.truth)
-
-
-class ScaleSeries(NamedTuple):
-    """One network's accuracy in [0, 1] by scale bin ("0.5-1.0"), None where a bin is empty, with 95 % intervals.
-
-    ``published`` is the papers' accuracy [%] by bin, or one number over all scales, or None.
-    """
-
-    name: str
-    accuracy: Mapping[str, float | None]
-    interval: Mapping[str, Sequence[float]]
-    published: Mapping[str, float] | float | None = None
 
 
 def new_figure(width: float, height: float, dpi: int) -> "Figure":
@@ -115,21 +118,6 @@ def bare(axes: "Axes") -> None:
         spine.set(color="#888888", linewidth=0.6)
 
 
-def over_image(image: np.ndarray, values: np.ndarray, high: float) -> np.ndarray:
-    """A map (H, W) from 0 to ``high`` in colour over the dimmed grey image: (H, W, 3) in [0, 1].
-
-    Where the map is NaN the dimmed image is hatched instead: the layer has no cell there.
-    """
-    from matplotlib import colormaps
-
-    grey = np.repeat((image @ np.array([0.299, 0.587, 0.114]) / 255)[..., None], 3, -1)
-    scaled = np.clip(np.nan_to_num(values) / (high or 1), 0, 1)
-    blend = 0.8 * colormaps[COLOUR_MAP](scaled)[..., :3] + 0.2 * grey
-    row, column = np.indices(values.shape)
-    hatched = 0.2 * grey + 0.3 * np.less((row + column) % 6, 2)[..., None]
-    return np.where(np.isnan(values)[..., None], hatched, blend)
-
-
 def outline(axes: "Axes", mask: np.ndarray | None) -> None:
     """A line around the target, one pixel off it, white on black so that it shows on any ground."""
     if mask is None or not mask.any():
@@ -143,61 +131,96 @@ def outline(axes: "Axes", mask: np.ndarray | None) -> None:
     axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
 
 
-def highest(values: np.ndarray) -> float:
-    """The largest value, 0 for a map of NaN only."""
-    known = values[~np.isnan(values)]
-    return float(known.max()) if known.size else 0.0
+def ring(axes: "Axes", point: np.ndarray) -> None:
+    """A ring around a point (x, y) of the image, sky blue on black: no colour of maps, nor that of ``outline``."""
+    from matplotlib.patches import Circle
+
+    radius = RING * (axes.get_xlim()[1] + 0.5)
+    for colour, width in (("black", 3.6), (OKABE_ITO[5], 2.0)):
+        axes.add_patch(Circle(tuple(point - 0.5), radius, fill=False, ec=colour, lw=width))  # centres lie at whole x, y
 
 
-def panels_of(answer: Answered) -> list[tuple[str, np.ndarray, float]]:
-    """Title, map and top of its colour scale: gates 0 to 1, the softmax and the product 0 to their largest.
+def point_of(answer: Answered) -> np.ndarray | None:
+    """Centre (x, y) of the highest cell of the map shown first, in pixels; None without one, or if not found."""
+    shown = shown_map(answer.maps)
+    if shown is None or answer.found is False or not shown[1].any():
+        return None
+    return highest_point(shown[1][None])[0]
 
-    Of a spatial transformer the one region that it looks at; nothing of a network without attention.
+
+def panels_of(answer: Answered) -> list[tuple[str, np.ndarray]]:
+    """Title and map: the one shown first, the gates, the choice; nothing of a network without attention.
+
+    Of a network of one layer the first alone, which is that layer's.
     """
-    layers = answer.layers
-    last = len(layers)
-    panels = [(f"layer {i}, gate", layer, 1.0) for i, layer in enumerate(layers[:-1], 1)]
-    if layers:
-        panels.append((f"layer {last}, softmax" if last > 1 else "softmax", layers[-1], highest(layers[-1])))
-    if answer.maps:
-        accumulated = answer.maps["accumulated"]
-        panels.append(("accumulated" if layers else "attended region", accumulated, highest(accumulated)))
-    return panels
+    shown = shown_map(answer.maps)
+    if shown is None:
+        return []
+    first = SOURCE if shown[0] == "flow" and answer.found is not False else "where the network looked"
+    layers = [*(f"gate {i}" for i in range(1, len(answer.layers))), "choice"]
+    return [(first, shown[1]), *(zip(layers, answer.layers, strict=True) if len(answer.layers) > 1 else [])]
 
 
-def range_of(values: np.ndarray) -> str:
-    """The values that a map takes, for a reader: "0.02 to 0.97"."""
-    known = values[~np.isnan(values)]
-    return f"{known.min():.2g} to {known.max():.2g}" if known.size else "no cell"
+def tiles_of(answer: Answered) -> list[Tile]:
+    """The answer's maps over its image: the first with its highest point, the layers with their largest value."""
+    image, panels = answer.image, panels_of(answer)
+    first = [Tile(title, over_image(image, values), point=point_of(answer)) for title, values in panels[:1]]
+    return first + [Tile(title, over_image(image, layer), largest_of(layer)) for title, layer in panels[1:]]
 
 
 def answer_figure(answer: Answered, path: Path | None = None) -> bytes:
-    """One answer: the image, each layer's attention over it, the accumulated map; each with its own colour bar.
+    """One answer: the image, where the answer came from, what of the image was kept; below them the layers.
 
-    A network without attention has the image alone, and a line that says so.
+    A ring marks the first map's highest point. A network without attention has the image alone, and a line that says
+    so.
     """
-    panels = panels_of(answer)
-    columns = min(3, max(1, len(panels)) + 1)
-    lines = math.ceil((len(panels) + 1) / columns)
-    side, gap, top, bottom = 280, 12, 30, 46  # pixels; top and bottom of each panel hold its title and colour bar
-    width, height = columns * (side + gap) + gap, lines * (top + side + bottom) + 72
-    figure = new_figure(width, height, 120)
-    if any(np.isnan(values).any() for _, values, _ in panels):
-        note = "hatched: this layer has no cell there"
-        figure.text(0.5, 6 / height, note, ha="center", va="bottom", fontsize=8, color="#555555")
-    if not panels:
-        figure.text(0.75, 0.5, "this network has no attention map", ha="center", fontsize=9, color="#555555")
-    head = f"query {answer.query} → {told(answer)}"
-    figure.text(0.5, 1 - 12 / height, head, ha="center", va="top", fontsize=14, weight="bold", parse_math=False)
-    for i, (title, values, high) in enumerate([("the image", answer.image, 0.0), *panels]):
-        x, y = gap + i % columns * (side + gap), 44 + i // columns * (top + side + bottom) + top
-        axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
-        bare(axes)
-        label(axes, title, fontsize=10)
-        axes.imshow(over_image(answer.image, values, high) if i else values)
-        if i:
-            colour_bar(axes, high, f"values {range_of(values)}")
+    tiles, shown = tiles_of(answer), shown_map(answer.maps)
+    above = [Tile("the image", answer.image), *tiles[:1]]
+    if shown:
+        above.append(Tile(KEPT, attended_image(answer.image, shown[1])))
+    across = math.ceil(len(tiles[1:]) / math.ceil(len(tiles[1:]) / 4)) if len(tiles) > 4 else 3
+    below = [tiles[i : i + across] for i in range(1, len(tiles), across)]
+    gap, wide, head, foot = 12, 888, 44, 40 if shown else 0  # pixels
+    sides = [(wide - gap) // 3 - gap, *[(wide - gap) // across - gap] * len(below)]
+    height = head + sum(side + TITLE for side in sides) + gap + foot
+    figure = new_figure(wide, height, 120)
+    words = f"{answer.query}? {told(answer)}"
+    figure.text(0.5, 1 - 12 / height, words, ha="center", va="top", fontsize=14, weight="bold", parse_math=False)
+    y = head
+    for line, side in zip([above, *below], sides, strict=True):
+        y += side + TITLE
+        for i, tile in enumerate(line):
+            x = gap + i * (side + gap)
+            axes = figure.add_axes((x / wide, 1 - y / height, side / wide, side / height))
+            title = f"{tile.title} ({tile.note})" if tile.note else tile.title
+            draw_tile(axes, tile, title, 10 if side > 250 else 9)
+    if shown:
+        hatched = len(tiles) > 1 and any(np.isnan(layer).any() for layer in answer.layers)
+        notes = {"ring: its highest point": tiles[0].point is not None, "hatched: no cell of that layer": hatched}
+        legend(figure, foot / height, [note for note, holds in notes.items() if holds])
+    else:
+        figure.text(0.67, 0.5, "this network has no attention map", ha="center", fontsize=9, color="#555555")
     return finish(figure, path)
+
+
+def draw_tile(axes: "Axes", tile: Tile, title: str, size: float) -> None:
+    """A picture under a title in type of so many points, with a ring around its point if it has one."""
+    bare(axes)
+    label(axes, title, fontsize=size)
+    axes.imshow(tile.pixels)
+    if tile.point is not None:
+        ring(axes, tile.point)
+
+
+def legend(figure: "Figure", height: float, notes: Sequence[str]) -> None:
+    """How to read maps, in the lowest ``height`` of a figure: their colours over a grey ground, and notes."""
+    ramp = over_image(np.full((1, 256, 3), 128, np.uint8), np.linspace(0, 1, 256)[None])
+    axes = figure.add_axes((0.09, 0.4 * height, 0.16, 0.3 * height))
+    axes.imshow(ramp, aspect="auto")
+    bare(axes)
+    style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#555555"}
+    figure.text(0.08, 0.55 * height, "0", ha="right", **style)
+    figure.text(0.26, 0.55 * height, "     ".join(["each map’s largest value", *notes]), **style)
 
 
 def told(answer: Answered) -> str:
@@ -207,52 +230,37 @@ def told(answer: Answered) -> str:
     return f"not found; else {words}" if answer.found is False else words
 
 
-def colour_bar(axes: "Axes", high: float, note: str) -> None:
-    """A bar from 0 to ``high`` under the axes, with a note."""
-    bar = axes.inset_axes((0.0, -0.09, 1.0, 0.04))
-    bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=COLOUR_MAP, extent=(0, 1, 0, 1))
-    bar.set_yticks([])
-    bar.set_xticks([0, 1], ["0", f"{high:.2g}"], fontsize=8)
-    bar.tick_params(length=2, pad=1)
-    bar.get_xticklabels()[0].set_horizontalalignment("left")
-    bar.get_xticklabels()[1].set_horizontalalignment("right")
-    bar.text(0.5, -0.9, note, ha="center", va="top", fontsize=8, color="#555555", transform=bar.transAxes)
-
-
 def attention_row(scene: Scene, path: Path | None = None) -> bytes:
-    """One scene, its target outlined; then of each network: the answer, right or wrong, every layer's map, the product.
+    """One scene, its target outlined; then of each network the answer, right or wrong, and its maps as ``panels_of``.
 
-    A network of one layer has one map: the product would show it again. One without attention has the image instead.
+    One without attention has the image instead.
     """
-    shown = {name: panels_of(answer) for name, answer in scene.answers.items()}
-    shown = {name: panels if len(panels) > 2 else panels[:1] for name, panels in shown.items()}
-    side, gap, top = 200, 8, 92
+    none = "no attention map"
+    shown = {name: tiles_of(answer) or [Tile(none, scene.image)] for name, answer in scene.answers.items()}
+    side, gap, top = 200, 8, 108
     x = gap + side  # pixels from the left
     places = [[gap]]
-    for panels in shown.values():
-        places.append([x + 3 * gap + i * (side + gap) for i in range(len(panels) or 1)])
+    for tiles in shown.values():
+        places.append([x + 3 * gap + i * (side + gap) for i in range(len(tiles))])
         x = places[-1][-1] + side
     width, height = x + gap, top + side + gap
     figure = new_figure(width, height, 100)
     title = "the image" if scene.mask is None or not scene.mask.any() else "target outlined"
     truth = shortened(", ".join(truths_of(scene)), CAPTION - 2)
-    looks = [(shortened(f"{scene.query}?", CAPTION - 2), truth, "black", [(title, scene.image)])]
-    for name, panels in shown.items():
+    looks = [(shortened(f"{scene.query}?", CAPTION - 2), truth, "black", [Tile(title, scene.image)])]
+    for name, tiles in shown.items():
         answer = scene.answers[name]
         right = answer.attribute in truths_of(scene)
         verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
-        drawn = [(title, over_image(scene.image, values, high)) for title, values, high in panels]
-        looks.append((name, verdict, RIGHT if right else WRONG, drawn or [("no attention map", scene.image)]))
-    for (name, verdict, colour, drawn), at in zip(looks, places, strict=True):
+        looks.append((name, verdict, RIGHT if right else WRONG, tiles))
+    for (name, verdict, colour, tiles), at in zip(looks, places, strict=True):
         style: dict[str, Any] = {"va": "top", "fontsize": 15, "parse_math": False}
         figure.text(at[0] / width, 1 - 6 / height, name, **style)
         figure.text(at[0] / width, 1 - 32 / height, verdict, color=colour, weight="bold", **style)
-        for x, (title, pixels) in zip(at, drawn, strict=True):
+        for x, tile in zip(at, tiles, strict=True):
             axes = figure.add_axes((x / width, gap / height, side / width, side / height))
-            bare(axes)
-            axes.imshow(pixels)
+            draw_tile(axes, tile, fill(tile.title, CAPTION) + (tile.note and f"\n{tile.note}"), 12)
             outline(axes, scene.mask)
-            label(axes, title, fontsize=13)
     return finish(figure, path)
 
 
@@ -286,61 +294,4 @@ def contact_sheet(
     if title:
         axes.text(sheet.shape[1] / 2, 10, title, ha="center", va="top", fontsize=13, weight="bold", parse_math=False)
     axes.imshow(sheet, interpolation="none", aspect="auto")
-    return finish(figure, path)
-
-
-def scale_curve(
-    series: Sequence[ScaleSeries],
-    path: Path | None = None,
-    title: str = "",
-    count: Mapping[str, int] | None = None,
-    width: int = 1000,
-) -> bytes:
-    """Accuracy by scale with 95 % intervals; the papers' values dashed, in the colour of the network they are of.
-
-    ``count`` is the number of questions by bin; ``width`` that of the figure in pixels.
-    """
-    if not series:
-        raise ValueError("no series to draw; give at least one network's accuracy by scale")
-    bins = list(series[0].accuracy)
-    columns = 2 if width >= 800 else 1  # of the legend
-    lines = math.ceil(sum(2 if one.published is not None else 1 for one in series) / columns)
-    bottom, plot, top = 110, 410, 26 * lines + 60  # pixels
-    height = bottom + plot + top
-    figure = new_figure(width, height, 140)
-    axes = figure.add_axes((90 / width, bottom / height, 1 - 110 / width, plot / height))
-    here, papers = [], []
-    for i, one in enumerate(series):
-        colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
-        shift = 0.05 * (i - (len(series) - 1) / 2)
-        known = [(k, 100 * value, name) for k, name in enumerate(bins) if (value := one.accuracy[name]) is not None]
-        x = [k + shift for k, _, _ in known]
-        y = [value for _, value, _ in known]
-        ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
-        errors = np.abs(np.array(y)[:, None] - ends).T
-        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
-        for k, value, low in zip(x, y, ends[:, 0], strict=True) if len(series) == 1 else ():
-            axes.text(k, low - 3, f"{value:.1f}", ha="center", va="top", fontsize=9, color=colour)
-        here.append(axes.errorbar(x, y, errors, label=f"{one.name}, here", **style))
-        if isinstance(one.published, Mapping):
-            at = [k for k, name in enumerate(bins) if name in one.published]
-            values = [one.published[bins[k]] for k in at]
-            style = {"color": colour, "marker": marker, "mfc": "white", "label": f"{one.name}, papers"}
-            papers += axes.plot(at, values, "--", **style)
-        elif one.published is not None:
-            name = f"{one.name}, papers, all scales"
-            papers.append(axes.axhline(one.published, ls="--", lw=1.4, color=colour, label=name))
-    names = [name.replace("-", "–") + (f"\nn = {count[name]:,}" if count else "") for name in bins]
-    axes.set_xticks(range(len(bins)), names, fontsize=9)
-    axes.set_xlabel("scale of the asked digit (1 = 28 pixels)", fontsize=10)
-    axes.set_ylabel("accuracy [%]", fontsize=10)
-    axes.set_ylim(0, 103)
-    axes.set_xlim(-0.4, len(bins) - 0.6)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.02, 1 - 12 / height, title, va="top", fontsize=11, weight="bold", parse_math=False)
-    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": columns, "frameon": False}
-    legend = axes.legend(handles=[*here, *papers], fontsize=9, **where)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
     return finish(figure, path)

@@ -14,6 +14,7 @@ from progressive_attention.image_maps import as_values, pixel_maps
 from progressive_attention.inference import as_tensor, pick_device
 from progressive_attention.metrics.pointing import highest_point, smallest_box
 from progressive_attention.receptive_field import geometry
+from progressive_attention.shown_maps import shown_map
 from progressive_attention.text_queries import Encode, check_reads_vectors, knowing
 from progressive_attention.weights import load
 
@@ -48,8 +49,9 @@ class Answer:
 
     @property
     def shown(self) -> np.ndarray | None:
-        """The map to show first, (H, W): ``flow``, a spatial transformer's region; None where there is no map."""
-        return self.maps.get("flow", self.maps.get("last"))
+        """The map to show first, (H, W), as ``shown_map`` chooses it; None where there is no map."""
+        shown = shown_map(self.maps)
+        return shown[1] if shown else None
 
     @property
     def point(self) -> tuple[float, float] | None:

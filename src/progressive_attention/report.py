@@ -18,13 +18,12 @@ from progressive_attention.files import write_text
 from progressive_attention.plots import (
     RANKED,
     Answered,
-    ScaleSeries,
     Scene,
     answer_figure,
     attention_row,
-    scale_curve,
     truths_of,
 )
+from progressive_attention.run_plots import ScaleSeries, scale_curve
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --ground: #ffffff; --soft: #5a5a5a; --line: #d0d0d0;
@@ -53,10 +52,16 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem 1rem; }
 """
 
 MAPS = {
+    "flow": "where the answer came from: the last layer's probabilities, handed down through the gates to the first layer",
     "last": "the last layer's probabilities, each spread over its own cell of the image",
     "accumulated": "product of all layers' attention at each pixel",
     "activation": "product of the attended features' magnitudes, layer by layer",
 }
+READING = (
+    "First comes the map of where the answer came from, with a ring around its highest point; then the gates, and the "
+    "last layer’s choice. Each map is coloured from 0 (grey) to its own largest value (yellow). Hatched: no cell of that "
+    "layer."
+)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ def measures(report: Report) -> list[tuple[str, list[str]]]:
 
     chance = f" (chance {papers['uniform'].accuracy:.0f} %)" if papers else ""
     ends = [one["accuracy_ci95"] for one in ours]
+    maps = measured_maps(ours)
+    ratios = [line(f"TPR, {name} map", [percent(one[f"tpr_{name}"]) for one in ours], nothing) for name in maps]
     uniform = [f"{papers['uniform'].tpr:.2f} %" if papers else "–"] * len(ours)
     return [
         line(
@@ -167,10 +174,21 @@ def measures(report: Report) -> list[tuple[str, list[str]]]:
             [f"{row.accuracy:.2f} %" if row else "–" for row in theirs],
         ),
         line("95 % interval", [f"{100 * low:.1f} – {100 * high:.1f}" for low, high in ends], nothing),
-        *(line(f"TPR, {name} map", [percent(one[f"tpr_{name}"]) for one in ours], nothing) for name in MAPS),
+        *ratios,
         *[line("TPR, papers' own map", nothing, [f"{row.tpr:.2f} %" if row else "–" for row in theirs])] * bool(papers),
         line("TPR, uniform map", [percent(one["tpr_uniform"]) for one in ours], uniform),
     ]
+
+
+def measured_maps(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The maps whose true-positive ratios all the summaries have; those of older versions lack some."""
+    return [name for name in MAPS if all(f"tpr_{name}" in summary for summary in summaries)]
+
+
+def maps_list(names: Sequence[str]) -> str:
+    """What these maps are, in HTML."""
+    meanings = "".join(f"<dt>{name}</dt><dd>{escape(MAPS[name])}</dd>" for name in names)
+    return f"<dl class='soft'>{meanings}</dl>"
 
 
 def table_title(report: Report) -> str:
@@ -207,16 +225,16 @@ def results_section(report: Report) -> str:
     lines = measures(report)
     if not beside:
         lines = [(label, cells[::2]) for label, cells in lines if set(cells[::2]) != {"–"}]
-    kinds = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MAPS.items())
     budget = (
         "<p class='soft'>Not the same budget: the papers trained on 30,000 images until 50 epochs brought no "
         "improvement (their 2016 code: at most 300 epochs); what was done here is told at the end. "
         f"Published values: {escape(published.SOURCE)}.</p>\n"
     )
-    theirs = "The papers don’t say how the map they measured is made; here it is three:"
+    theirs = "The papers don’t say how the map they measured is made; here each of these is measured:"
     maps = (
         "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
-        f"{theirs if beside else 'It is measured on three maps:'}</p>\n<dl class='soft'>{kinds}</dl>"
+        f"{theirs if beside else 'It is measured on these maps:'}</p>\n"
+        + maps_list(measured_maps([one.summary for one in report.networks]))
     )
     title = f"{'Ours beside the papers’' if beside else 'Measured'}: {table_title(report)}"
     table = numbers_table(head, lines, "results")
@@ -272,9 +290,7 @@ def scenes_section(report: Report) -> str:
     outlined = "The target is outlined. " * any(scene.mask is not None for scene in report.scenes)
     return (
         f"<h2>Where the network{'s look' if len(report.networks) > 1 else ' looks'}</h2>\n"
-        f"<p class='soft'>{outlined}Gates are drawn from 0 to 1, the last layer’s softmax and the "
-        f"accumulated map from 0 to their largest value; hatched: no cell of that layer. {escape(report.chosen)}</p>\n"
-        + "\n".join(figures)
+        f"<p class='soft'>{outlined}{READING} {escape(report.chosen)}</p>\n" + "\n".join(figures)
     )
 
 
@@ -303,7 +319,7 @@ def answers_section(report: Report) -> str:
     figures = [
         picture(
             answer_figure(answer),
-            f"query {answer.query}, answer {answer.attribute}, with each layer's attention",
+            f"query {answer.query}, answer {answer.attribute}, where it came from, and each layer's attention",
         )
         for answer in report.answers
     ]

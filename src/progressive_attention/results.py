@@ -107,7 +107,8 @@ STUDIED = (
 )
 SCENES = (
     "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
-    "that its cells see and rescaled to 0 to 1; attended: the image times (b) of the last layer."
+    "that its cells see and rescaled to 0 to 1. Last column: above, the flow map over the image, "
+    "where the answer came from; below, attended: the image lit by (b) of the last layer."
 )
 
 

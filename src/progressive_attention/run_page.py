@@ -12,6 +12,7 @@ from progressive_attention.report import (
     curve_section,
     facts_section,
     headline,
+    maps_list,
     numbers_table,
     page,
     percent,
@@ -142,7 +143,7 @@ def labels_section(found: RunResults) -> str:
         if cells[0] != "–"
     ]
     head = f"<tr><th></th><th scope='col'>{escape(found.name)}</th><th scope='col'>query alone</th></tr>"
-    kinds = "".join(f"<dt>{name}</dt><dd>{escape(meaning)}</dd>" for name, meaning in MAPS.items())
+    maps = [name for name in MAPS if f"tpr_box_{name}" in found.figures]
     unread = found.figures.get("unread")
     left_out = f" {unread:,} questions are left out, since their image can’t be read." if unread else ""
     return (
@@ -152,7 +153,7 @@ def labels_section(found: RunResults) -> str:
         "alone ranks by how often the training labels have each attribute of such an object: what any attention must "
         f"beat. Average precision is PASCAL VOC’s unless said.{left_out}</p>\n"
         "<p class='soft'>The true-positive ratio is the share of the attention that lies on the asked object. It is "
-        f"measured on three maps:</p>\n<dl class='soft'>{kinds}</dl>"
+        f"measured on these maps:</p>\n{maps_list(maps)}"
     )
 
 

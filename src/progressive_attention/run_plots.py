@@ -1,16 +1,18 @@
-"""Plots for reading one run: training curves, confusion, entropy by layer, each attribute's AP; as PNG, phone-sized.
+"""Plots for reading runs: training curves, confusion, accuracy by scale, entropy by layer, each attribute's AP; as PNG.
 
 First what is drawn, as plain numbers; then how. Looks are those of ``plots``.
 Legend: R rows (questions), L attended layers, A attributes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from progressive_attention.plots import COLOUR_MAP, OKABE_ITO, RIGHT, WRONG, finish, new_figure, shortened
+from progressive_attention.plots import MARKERS, OKABE_ITO, RIGHT, WRONG, finish, new_figure, shortened
+from progressive_attention.shown_maps import COLOUR_MAP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,18 @@ SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the rows, below the quantiles drawn
 MOST_CONFUSED, MOST_RANKED = 12, 24  # attributes that fit into a figure
 OTHERS = "others"
 LETTERS = 14  # of a name beside an axis
+
+
+class ScaleSeries(NamedTuple):
+    """One network's accuracy in [0, 1] by scale bin ("0.5-1.0"), None where a bin is empty, with 95 % intervals.
+
+    ``published`` is the papers' accuracy [%] by bin, or one number over all scales, or None.
+    """
+
+    name: str
+    accuracy: Mapping[str, float | None]
+    interval: Mapping[str, Sequence[float]]
+    published: Mapping[str, float] | float | None = None
 
 
 class Line(NamedTuple):
@@ -190,4 +204,61 @@ def ap_figure(ranked: Sequence[tuple[str, Mapping[str, Any]]], path: Path | None
     where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.0), "ncols": 2, "frameon": False}
     axes.legend(fontsize=9, handletextpad=0.2, columnspacing=1, **where)
     heading(figure, "Attribute by attribute")
+    return finish(figure, path)
+
+
+def scale_curve(
+    series: Sequence[ScaleSeries],
+    path: Path | None = None,
+    title: str = "",
+    count: Mapping[str, int] | None = None,
+    width: int = 1000,
+) -> bytes:
+    """Accuracy by scale with 95 % intervals; the papers' values dashed, in the colour of the network they are of.
+
+    ``count`` is the number of questions by bin; ``width`` that of the figure in pixels.
+    """
+    if not series:
+        raise ValueError("no series to draw; give at least one network's accuracy by scale")
+    bins = list(series[0].accuracy)
+    columns = 2 if width >= 800 else 1  # of the legend
+    lines = math.ceil(sum(2 if one.published is not None else 1 for one in series) / columns)
+    bottom, plot, top = 110, 410, 26 * lines + 60  # pixels
+    height = bottom + plot + top
+    figure = new_figure(width, height, 140)
+    axes = figure.add_axes((90 / width, bottom / height, 1 - 110 / width, plot / height))
+    here, papers = [], []
+    for i, one in enumerate(series):
+        colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+        shift = 0.05 * (i - (len(series) - 1) / 2)
+        known = [(k, 100 * value, name) for k, name in enumerate(bins) if (value := one.accuracy[name]) is not None]
+        x = [k + shift for k, _, _ in known]
+        y = [value for _, value, _ in known]
+        ends = np.array([one.interval[name] for _, _, name in known]).reshape(-1, 2) * 100
+        errors = np.abs(np.array(y)[:, None] - ends).T
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.8, "capsize": 3}
+        for k, value, low in zip(x, y, ends[:, 0], strict=True) if len(series) == 1 else ():
+            axes.text(k, low - 3, f"{value:.1f}", ha="center", va="top", fontsize=9, color=colour)
+        here.append(axes.errorbar(x, y, errors, label=f"{one.name}, here", **style))
+        if isinstance(one.published, Mapping):
+            at = [k for k, name in enumerate(bins) if name in one.published]
+            values = [one.published[bins[k]] for k in at]
+            style = {"color": colour, "marker": marker, "mfc": "white", "label": f"{one.name}, papers"}
+            papers += axes.plot(at, values, "--", **style)
+        elif one.published is not None:
+            name = f"{one.name}, papers, all scales"
+            papers.append(axes.axhline(one.published, ls="--", lw=1.4, color=colour, label=name))
+    names = [name.replace("-", "–") + (f"\nn = {count[name]:,}" if count else "") for name in bins]
+    axes.set_xticks(range(len(bins)), names, fontsize=9)
+    axes.set_xlabel("scale of the asked digit (1 = 28 pixels)", fontsize=10)
+    axes.set_ylabel("accuracy [%]", fontsize=10)
+    axes.set_ylim(0, 103)
+    axes.set_xlim(-0.4, len(bins) - 0.6)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.02, 1 - 12 / height, title, va="top", fontsize=11, weight="bold", parse_math=False)
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": columns, "frameon": False}
+    legend = axes.legend(handles=[*here, *papers], fontsize=9, **where)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return finish(figure, path)

@@ -72,7 +72,7 @@ def label_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     for target in ("box", "mask"):
         for name in MAPS:
             ratio = f"true-positive ratio, {name} map in the {target}"
-            rows.append((ratio, percent(summary[f"tpr_{target}_{name}"]), ""))
+            rows.append((ratio, percent(summary.get(f"tpr_{target}_{name}")), ""))
     return rows
 
 

@@ -23,8 +23,8 @@ from progressive_attention.data.photographs import PACK
 from progressive_attention.data.scenes import COLOURS, Scene
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.image_maps import coverage
-from progressive_attention.plots import COLOUR_MAP
 from progressive_attention.receptive_field import Geometry
+from progressive_attention.shown_maps import COLOUR_MAP
 
 ASSETS = Path(__file__).parent / "assets"
 SOURCES, RUNTIME = ASSETS / "web", ASSETS / "onnxruntime-web"

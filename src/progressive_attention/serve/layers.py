@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progressive_attention.plots import COLOUR_MAP, highest
+from progressive_attention.shown_maps import painted, scaled, striped
 
 
 class Removed(NamedTuple):
@@ -20,36 +20,31 @@ class Removed(NamedTuple):
 
 def hatched(shape: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 stripes, for where a layer has no cell."""
-    row, column = np.indices(shape)
-    return np.where(((row + column) % 6 < 2)[..., None], np.uint8(110), np.uint8(40)) * np.ones(3, np.uint8)
+    return np.where(striped(shape)[..., None], np.uint8(110), np.uint8(40)) * np.ones(3, np.uint8)
 
 
-def passed(layer: np.ndarray) -> np.ndarray:
-    """What share a layer lets through at each pixel, (H, W) in [0, 1], beside its most open place.
-
-    Only that counts: a batch norm follows each gate, and the last map is a choice among all locations.
-    """
-    return layer / (highest(layer) or 1)
+def as_pixels(shares: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8, 255 for one."""
+    return (255 * shares + 0.5).astype(np.uint8)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """A map (H, W) from 0 to its largest value in colour: (H, W, 3) uint8, hatched where it is NaN."""
-    from matplotlib import colormaps
-
-    coloured = colormaps[COLOUR_MAP](np.nan_to_num(passed(values)), bytes=True)[..., :3]
-    return np.where(np.isnan(values)[..., None], hatched(values.shape), coloured)
+    """A map (H, W) as paint to lay over an image: (H, W, 4) uint8, opaque stripes where it is NaN."""
+    stripes = np.dstack([hatched(values.shape), np.full(values.shape, np.uint8(255))])
+    return np.where(np.isnan(values)[..., None], stripes, as_pixels(painted(values)))
 
 
 def removed(image: np.ndarray, layers: Sequence[np.ndarray]) -> list[Removed]:
     """What each layer took away of the image (H, W, 3) uint8 that the layers before had left, hatched without a cell.
 
-    Attention multiplies the features, so of a pixel the product of what all layers let through is left; layer l removes
-    what passed the layers before and does not pass l.
+    A layer lets through the share that its attention has of its largest: only that counts, since a batch norm follows
+    each gate, and the last map is a choice among all locations. Attention multiplies the features, so of a pixel the
+    product of what all layers let through is left; layer l removes what passed the layers before and does not pass l.
     """
     left = np.ones(image.shape[:2])
     parts = []
     for layer in layers:
-        through = passed(layer)
+        through = scaled(layer)
         closed = left * (1 - through)
         known = ~np.isnan(closed)
         share = float(closed[known].sum() / (left[known].sum() or 1))

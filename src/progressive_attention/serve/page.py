@@ -28,7 +28,7 @@ from progressive_attention.serve.style import INTRODUCTION
 
 NOBODY = "nobody"
 TOGETHER = {"concurrency_id": "ask", "concurrency_limit": 2}  # answers computed at a time, of the page and of scripts
-OPACITY = 0.7
+OPACITY = 1
 # Where the picture was clicked, in its own pixels. Gradio's select event can't tell that of an enlarged picture.
 TELL_CLICKS = """
 document.addEventListener('click', event => {

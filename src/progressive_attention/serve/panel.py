@@ -1,4 +1,4 @@
-"""Answers as HTML: probabilities, each layer's attention over the image, what it removed; networks side by side.
+"""Answers as HTML: probabilities, where each came from, each layer's attention and what it removed; side by side.
 
 Nothing is fetched: pictures are inside. All text is escaped. How opaque the attention lies over the image is the style
 sheet's variable ``--opacity``, so a slider needs no server.
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from progressive_attention.plots import COLOUR_MAP, RANKED, panels_of, range_of
+from progressive_attention.plots import KEPT, RANKED, panels_of, point_of
 from progressive_attention.predictor import Answer
-from progressive_attention.serve.layers import heat, removed
+from progressive_attention.serve.layers import as_pixels, heat, removed
+from progressive_attention.shown_maps import attended_image, largest_of, over_image
 
 BARS = 8  # attributes told, the likeliest
 
@@ -90,28 +91,42 @@ def bars(answer: Answer) -> str:
 
 
 def tiles(answer: Answer) -> str:
-    """Each layer's attention, what it removed, and the accumulated map, which of one layer would be the same again."""
-    took = removed(answer.image, answer.layers)
-    panels = panels_of(answer)
-    below = uri(answer.image)
-    shown = []
-    for i, (title, values, _) in enumerate(panels if len(panels) > 2 else panels[:1]):
-        shown.append(overlay(below, heat(values), title, range_of(values)))
-        if i < len(took):
-            image, share = (
-                f"<img src='{uri(took[i].picture)}' alt=''>",
-                f"{100 * took[i].share:.0f} % of what reached it",
-            )
-            shown.append(tile(image, f"layer {i + 1} removed" if len(took) > 1 else "removed", share))
-    if not shown:
+    """Where the answer came from and what that lights; then each layer's attention, and what it removed.
+
+    The attention of a network's only layer would show the first map again.
+    """
+    if not (panels := panels_of(answer)):
         return "<p class='soft'>This network has no attention map.</p>"
+    below, (title, values), layers, ring = uri(answer.image), panels[0], panels[1:], ring_of(answer)
+    shown = [
+        overlay(below, values, title, "ring: highest point" if ring else "", ring),
+        tile(drawn(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
+    ]
+    for i, part in enumerate(removed(answer.image, answer.layers)):
+        if layers:
+            shown.append(overlay(below, layers[i][1], layers[i][0], largest_of(layers[i][1])))
+        took = f"{layers[i][0]} removed" if layers else "removed"
+        shown.append(tile(drawn(part.picture), took, f"{100 * part.share:.0f} % of what reached it"))
     return f"<div class='tiles'>{''.join(shown)}</div>"
 
 
-def overlay(below: str, over: np.ndarray, title: str, note: str) -> str:
-    """A map over the image of an address, as opaque as the slider says."""
-    layers = f"<img src='{below}' alt=''><img class='heat' src='{uri(over)}' alt='{escape(title)}'>"
-    return tile(layers, title, note)
+def overlay(below: str, values: np.ndarray, title: str, note: str, ring: str = "") -> str:
+    """A map over the grey image of an address, as opaque as the slider says, and HTML above both."""
+    below, over = f"<img class='grey' src='{below}' alt=''>", uri(heat(values))
+    return tile(f"{below}<img class='heat' src='{over}' alt='{escape(title)}'>{ring}", title, note)
+
+
+def ring_of(answer: Answer) -> str:
+    """A ring around the highest point of the map shown first; nothing where there is none."""
+    if (point := point_of(answer)) is None:
+        return ""
+    left, top = (100 * point / answer.image.shape[1::-1]).tolist()
+    return f"<i class='ring' style='left:{left:.2f}%;top:{top:.2f}%'></i>"
+
+
+def drawn(pixels: np.ndarray) -> str:
+    """A picture (H, W, 3) uint8 that its caption describes."""
+    return f"<img src='{uri(pixels)}' alt=''>"
 
 
 def tile(images: str, title: str, note: str) -> str:
@@ -123,21 +138,19 @@ def tile(images: str, title: str, note: str) -> str:
 
 
 def uri(pixels: np.ndarray) -> str:
-    """(H, W, 3) uint8 as a data: address."""
+    """(H, W, 3) or (H, W, 4) uint8 as a data: address."""
     return f"data:image/png;base64,{b64encode(png(pixels)).decode()}"
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as a PNG file, made fast: a tenth larger than need be."""
+    """(H, W, 3) or (H, W, 4) uint8 as a PNG file, made fast: a tenth larger than need be."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
 def legend() -> str:
-    """How to read the pictures."""
-    from matplotlib import colormaps
-
-    ramp = colormaps[COLOUR_MAP](np.linspace(0, 1, 64)[None], bytes=True)[..., :3]
-    told = "each map’s largest; hatched: no cell of that layer"
-    return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='dark blue to yellow'> {told}</div>"
+    """How to read the maps."""
+    ramp = as_pixels(over_image(np.full((1, 64, 3), 128, np.uint8), np.linspace(0, 1, 64)[None]))
+    note = "each map’s largest; hatched: no cell of that layer"
+    return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='grey to yellow'> {note}</div>"

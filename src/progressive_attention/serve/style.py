@@ -7,7 +7,7 @@ close on what is not asked for; the last layer chooses where to look.</p>
 """
 
 STYLE = """
-:root { --opacity: 0.7; --soft: #5a5a5a; --right: #0060a0; --wrong: #b84a00; }
+:root { --opacity: 1; --soft: #5a5a5a; --right: #0060a0; --wrong: #b84a00; }
 .dark { --soft: #a8a8a8; --right: #56b4e9; --wrong: #f09050; }
 .gradio-container { max-width: 76rem !important; }
 h1 { font-size: 1.5rem; margin: 0; }
@@ -38,7 +38,9 @@ h1 { font-size: 1.5rem; margin: 0; }
 .tiles .soft { font-size: .75rem; }
 .square { position: relative; aspect-ratio: 1; }
 .square img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; image-rendering: pixelated; }
-.square .heat { opacity: var(--opacity); }
+.square .grey { filter: grayscale(1) brightness(.7); } .square .heat { opacity: var(--opacity); }
+.square .ring { position: absolute; width: 14%; height: 14%; transform: translate(-50%, -50%); border-radius: 50%;
+  border: 2px solid #56b4e9; box-shadow: 0 0 0 1px #000000, inset 0 0 0 1px #000000; }
 #cases .grid-wrap { max-height: none; }
 #cases .grid-container { grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)) !important; }
 #cases .thumbnail-item { aspect-ratio: auto; height: auto; display: block; background: none; }

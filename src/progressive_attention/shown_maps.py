@@ -1,0 +1,79 @@
+"""Which attention map is shown first, and how all are: one scale, in colour over the image, or as light on it.
+
+Legend: H x W image pixels.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+
+COLOUR_MAP = "plasma"  # from dark blue to yellow: perceptually uniform, and readable to the colour-blind
+WARM = 0.35  # over an image a map's colours start here, at purple, since dark ones would be lost on a dark image
+FIRST = ("flow", "accumulated", "last")  # the map shown first is the first of these that there is
+OPACITY = 0.75  # of a map's largest value over the image
+FAINT = 0.7  # opacity grows by this power of the map: in proportion, faint values would be lost
+GREY = 0.7  # how bright the image is under a map
+GAMMA = 2.2  # a pixel's stored value is about the 1 / GAMMA th power of its light
+
+Map = TypeVar("Map")
+
+
+def shown_map(maps: Mapping[str, Map]) -> tuple[str, Map] | None:
+    """Name and values of the map that is shown first: the flow, else a transformer's region; None without maps."""
+    return next(((name, maps[name]) for name in FIRST if name in maps), None)
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest value, 0 for a map of NaN only."""
+    known = values[~np.isnan(values)]
+    return float(known.max()) if known.size else 0.0
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    """A map (H, W) >= 0 over its own largest value: (H, W) in [0, 1], NaN where it is NaN. The scale of all pictures.
+
+    Gates that close are drawn as clearly as open ones, so the largest value stands beside each: ``largest_of``.
+    """
+    return values / (largest(values) or 1)
+
+
+def largest_of(values: np.ndarray) -> str:
+    """The largest value of a map, for a reader: "largest 0.97"; "no cell" for a map of NaN only."""
+    return "no cell" if np.isnan(values).all() else f"largest {largest(values):.2g}"
+
+
+def painted(values: np.ndarray) -> np.ndarray:
+    """A map (H, W) as paint to lay over an image: (H, W, 4) in [0, 1], red, green, blue and opacity; none where NaN."""
+    from matplotlib import colormaps
+
+    scale = np.nan_to_num(scaled(values))
+    paint = colormaps[COLOUR_MAP](WARM + (1 - WARM) * scale)
+    paint[..., 3] = OPACITY * scale**FAINT
+    return paint
+
+
+def striped(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool stripes, for where a layer has no cell."""
+    row, column = np.indices(shape)
+    return (row + column) % 6 < 2
+
+
+def over_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A map (H, W) in colour over the grey image (H, W, 3) uint8: (H, W, 3) in [0, 1].
+
+    The colour is the more opaque, the higher the map is, so that what is not attended stays readable. Where the map is
+    NaN the image is hatched: the layer has no cell there.
+    """
+    colour, opacity = np.split(painted(values), [3], -1)
+    grey = GREY * (image @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
+    hatched = 0.3 * grey + 0.3 * striped(values.shape)[..., None]
+    return np.where(np.isnan(values)[..., None], hatched, (1 - opacity) * grey + opacity * colour)
+
+
+def attended_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) uint8, the light of each pixel times the map (H, W) >= 0 on its scale: (H, W, 3) in [0, 1].
+
+    Dark where the map is 0 or NaN. PAN, Figure 1.
+    """
+    return image / 255 * np.nan_to_num(scaled(values))[..., None] ** (1 / GAMMA)
