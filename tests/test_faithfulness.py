@@ -21,7 +21,7 @@ QUERY = torch.tensor([0, 1, 4])
 
 
 class Linear(nn.Module):
-    """Two answers, the log-odds of the first a weighed sum of the pixels, less 6; the query shifts the weights' rows."""
+    """Two answers, the log-odds of the first a weighed sum of the pixels less 6; the query shifts the weights' rows."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

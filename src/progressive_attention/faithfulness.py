@@ -1,4 +1,4 @@
-"""Is a map faithful to its network? Deletion and insertion: what becomes of the answer while pixels go or come.
+"""Is a map faithful to its network? What becomes of the answer while its pixels go or come: deletion and insertion.
 
 Petsiuk, Das and Saenko, "RISE", BMVC 2018: the pixels of a good map, most attended first, are those without which the
 answer's probability falls soonest, and with which it rises soonest.
@@ -69,7 +69,6 @@ def answer_of(model: nn.Module, image: Tensor, query: Tensor) -> Tensor:
     return model(image, query).logit[:, 0].argmax(-1)
 
 
-@torch.no_grad()
 def deletion_insertion(
     model: nn.Module,
     image: Tensor,
@@ -89,24 +88,51 @@ def deletion_insertion(
     for name, drawn in maps.items():
         if drawn.shape != shape:
             raise ValueError(f"map {name!r} must be (B, H, W) = {shape}, got {tuple(drawn.shape)}")
+    areas = areas_under(model, image, query, list(maps.values()), seed, steps)
+    return {
+        name: {baseline: dict(zip(KINDS, areas[:, m, b].T, strict=True)) for b, baseline in enumerate(BASELINES)}
+        for m, name in enumerate(maps)
+    }
+
+
+@torch.no_grad()
+def areas_under(
+    model: nn.Module,
+    image: Tensor,
+    query: Tensor,
+    maps: Sequence[Tensor],
+    seed: int | Sequence[int],
+    steps: int = STEPS,
+) -> Tensor:
+    """As ``deletion_insertion``, by the numbers of maps, BASELINES and KINDS: (B, maps, baselines, 2) float64."""
     model.eval()
     keep_freed_memory()
     answer = answer_of(model, image, query)
-    areas = torch.empty(len(maps), len(BASELINES), 2, len(image), dtype=torch.float64)
+    areas = torch.empty(len(image), len(maps), len(BASELINES), len(KINDS), dtype=torch.float64)
     for i in range(len(image)):
         ask = partial(probability, model, query=query[i], answer=answer[i])
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        place = places(torch.stack([drawn[i] for drawn in maps.values()]), rng)
+        place = places(torch.stack([drawn[i] for drawn in maps]), rng)
         for b, baseline in enumerate(BASELINES.values()):
             other = baseline(image[i : i + 1])[0]
             for m, order in enumerate(place):
-                areas[m, b, :, i] = area(curves(ask, image[i], other, order, steps))
-    return {
-        name: {baseline: dict(zip(KINDS, areas[m, b], strict=True)) for b, baseline in enumerate(BASELINES)}
-        for m, name in enumerate(maps)
-    }
+                areas[i, m, b] = area(curves(ask, image[i], other, order, steps))
+    return areas
 
 
 def probability(model: nn.Module, image: Tensor, query: Tensor, answer: Tensor) -> Tensor:
     """That of one answer to one question: images (T, 3, H, W), ids () and () -> (T,) float64 in [0, 1]."""
     return model(image, query.expand(len(image))).log_prob[:, 0, answer].double().exp()
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The place of each value from the smallest, 1; equal ones share their mean place: (P,) -> (P,) float64."""
+    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (count.cumsum() - (count - 1) / 2)[group]
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's, of two maps (H, W), in [-1, 1]; 0 where one of them is constant and so orders nothing."""
+    a, b = (ranks(each.ravel()) for each in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-300))
