@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from progressive_attention.faithfulness import (
@@ -13,6 +14,7 @@ from progressive_attention.faithfulness import (
     curves,
     deletion_insertion,
     places,
+    rank_correlation,
 )
 from progressive_attention.prediction import Prediction
 
@@ -134,3 +136,12 @@ def test_each_question_has_ties_of_its_own(linear, image):
 def test_a_map_of_another_size_is_rejected(linear, image):
     with pytest.raises(ValueError, match=r"map 'last' must be .*\(3, 8, 8\), got \(3, 4, 4\)"):
         deletion_insertion(linear, image, QUERY, {"last": torch.zeros(3, 4, 4)})
+
+
+def test_rank_correlation_is_spearmans():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, SIDE, SIDE))
+    few, fewer = rng.integers(0, 5, (SIDE, SIDE)), rng.integers(0, 2, (SIDE, SIDE))  # with many ties
+    for a, b in ((one, other), (one, few), (few, fewer), (one, np.exp(one)), (few, -few)):
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a.ravel(), b.ravel()).statistic, abs=1e-12)
+    assert rank_correlation(one, np.ones_like(one)) == 0  # where Spearman's is undefined

@@ -116,7 +116,8 @@ def areas_under(
         for b, baseline in enumerate(BASELINES.values()):
             other = baseline(image[i : i + 1])[0]
             for m, order in enumerate(place):
-                areas[i, m, b] = area(curves(ask, image[i], other, order, steps))
+                alike = [k for k in range(m) if torch.equal(place[k], order)]  # as of one attended layer
+                areas[i, m, b] = areas[i, alike[0], b] if alike else area(curves(ask, image[i], other, order, steps))
     return areas
 
 
@@ -132,7 +133,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's, of two maps (H, W), in [-1, 1]; 0 where one of them is constant and so orders nothing."""
+    """Spearman's, of two maps of one shape, in [-1, 1]; 0 where one of them is constant and so orders nothing."""
     a, b = (ranks(each.ravel()) for each in (one, other))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-300))

@@ -6,7 +6,7 @@ Legend: R questions, one an image; B images with one question each; D depths of 
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ from progressive_attention.inference import Entrance, loaded
 from progressive_attention.label_evaluation import askable
 from progressive_attention.metrics.detection import Z95
 from progressive_attention.models import from_config
-from progressive_attention.prediction import QuestionNetwork
+from progressive_attention.prediction import Prediction, QuestionNetwork
 from progressive_attention.receptive_field import Geometry, geometry, layers_of
 from progressive_attention.weights import Trained
 
@@ -90,6 +90,20 @@ def maps_of(
     return found | (attributions(model, image, query, answer) if captum else {})
 
 
+def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
+    """The pixels on which a map's cells lie, by name, (H, W) bool; the others are zero, whatever the weights.
+
+    None of networks without attended layers.
+    """
+    layers = zip(prediction.attention, where.fields, strict=True)
+    shown = [as_values(torch.ones_like(cells[0, 0]), field, where.image_size) > 0 for cells, field in layers]
+    if not shown:
+        return {}
+    product = torch.stack(shown).all(0)
+    of_layers = {"last": shown[-1], "accumulated": product, "activation": product, "flow": shown[0]}
+    return of_layers | {"grad_cam": shown[-1]}
+
+
 def depth_of(name: str, stages: int) -> int | None:
     """How far below the answer a weight is: 0 for what is of no stage, as the classifier, then stage by stage down.
 
@@ -136,8 +150,8 @@ def evaluate_faithfulness(
     height, width = questions.images.shape[1:3]
     model, where = trained.model.eval(), geometry(trained.model, (height, width))
     draw = partial(maps_of, where=where, captum=has_captum(bool(where.fields or where.canvases)))
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
-    names = list(draw(model, torch.zeros(1, 3, height, width, device=device), zero, zero))
+    black, zero = torch.zeros(1, 3, height, width, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    names, inside = list(draw(model, black, zero, zero)), extents(model(black, zero), where)
     areas = np.full((len(asked), len(names) + 1, len(BASELINES), len(KINDS)), np.nan)
     alike = np.full((len(asked), len(model.stages) + 1, len(names)), np.nan)
     read, done = np.zeros(len(asked), bool), 0
@@ -146,7 +160,7 @@ def evaluate_faithfulness(
         row = int(given.row[0, 0])
         if row >= 0:
             image, query = entrance(given, pixels), torch.from_numpy(given.query[0]).to(device)
-            areas[row], alike[row] = measure_question(model, draw, image, query, [seed, row])
+            areas[row], alike[row] = measure_question(model, draw, inside, image, query, [seed, row])
             read[row] = True
         done = min(len(asked), done + world())
         if progress:
@@ -167,9 +181,14 @@ def has_captum(has_maps: bool) -> bool:
 
 
 def measure_question(
-    model: QuestionNetwork, draw: Callable[..., dict[str, Tensor]], image: Tensor, query: Tensor, seed: list[int]
+    model: QuestionNetwork,
+    draw: Callable[..., dict[str, Tensor]],
+    inside: Mapping[str, Tensor],
+    image: Tensor,
+    query: Tensor,
+    seed: list[int],
 ) -> tuple[Tensor, list[list[float]]]:
-    """Of one question, as B = 1: ``areas_under``, of a random map last, and ``rank_correlation`` (D, maps)."""
+    """Of one question, as B = 1: ``areas_under``, of a random map last, and rank correlations ``inside`` (D, maps)."""
     with torch.no_grad():
         answer = answer_of(model, image, query)
     maps = draw(model, image, query, answer)
@@ -178,7 +197,8 @@ def measure_question(
     alike = []
     for other in randomised(model, number):
         changed = draw(other, image, query, answer)
-        alike.append([rank_correlation(maps[name].cpu().numpy(), changed[name].cpu().numpy()) for name in maps])
+        both = [(maps[name][0][inside.get(name, ...)], changed[name][0][inside.get(name, ...)]) for name in maps]
+        alike.append([rank_correlation(before.cpu().numpy(), after.cpu().numpy()) for before, after in both])
     return areas_under(model, image, query, drawn, seed)[0], alike
 
 

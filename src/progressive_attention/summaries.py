@@ -86,8 +86,8 @@ def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
     questions = f"{figures['faithfulness_count']:,} questions, mean ± half of the 95 % interval"
     areas = Table(title="area under the answer's probability, in per cent", caption=questions)
     alike = Table(title="rank correlation with the map of weights that are random down to", caption=questions)
-    areas.add_column("map")
-    alike.add_column("map")
+    areas.add_column("map", no_wrap=True)
+    alike.add_column("map", no_wrap=True)
     for baseline, kinds in figures["faithfulness"]["random"].items():
         for kind in kinds:
             areas.add_column(f"{kind},\n{baseline}", justify="right", no_wrap=True)
@@ -102,7 +102,7 @@ def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
 
 def spread(figure: dict[str, float], unit: float, digits: int) -> str:
     """{"mean", "low", "high"} as mean and half of the interval."""
-    return f"{figure['mean'] * unit:.{digits}f} ± {(figure['high'] - figure['mean']) * unit:.{digits}f}"
+    return f"{figure['mean'] * unit:.{digits}f}±{(figure['high'] - figure['mean']) * unit:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
