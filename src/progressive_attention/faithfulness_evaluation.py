@@ -8,9 +8,8 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,11 +27,20 @@ from progressive_attention.label_evaluation import askable
 from progressive_attention.metrics.detection import Z95
 from progressive_attention.models import from_config
 from progressive_attention.prediction import Prediction, QuestionNetwork
-from progressive_attention.receptive_field import Geometry, geometry, layers_of
+from progressive_attention.receptive_field import Field, Geometry, geometry, layers_of
 from progressive_attention.weights import Trained
 
 LIMIT = 1000  # questions
+Fields = tuple[Field, Field]  # rows, columns
 MISSING = "captum is not installed; pip install 'progressive-attention[faithfulness]'"
+
+
+class About(NamedTuple):
+    """What drawing a network's maps takes: its geometry, ``fields_of`` it, and whether captum is there."""
+
+    where: Geometry
+    fields: Fields | None
+    captum: bool
 
 
 def chosen(trained: Trained, questions: QuestionSet, limit: int, seed: int) -> QuestionSet:
@@ -59,35 +67,39 @@ def log_odds(image: Tensor, model: QuestionNetwork, query: Tensor, answer: Tenso
     return own - logit.masked_fill(one_hot(answer, logit.shape[1]).bool(), -torch.inf).logsumexp(1)
 
 
-def attributions(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor) -> dict[str, Tensor]:
+def attributions(
+    model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, fields: Fields | None
+) -> dict[str, Tensor]:
     """Captum's maps of what speaks for the answers: (B, H, W) each, arguments as of ``log_odds``.
 
-    ``grad_cam`` at the last attended stage, >= 0, its cells where ``last`` has them; none of spatial transformers,
-    whose cells lie elsewhere for each question. ``input_x_gradient``, summed over colours, has signs.
+    At the last attended stage, whose ``fields`` are given, as cells >= 0: ``grad_cam``, and with the gradient of each
+    cell instead of their mean ``hires_cam``. ``input_x_gradient``, summed over colours, has signs.
     """
-    from captum.attr import InputXGradient, LayerGradCam
+    from captum.attr import InputXGradient, LayerGradCam, LayerGradientXActivation
 
-    image, rest = image.detach().requires_grad_(), (model, query, answer)
-    found = {}
-    if not isinstance(model, SpatialTransformerNetwork):
-        layer, field = model.stages[model.attended[-1]], layers_of(model)[0][-1]
-        cells: Any = LayerGradCam(log_odds, layer).attribute(
-            image, additional_forward_args=rest, relu_attributions=True
-        )
-        found["grad_cam"] = as_values(cells[:, 0].detach(), field, (image.shape[2], image.shape[3]))
-    product = InputXGradient(log_odds).attribute(image, additional_forward_args=rest)
-    return found | {"input_x_gradient": product.detach().sum(1).double()}
+    image, rest = image.detach().requires_grad_(), {"additional_forward_args": (model, query, answer)}
+    found = {"input_x_gradient": InputXGradient(log_odds).attribute(image, **rest).detach().sum(1).double()}
+    if fields is None:
+        return found
+    layer, size = model.stages[model.attended[-1]], (image.shape[2], image.shape[3])
+    for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
+        cells: Any = method(log_odds, layer).attribute(image, **rest)
+        found[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
+    return found
 
 
-def maps_of(
-    model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, *, where: Geometry, captum: bool
-) -> dict[str, Tensor]:
+def fields_of(model: QuestionNetwork) -> Fields | None:
+    """Those of the last attended stage on the image; None of spatial transformers, whose cells each question moves."""
+    return None if isinstance(model, SpatialTransformerNetwork) else layers_of(model)[0][-1]
+
+
+def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, about: About) -> dict[str, Tensor]:
     """All maps of a network in evaluation mode: (B, H, W) each, arguments as of ``log_odds``; its own, and captum's."""
     with torch.no_grad():
-        found = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), where).items()}
-    if where.canvases:
+        found = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), about.where).items()}
+    if about.where.canvases:
         found.pop("accumulated")  # the same region
-    return found | (attributions(model, image, query, answer) if captum else {})
+    return found | (attributions(model, image, query, answer, about.fields) if about.captum else {})
 
 
 def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
@@ -101,7 +113,7 @@ def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
         return {}
     product = torch.stack(shown).all(0)
     of_layers = {"last": shown[-1], "accumulated": product, "activation": product, "flow": shown[0]}
-    return of_layers | {"grad_cam": shown[-1]}
+    return of_layers | {"grad_cam": shown[-1], "hires_cam": shown[-1]}
 
 
 def depth_of(name: str, stages: int) -> int | None:
@@ -149,9 +161,9 @@ def evaluate_faithfulness(
     asked = chosen(trained, questions, limit, seed)
     height, width = questions.images.shape[1:3]
     model, where = trained.model.eval(), geometry(trained.model, (height, width))
-    draw = partial(maps_of, where=where, captum=has_captum(bool(where.fields or where.canvases)))
+    about = About(where, fields_of(model), has_captum(bool(where.fields or where.canvases)))
     black, zero = torch.zeros(1, 3, height, width, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    names, inside = list(draw(model, black, zero, zero)), extents(model(black, zero), where)
+    names, inside = list(maps_of(model, black, zero, zero, about)), extents(model(black, zero), where)
     areas = np.full((len(asked), len(names) + 1, len(BASELINES), len(KINDS)), np.nan)
     alike = np.full((len(asked), len(model.stages) + 1, len(names)), np.nan)
     read, done = np.zeros(len(asked), bool), 0
@@ -160,7 +172,7 @@ def evaluate_faithfulness(
         row = int(given.row[0, 0])
         if row >= 0:
             image, query = entrance(given, pixels), torch.from_numpy(given.query[0]).to(device)
-            areas[row], alike[row] = measure_question(model, draw, inside, image, query, [seed, row])
+            areas[row], alike[row] = measure_question(model, about, inside, image, query, [seed, row])
             read[row] = True
         done = min(len(asked), done + world())
         if progress:
@@ -182,7 +194,7 @@ def has_captum(has_maps: bool) -> bool:
 
 def measure_question(
     model: QuestionNetwork,
-    draw: Callable[..., dict[str, Tensor]],
+    about: About,
     inside: Mapping[str, Tensor],
     image: Tensor,
     query: Tensor,
@@ -191,12 +203,12 @@ def measure_question(
     """Of one question, as B = 1: ``areas_under``, of a random map last, and rank correlations ``inside`` (D, maps)."""
     with torch.no_grad():
         answer = answer_of(model, image, query)
-    maps = draw(model, image, query, answer)
+    maps = maps_of(model, image, query, answer, about)
     drawn = [*maps.values(), torch.zeros(1, *image.shape[2:], dtype=torch.float64, device=image.device)]
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     alike = []
     for other in randomised(model, number):
-        changed = draw(other, image, query, answer)
+        changed = maps_of(other, image, query, answer, about)
         both = [(maps[name][0][inside.get(name, ...)], changed[name][0][inside.get(name, ...)]) for name in maps]
         alike.append([rank_correlation(before.cpu().numpy(), after.cpu().numpy()) for before, after in both])
     return areas_under(model, image, query, drawn, seed)[0], alike
