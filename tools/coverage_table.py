@@ -23,8 +23,17 @@ GROUPS = {  # the folders and modules of each; what is in none of them is the re
         *("prepare", "files"),
     ),
     "evaluation and prediction": (
-        *("inference", "evaluation", "label_evaluation", "absence_evaluation", "summaries", "measured", "predictor"),
-        *("weights", "network_folder", "hub", "export"),
+        *(
+            "inference",
+            "evaluation",
+            "label_evaluation",
+            "absence_evaluation",
+            "faithfulness",
+            "summaries",
+            "measured",
+            "predictor",
+        ),
+        *("faithfulness_evaluation", "weights", "network_folder", "hub", "export"),
     ),
     "reproduction": (
         *("experiments", "runs", "reproduce", "board", "campaign", "published", "results", "results_tables"),

@@ -129,7 +129,8 @@ def build_parser() -> Parser:
         "measure accuracy and attention of a trained network",
         "  pan evaluate --weights mref-pan --data mref\n"
         "  pan evaluate --weights runs/mine --data my-folder --json\n"
-        "  pan evaluate --weights mref-san --data scenes.npz --json",
+        "  pan evaluate --weights mref-san --data scenes.npz --json\n"
+        "  pan evaluate --weights mref-pan-hard-ctx --faithfulness --limit 100",
     )
     evaluate.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
     evaluate.add_argument("--data", type=word, help=DATA_HELP + " (default: what the network was trained on)")
@@ -137,6 +138,13 @@ def build_parser() -> Parser:
         "--split", type=splits, metavar="SPLIT", help="default: test; all of an .npz; of a folder also train,validation"
     )
     evaluate.add_argument("--query-embeddings", type=Path, metavar="FILE", help=MORE_WORDS)
+    evaluate.add_argument(
+        "--faithfulness",
+        action="store_true",
+        help="also delete and insert what the maps show, and randomise weights: docs/faithfulness.md",
+    )
+    limit_help = "questions for --faithfulness, one an image (default: 1000)"
+    evaluate.add_argument("--limit", type=positive, metavar="N", help=limit_help)
     rows_help = "FILE.parquet for one row per question; the figures go beside it as .json"
     evaluate.add_argument("--rows", type=out_file(".parquet"), metavar="FILE", help=rows_help)
     device_option(evaluate)

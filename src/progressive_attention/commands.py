@@ -14,6 +14,7 @@ from progressive_attention import weights
 from progressive_attention.backbones import BACKBONES, build_backbone, check_known
 from progressive_attention.config import STYLES, backbone_of, recipe_for
 from progressive_attention.distributed import is_first
+from progressive_attention.faithfulness_evaluation import LIMIT, evaluate_faithfulness
 from progressive_attention.files import read_json
 from progressive_attention.inference import pick_device
 from progressive_attention.measured import (
@@ -28,11 +29,11 @@ from progressive_attention.measured import (
     write_measured,
 )
 from progressive_attention.prepare import prepared
-from progressive_attention.progress import bars, stopping
+from progressive_attention.progress import bars, counting, stopping
 from progressive_attention.reproduce import failure_of, in_order, is_done
 from progressive_attention.show_commands import scene_arguments
 from progressive_attention.step_log import StepLog
-from progressive_attention.summaries import labels_table, score_of, summary_table
+from progressive_attention.summaries import faithfulness_tables, labels_table, score_of, summary_table
 from progressive_attention.tensorboard_log import TensorBoardLog, attention_pictures
 from progressive_attention.text_queries import (
     SENTENCE_ENCODER,
@@ -173,6 +174,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     check_reads_vectors(trained, encode)
     if arguments.rows:
         check_rows(arguments.rows)
+    if arguments.limit and not arguments.faithfulness:
+        raise ValueError("--limit is the number of questions for --faithfulness; add that, or leave it out")
     options = scene_arguments(arguments, source_of(trained.about, data), data)
     options["image_size"] = trained.model.config.image_size
     source = {"data": data, "split": arguments.split, **options}
@@ -181,6 +184,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if trained.model.query_vectors is not None:
         trained = knowing(trained, questions.query_names, encode)
     measured = measure(trained, questions, source, device, console)
+    if arguments.faithfulness:
+        with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
+            limit = arguments.limit or LIMIT
+            options = {"limit": limit, "seed": source["seed"], "progress": progress}
+            measured.figures.update(evaluate_faithfulness(trained, questions, device, **options))
     if not is_first():
         return
     rows = arguments.rows or rows_path(arguments.weights, questions.name)
@@ -190,6 +198,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         drawn = labels_table if questions.likelihood == "bernoulli" else summary_table
         Console().print(drawn(measured.figures, f"{arguments.weights} on {questions.name}"))
+        if arguments.faithfulness:
+            for table in faithfulness_tables(measured.figures):
+                Console().print(table)
         print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")
 
 

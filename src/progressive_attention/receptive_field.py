@@ -122,8 +122,8 @@ def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) 
     return Geometry([], (side, side), canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
 
 
-def layers_of(model: ProgressiveAttentionNetwork) -> tuple[list[tuple[Field, Field]], tuple[Paths, ...]]:
-    """Fields of the attended layers on the image, and the paths between them."""
+def layers_of(model: QuestionNetwork) -> tuple[list[tuple[Field, Field]], tuple[Paths, ...]]:
+    """Fields of the attended stages on the image, and the paths between them; of no transformer, which moves cells."""
     both, fields, stages = (Field(), Field()), [], []
     for stage in model.stages:
         steps, both = read(stage, both)

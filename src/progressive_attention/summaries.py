@@ -81,6 +81,30 @@ def entropy_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
 
 
+def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
+    """The figures of ``evaluate_faithfulness``: areas under the curves by map, and rank correlations by depth."""
+    questions = f"{figures['faithfulness_count']:,} questions, mean ± half of the 95 % interval"
+    areas = Table(title="area under the answer's probability, in per cent", caption=questions)
+    alike = Table(title="rank correlation with the map of weights that are random down to", caption=questions)
+    areas.add_column("map", no_wrap=True)
+    alike.add_column("map", no_wrap=True)
+    for baseline, kinds in figures["faithfulness"]["random"].items():
+        for kind in kinds:
+            areas.add_column(f"{kind},\n{baseline}", justify="right", no_wrap=True)
+    for name, of_map in figures["faithfulness"].items():
+        areas.add_row(name, *(spread(leaf, 100, 1) for kinds in of_map.values() for leaf in kinds.values()))
+    for depth in next(iter(figures["randomisation"].values())):
+        alike.add_column(depth, justify="right", no_wrap=True)
+    for name, depths in figures["randomisation"].items():
+        alike.add_row(name, *(spread(leaf, 1, 2) for leaf in depths.values()))
+    return [areas, alike]
+
+
+def spread(figure: dict[str, float], unit: float, digits: int) -> str:
+    """{"mean", "low", "high"} as mean and half of the interval."""
+    return f"{figure['mean'] * unit:.{digits}f}±{(figure['high'] - figure['mean']) * unit:.{digits}f}"
+
+
 def percent(value: float | None) -> str:
     """A share in per cent; a dash where there is none."""
     return "–" if value is None else f"{value:.2%}"
