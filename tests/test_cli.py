@@ -220,6 +220,11 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
         (["train", "--data", "mref", "--gate-price", "-1", "--out", "r"], "expected a number >= 0, got '-1'"),
         (["train", "--data", "mref", "--mask-price", "nan", "--out", "r"], "expected a number >= 0, got 'nan'"),
+        (["train", "--data", "mref", "--keep-epochs", "1,0", "--out", "r"], "expected a whole number >= 1, got 0"),
+        (
+            ["train", "--data", "mref", "--epochs", "2", "--keep-epochs", "1,3", "--out", "r"],
+            "epochs to keep must be among the 2 of the training, got 3",
+        ),
         (["train", "--data", "mref", "--augment", "flip", "--out", "r"], "mref is drawn in its own size and anew"),
         (["train", "--data", "mref", "--image-size", "64", "--out", "r"], "leave out --image-size and --augment"),
         (["train", "--data", "mref", "--freeze", "pool9", "--out", "r"], "this backbone has no stage 'pool9'"),

@@ -63,6 +63,12 @@ def test_names_of_plain_jobs_stay():
     assert job.name == f"mref-san-paper-fast-30000x{fast.epochs}-b{fast.batch}-lr{fast.learning_rate:g}-s0"
 
 
+def test_kept_epochs_make_no_other_job():
+    plain, kept = (Grid(("san",), ("mref",), epochs=30, keep_epochs=some).jobs()[0] for some in ((), (10, 30, 100)))
+    assert kept.keep_epochs == (10, 30)  # the hundredth is not trained
+    assert (kept, kept.name) == (plain, plain.name)
+
+
 def test_seeds_come_outermost():
     jobs = Grid(("san", "han"), ("mref", "mbg"), seeds=(0, 1)).jobs()
     got = [(job.seed, job.dataset, job.model) for job in jobs]
@@ -259,6 +265,8 @@ OWN = GRID.replace("mref", "data") + "learning_rates = [1, 2]\n"
         (GRID + "protocol = 'ours'\n", "grid 1: unknown protocol 'ours'"),
         (GRID + "recipe = 'slow'\n", "grid 1: unknown recipe 'slow'"),
         (GRID + "learning_rates = ['low']\n", "grid 1: each of learning_rates must be a number, got 'low'"),
+        (GRID + "keep_epochs = [0]\n", "grid 1: keep_epochs are counted from 1, got 0"),
+        (GRID + "keep_epochs = 10\n", "grid 1: keep_epochs must be a list, got 10"),
         (GRID + "learning_rates = [-1.0]\n", "grid 1: learning_rate must be > 0"),
         (GRID + "learning_rates = [0.1, 0.2]\n", "grid 1: learning_rates need tuning = { dataset, images"),
         (GRID + "tuning = {}\nlearning_rates = [0.1]\n", None),

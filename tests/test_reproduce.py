@@ -95,6 +95,14 @@ def test_result_says_how_it_was_made(finished):
     )
 
 
+def test_epochs_to_keep_are_kept(finished, tmp_path):
+    (job,) = jobs("san", keep_epochs=(1,))
+    do([job], tmp_path)
+    assert result_of(job, tmp_path) == result_of(SAN, finished[0])
+    kept = weights.load(folder_of(job, tmp_path) / "epochs" / "1")
+    assert kept.about["epoch"]["epoch"] == 1
+
+
 def test_nothing_is_done_twice(finished):
     told: list[Message] = []
     do([SAN], finished[0], told.append)

@@ -68,6 +68,29 @@ def test_what_was_not_saved_is_done_again(whole, tmp_path):
     assert results(tmp_path) == expected
 
 
+def test_kept_epochs_are_those_of_an_uninterrupted_run(whole, tmp_path):
+    recipe, expected = whole
+    fit(network(), TRAIN, VALIDATION, recipe, tmp_path / "whole", about(network()), keep_epochs=[1, 2])
+    run = start(tmp_path / "killed", recipe, keep_epochs=[1, 2])
+    for _ in range(7):
+        next(run)
+    kill(run)
+    fit(network(seed=1), TRAIN, VALIDATION, recipe, tmp_path / "killed", about(network()), keep_epochs=[1, 2])
+    assert results(tmp_path / "killed") == results(tmp_path / "whole") == expected
+    for epoch in "12":
+        killed, kept = (tmp_path / name / "epochs" / epoch / "weights.safetensors" for name in ("killed", "whole"))
+        assert killed.read_bytes() == kept.read_bytes()
+
+
+def test_a_run_that_goes_on_keeps_what_is_still_to_come(tmp_path):
+    run = start(tmp_path, ROWS)
+    for _ in range(7):
+        next(run)
+    run.close()
+    fit(network(seed=1), TRAIN, VALIDATION, ROWS, tmp_path, about(network()), keep_epochs=[1, 3])
+    assert [path.name for path in (tmp_path / "epochs").iterdir()] == ["3"]
+
+
 def test_closing_a_run_that_made_no_step_leaves_nothing(tmp_path):
     start(tmp_path, ALL).close()
     assert not list(tmp_path.iterdir())

@@ -232,6 +232,20 @@ def test_a_run_that_is_done_is_left_alone(recipe, tmp_path):
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
 
 
+def test_kept_epochs_hold_the_weights_of_their_time(tmp_path):
+    for progress in start(tmp_path, ROWS, keep_epochs=[2, 3]):
+        if progress.record and progress.epoch in (2, 3):
+            state = load_file(tmp_path / "checkpoint.safetensors")
+            kept = load_file(tmp_path / f"epochs/{progress.epoch}/weights.safetensors")
+            assert_close(kept, {name: state[f"model/{name}"] for name in kept}, rtol=0, atol=0)
+    assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["2", "3"]
+    for epoch in (2, 3):
+        trained = weights.load(tmp_path / f"epochs/{epoch}")
+        assert trained.about["epoch"] == read_log(tmp_path / "log.jsonl")[epoch - 1]
+        score = accuracy(trained.model, VALIDATION, torch.device("cpu"))
+        assert score == trained.about["epoch"]["validation_accuracy"]
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,11 @@ def seeds(text: str) -> list[int]:
     return [seed(one) for one in words(text)]
 
 
+def epochs(text: str) -> list[int]:
+    """Epochs between commas, counted from 1."""
+    return [positive(one) for one in words(text)]
+
+
 def duration(text: str) -> float:
     """Seconds of "90s", "9m", "2h" or "540"."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from progressive_attention.arguments import (
     device_option,
+    epochs,
     out_file,
     out_folder,
     positive,
@@ -110,6 +111,8 @@ def build_parser() -> Parser:
     train.add_argument("--images", type=positive, help="training images of a synthetic set (default: 30000)")
     train.add_argument("--absent", action="store_true", help="of a synthetic set, ask about digits not there, too")
     train.add_argument("--epochs", type=positive, help="default: the recipe's")
+    keep_help = "keep the weights of these epochs, too, e.g. 10,30,100: in RUN/epochs/10, ..."
+    train.add_argument("--keep-epochs", type=epochs, default=[], metavar="N,...", help=keep_help)
     train.add_argument("--batch", type=positive, help="images (or rows) per step; default: the recipe's")
     train.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
     train.add_argument("--gate-price", type=price, metavar="X", help="charge for open gates (default: the model's)")

@@ -45,6 +45,7 @@ from progressive_attention.text_queries import (
 )
 from progressive_attention.trackio_log import TrackioLog
 from progressive_attention.training import Progress as Step
+from progressive_attention.training import check_kept
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -57,6 +58,7 @@ def train(arguments: argparse.Namespace) -> None:
         **{"epochs": arguments.epochs, "batch": arguments.batch, "learning_rate": arguments.lr},
         **{"gate_price": arguments.gate_price, "mask_price": arguments.mask_price, "augment": arguments.augment},
     )
+    check_kept(arguments.keep_epochs, recipe)
     if arguments.backbone_weights:
         build_backbone(
             arguments.backbone, arguments.backbone_weights
@@ -88,6 +90,7 @@ def train(arguments: argparse.Namespace) -> None:
         data=arguments.data if arguments.data in STYLES else Path(arguments.data).name,
         **{"protocol": options["protocol"], "seed": options["seed"], "device": device},
         **{"changes": changes, "backbone_weights": arguments.backbone_weights, "query_vectors": vectors},
+        keep_epochs=arguments.keep_epochs,
     )
     with ExitStack() as opened:
         for log in logs:

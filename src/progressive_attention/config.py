@@ -252,6 +252,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "rates": ("rates",),
     "one-question": ("one-question",),
     "protocols": ("protocols",),
+    "own-training": ("own-training",),
     "table2": ("table2",),
     "all": ("table1", "one-question", "extra-rows", "gates", "rates", "protocols"),
 }

@@ -61,6 +61,7 @@ class Job:
     backbone_weights: str | None = None
     voc: str = ""
     voc_content: str = ""
+    keep_epochs: tuple[int, ...] = field(default=(), compare=False)  # as in ``training``, which it does not change
 
     @property
     def recipe_changes(self) -> dict[str, Any]:
@@ -109,8 +110,9 @@ class Grid:
 
     The data set ``"data"`` is a folder that is named when the experiment is run (``Job.folder``), with all its images.
     ``variant`` is a short name for what ``recipe_changes`` (Recipe's fields) and ``network_changes`` (ModelConfig's)
-    change. ``tuning``: the ``dataset``, ``images``, ``epochs`` and ``seed`` on which one of several
-    ``learning_rates`` is chosen. Raises ValueError for what is not understood, before anything is trained.
+    change. ``keep_epochs``: whose weights stay, of those that are trained. ``tuning``: the ``dataset``, ``images``,
+    ``epochs`` and ``seed`` on which one of several ``learning_rates`` is chosen. Raises ValueError for what is not
+    understood, before anything is trained.
     """
 
     models: tuple[str, ...]
@@ -125,9 +127,11 @@ class Grid:
     network_changes: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    keep_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kind in (("models", str), ("datasets", str), ("seeds", int), ("learning_rates", float)):
+        kinds = {"models": str, "datasets": str, "seeds": int, "learning_rates": float, "keep_epochs": int}
+        for name, kind in kinds.items():
             values = checked(name, getattr(self, name), tuple)
             object.__setattr__(self, name, tuple(checked(f"each of {name}", one, kind) for one in values))
         if not self.models or not self.datasets or not self.seeds:
@@ -136,6 +140,8 @@ class Grid:
             one_of("model", model, {**MODELS, **ALIASES})
         for dataset in self.datasets:
             one_of("data set", dataset, (*STYLES, USERS_OWN))
+        if self.keep_epochs and min(self.keep_epochs) < 1:
+            raise ValueError(f"keep_epochs are counted from 1, got {min(self.keep_epochs)}")
         one_of("protocol", self.protocol, PROTOCOLS)
         one_of("recipe", self.recipe, RECIPES)
         checked("variant", self.variant, str)
@@ -196,7 +202,8 @@ class Grid:
             if recipe.gate_price and len(config.attend_at) == 1:
                 raise ValueError(f"gate_price is for networks with gates; {name} attends at its last layer only")
             job = Job(model, dataset, self.protocol, recipe, seed, self.images, self.variant, changes)
-            found.append(replace(job, candidates=self.candidates(job)))
+            kept = tuple(epoch for epoch in self.keep_epochs if epoch <= recipe.epochs)
+            found.append(replace(job, candidates=self.candidates(job), keep_epochs=kept))
         return found
 
     def candidates(self, job: Job) -> tuple[Job, ...]:

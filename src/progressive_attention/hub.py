@@ -17,7 +17,7 @@ from progressive_attention.files import digest_of, write_text
 from progressive_attention.model_card import model_card
 from progressive_attention.network_folder import describe, filled, find, first_line, hugging_face, read_config, save
 
-OF_WEIGHTS = ("test", "best", "absence", "seconds", "command")  # what config.json tells of these very weights
+OF_WEIGHTS = ("test", "best", "epoch", "absence", "seconds", "command")  # what config.json tells of these very weights
 
 
 class HubMixin(nn.Module):

@@ -1,6 +1,6 @@
 """A named network on a named data set, ready to train: what ``pan train`` and ``pan reproduce`` have in common."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ def prepared(
     changes: Mapping[str, Any] | None = None,
     backbone_weights: str | Path | None = None,
     query_vectors: Tensor | None = None,
+    keep_epochs: Collection[int] = (),
 ) -> Generator[Progress, None, None]:
     """The training of a fresh network, its weights drawn from ``seed``; ``changes`` are ModelConfig's fields.
 
-    ``backbone_weights`` as in ``backbones.build_backbone``, ``query_vectors`` as in ``build_model``. ``data`` and
-    ``protocol`` are written into config.json. Raises ValueError as ``training`` does, and for a network that can't take
-    the images or has no maps on them.
+    ``backbone_weights`` as in ``backbones.build_backbone``, ``query_vectors`` as in ``build_model``, ``keep_epochs`` as
+    in ``training``. ``data`` and ``protocol`` are written into config.json. Raises ValueError as ``training`` does, and
+    for a network that can't take the images or has no maps on them.
     """
     torch.manual_seed(seed)
     config = model_config(
@@ -61,7 +62,8 @@ def prepared(
     if isinstance(train.attribute, Labels):
         start_at_shares(network, train.attribute)
     loss = objective(recipe, network)
-    return training(network, train, validation, recipe, out, about, seed=seed, device=device, loss=loss)
+    options = {"seed": seed, "device": device, "loss": loss, "keep_epochs": keep_epochs}
+    return training(network, train, validation, recipe, out, about, **options)
 
 
 def check_use(network: QuestionNetwork, size: tuple[int, int]) -> None:

@@ -230,6 +230,7 @@ def train(job: Job, out: Path, device: torch.device, until: float, tell: Tell) -
         **{"data": job.dataset, "protocol": job.protocol, "seed": job.seed, "device": device},
         changes=dict(job.network_changes),
         backbone_weights=job.backbone_weights,
+        keep_epochs=job.keep_epochs,
     )
     log = read_log(folder_of(job, out) / "log.jsonl")
     validating = log[-1]["validation_seconds"] if log else math.nan

@@ -1,14 +1,15 @@
 """Train any network that answers questions about images; this file knows nothing of attention.
 
-A run is a folder: log.jsonl, checkpoint.safetensors to go on from, and the best epoch's weights.safetensors and
-config.json. Every step is a function of (state, seed, step number), so a killed run goes on exactly. Several processes
-(``distributed``) share the images of every step, and take the step that one would.
+A run is a folder: log.jsonl, checkpoint.safetensors to go on from, the best epoch's weights.safetensors and
+config.json, and in epochs/N those of each epoch N that is to be kept. Every step is a function of (state, seed, step
+number), so a killed run goes on exactly. Several processes (``distributed``) share the images of every step, and take
+the step that one would.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -123,6 +124,12 @@ def order_in_epoch(groups: int, recipe: Recipe, seed: int, epoch: int) -> list[n
     return np.array_split(order, math.ceil(groups / recipe.batch))
 
 
+def check_kept(epochs: Collection[int], recipe: Recipe) -> None:
+    """Raises ValueError for an epoch, counted from 1, that the recipe lacks."""
+    if lacking := [epoch for epoch in epochs if not 1 <= epoch <= recipe.epochs]:
+        raise ValueError(f"epochs to keep must be among the {recipe.epochs} of the training, got {lacking[0]}")
+
+
 def training(
     model: nn.Module,
     train: QuestionSet,
@@ -134,14 +141,17 @@ def training(
     seed: int = 0,
     device: torch.device | str = "cpu",
     loss: Loss = answers_only,
+    keep_epochs: Collection[int] = (),
 ) -> Generator[Progress, None, None]:
     """Train step by step, yielding after each; ``fit`` runs it to the end.
 
     ``about`` goes into config.json (see ``weights.describe``), ``loss`` is what the recipe minimises
-    (``objectives.objective``). If ``out`` holds a checkpoint of the same run, it goes on from there; of another run:
-    ValueError. ValueError too when the loss is no longer finite, or nothing is asked. Closing the generator saves
-    where it stands.
+    (``objectives.objective``). The weights of ``keep_epochs``, counted from 1, stay in ``out``/epochs/N; epochs that
+    were over before they were named are not trained again for it. If ``out`` holds a checkpoint of the same run, it
+    goes on from there; of another run: ValueError. ValueError too for an epoch to keep that the recipe lacks, when the
+    loss is no longer finite, or nothing is asked. Closing the generator saves where it stands.
     """
+    check_kept(keep_epochs, recipe)
     for questions in (train, validation):
         if not len(questions):
             raise ValueError(f"{questions.name} holds no questions; training needs some to learn from and to validate")
@@ -204,6 +214,8 @@ def training(
             started = time.monotonic()
         entrance.end_pass()
         record = end_epoch(model, validation, to_validate, recipe, out, about, state, epoch, per_epoch)
+        if epoch + 1 in keep_epochs and is_first():
+            weights.save(out / "epochs" / str(epoch + 1), model.state_dict(), {**about, "epoch": record})
         save_checkpoint(out, model, optimizer, state, identity)
         saved = time.monotonic()
         yield Progress(state.step, steps, epoch + 1, record["loss"], asked, now, rate, record)
