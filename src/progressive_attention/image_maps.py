@@ -53,8 +53,8 @@ def as_density(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int,
     (h, w), (height, width) = cells.shape[-2:], image_size
     if lost := h * w - cells_inside(field[0], h, height) * cells_inside(field[1], w, width):
         raise ValueError(
-            f"{lost} of the layer's {h} x {w} cells lie wholly outside the image of {height} x {width} pixels, so their "
-            "attention has no place there; pad each layer by at most half its kernel"
+            f"{lost} of the layer's {h} x {w} cells lie wholly outside the image of {height} x {width} pixels, so "
+            "their attention has no place there; pad each layer by at most half its kernel"
         )
     inside_rows = coverage(field[0], h, height).sum(0).to(cells.device)
     inside_columns = coverage(field[1], w, width).sum(0).to(cells.device)

@@ -52,15 +52,15 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem 1rem; }
 """
 
 MAPS = {
-    "flow": "where the answer came from: the last layer's probabilities, handed down through the gates to the first layer",
+    "flow": "where the answer came from: the last layer's probabilities, handed down through the gates to the first",
     "last": "the last layer's probabilities, each spread over its own cell of the image",
     "accumulated": "product of all layers' attention at each pixel",
     "activation": "product of the attended features' magnitudes, layer by layer",
 }
 READING = (
     "First comes the map of where the answer came from, with a ring around its highest point; then the gates, and the "
-    "last layer’s choice. Each map is coloured from 0 (grey) to its own largest value (yellow). Hatched: no cell of that "
-    "layer."
+    "last layer’s choice. Each map is coloured from 0 (grey) to its own largest value (yellow). Hatched: no cell of "
+    "that layer."
 )
 
 
