@@ -1,6 +1,6 @@
 """What skipping closed regions could save: how much of real gates is shut, and what zero there does to the answers.
 
-python benchmarks/closed_regions.py mref-pan-hard-ctx [runs/mine ...] [--data mref] [--count 2000]
+python benchmarks/closed_regions.py mref-pan [runs/mine ...] [--data mref] [--count 2000]
 
 For each threshold, in shares of a gate's own largest value (a batch norm follows, so the scale says nothing): share of
 each gate's cells below it, share of its 4 x 4 blocks that are wholly below (what code for blocks could skip), and

@@ -31,7 +31,7 @@ from progressive_attention.models import build_model
 from progressive_attention.training import training
 
 CPU = torch.device("cpu")
-SHIPPED = "mref-pan-hard-ctx"
+SHIPPED = "mref-pan"
 IMAGES, HIDDEN, TEST, ASKED, SEEDS = 1_600, 16, 1_000, 2_000, (0, 1, 2)
 RECIPE = RECIPES["fast"].with_changes(epochs=1, batch=8, learning_rate=0.005)
 

@@ -1,8 +1,8 @@
 """The figures of docs/faithfulness.md, with what they were measured on.
 
-python benchmarks/faithfulness.py mref-pan-hard-ctx --out results/faithfulness/mref-pan-hard-ctx.json [--limit 1000]
+python benchmarks/faithfulness.py mref-pan --out results/faithfulness/mref-pan.json [--limit 1000]
 
-`pan evaluate --weights mref-pan-hard-ctx --faithfulness` prints the same figures; this leaves out the other 9,000 test
+`pan evaluate --weights mref-pan --faithfulness` prints the same figures; this leaves out the other 9,000 test
 questions, and writes down machine, commit, command and seed.
 """
 

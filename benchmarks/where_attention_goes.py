@@ -1,6 +1,6 @@
 """Where the accumulated map's attention lies, and what is missing to the papers' true-positive ratios.
 
-python benchmarks/where_attention_goes.py --data mref mref-pan-hard-ctx runs/mref [--count 500]
+python benchmarks/where_attention_goes.py --data mref mref-pan runs/mref [--count 500]
 
 Shares of the accumulated map, in per cent, mean over test questions: on the target's ink, on other digits' ink, within
 two pixels of the target, elsewhere; then the target's share if the map were zero off every digit's ink ("ink only"):
