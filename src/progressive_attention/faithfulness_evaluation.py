@@ -77,13 +77,14 @@ def attributions(
     """
     from captum.attr import InputXGradient, LayerGradCam, LayerGradientXActivation
 
-    image, rest = image.detach().requires_grad_(), {"additional_forward_args": (model, query, answer)}
-    found = {"input_x_gradient": InputXGradient(log_odds).attribute(image, **rest).detach().sum(1).double()}
+    image, rest = image.detach().requires_grad_(), (model, query, answer)
+    product = InputXGradient(log_odds).attribute(image, additional_forward_args=rest)
+    found = {"input_x_gradient": product.detach().sum(1).double()}
     if fields is None:
         return found
     layer, size = model.stages[model.attended[-1]], (image.shape[2], image.shape[3])
     for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
-        cells: Any = method(log_odds, layer).attribute(image, **rest)
+        cells: Any = method(log_odds, layer).attribute(image, additional_forward_args=rest)
         found[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
     return found
 
