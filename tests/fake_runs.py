@@ -8,7 +8,7 @@ import numpy as np
 from progressive_attention import published
 from progressive_attention.config import MODELS, STYLES
 from progressive_attention.published import NAMES, SCALE_BINS
-from progressive_attention.runs import MAPS
+from progressive_attention.runs import SHARES
 
 COUNTS = dict(zip(SCALE_BINS, (5100, 2300, 1400, 800, 400), strict=True))
 
@@ -25,20 +25,28 @@ def fake_run(model: str = "pan-hard-ctx", dataset: str = "mref", seed: int = 0, 
     stn, blind = model.startswith("stn"), model in ("concat", "film")
     tpr = {"last": 0.2 * row.tpr / 62 + 0.02, "accumulated": 0.5 * row.tpr / 62, "activation": 1.05 * row.tpr / 100}
     tpr = {name: float(value + rng.normal(0, 0.004)) for name, value in tpr.items()}
+    tpr["flow"] = 1.03 * tpr["activation"]
     if stn:
-        tpr = {name: 0.009 for name in MAPS}
+        tpr = {name: 0.009 for name in ("last", "accumulated")}
     if single:
-        tpr["accumulated"] = tpr["last"]
+        tpr["accumulated"] = tpr["flow"] = tpr["last"]
+    if blind:
+        tpr = {}
+    curves = {name: fake_curve(share) for name, share in tpr.items()}
+    shares = {f"tpr_{name}": share for name, share in tpr.items()}
+    shares |= {f"pointing_{name}": min(1.0, 1.4 * share) for name, share in tpr.items()}
+    shares |= {f"iou_{name}": curve["best_iou"] for name, curve in curves.items()}
+    shares |= {} if blind else {"point_on_target": min(1.0, 1.5 * tpr["last"]), "box_iou": 0.5 * tpr["last"]}
     run = {
         **{"model": model, "variant": "", "dataset": dataset, "protocol": "paper", "recipe": "fast"},
         **{"queries_per_image": "all", "seed": seed, "images": 30_000, "epochs": 12, "learning_rate": 0.005},
         **{"count": 10_000, "accuracy": round(accuracy, 4)},
         "accuracy_by_scale": dict(zip(SCALE_BINS, map(float, scales), strict=True)),
         "count_by_scale": dict(COUNTS),
-        **{f"tpr_{name}": None if blind else tpr[name] for name in MAPS},
+        **dict.fromkeys(SHARES[1:]),
+        **shares,
         **{"tpr_clipped": 0.024 if stn else None, "tpr_uniform": 0.0247},
-        **{f"pointing_{name}": None if blind else min(1.0, 1.4 * tpr[name]) for name in MAPS},
-        "precision_recall": {} if blind else {name: fake_curve(tpr[name]) for name in MAPS},
+        "precision_recall": curves,
         **{"parameters": 43_210, "seconds": 321.5, "hardware": "2 cores, 8 GiB", "commit": "0123abc"},
         **{"command": f"pan reproduce --models {model} --data {dataset} --seed {seed}", "torch": "2.11.0"},
     }

@@ -26,6 +26,7 @@ NEVER = {
     "pan train --data mref --model pan-hard-ctx --out runs/mref": "half an hour",
     "pan evaluate --weights runs/mref --data mref --json": "asks what the line above trains",
     "pan reproduce": "hours; tests/test_campaign.py runs small ones",
+    "pan remeasure": "asks what that trains; tests/test_remeasure.py does it with small ones",
     "pan bench": "minutes, and it measures the machine; tests/test_bench*.py run its suites",
     "pan data import visual-genome": "files that a user downloads; tests/test_visual_genome.py has generated ones",
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",

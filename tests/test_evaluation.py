@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.evaluation import entropies, evaluate, examples, summarise
-from progressive_attention.image_maps import pixel_maps
+from progressive_attention.image_maps import PIXEL_MAPS, pixel_maps
 from progressive_attention.metrics.attention import OverlapCurves, attention_entropy, pointing_game, true_positive_ratio
+from progressive_attention.metrics.pointing import bounding_box, box_iou, highest_point, smallest_box
 from progressive_attention.models import build_model
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import geometry
@@ -30,11 +31,15 @@ NUMBERS = (
     "tpr_last",
     "tpr_accumulated",
     "tpr_activation",
+    "tpr_flow",
     "tpr_uniform",
     "tpr_clipped",
     "pointing_last",
     "pointing_accumulated",
     "pointing_activation",
+    "pointing_flow",
+    "point_on_target",
+    "box_iou",
 )
 OF_MAPS = [name for name in NUMBERS[3:] if name != "tpr_uniform"]
 
@@ -72,6 +77,17 @@ def questions():
     )
 
 
+def answer_scores(shown, mask):
+    """Whether the point lies on the mask, and the IoU of the boxes as sets of pixels; nothing of an empty mask."""
+    if not mask.any():
+        return {"point_on_target": np.nan, "box_iou": np.nan}
+    x, y = highest_point(shown[None])[0]
+    boxes, (rows, columns) = np.zeros((2, SIDE, SIDE), bool), np.nonzero(mask)
+    x0, y0, x1, y1 = smallest_box(shown[None])[0].astype(int)
+    boxes[0, y0:y1, x0:x1] = boxes[1, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    return {"point_on_target": float(mask[int(y), int(x)]), "box_iou": boxes.all(0).sum() / boxes.any(0).sum()}
+
+
 def one_at_a_time(trained, questions, curves=None):
     """The slow twin: each row alone, each figure by its definition; ``curves`` takes in each map."""
     rows, where = [], geometry(trained.model)
@@ -86,6 +102,7 @@ def one_at_a_time(trained, questions, curves=None):
         pointing = {f"pointing_{name}": pointing_game(drawn[None], mask)[0] for name, drawn in maps.items()}
         for name, drawn in maps.items() if curves else ():
             curves.add(name, drawn[None], mask)
+        answer_of = answer_scores(maps["flow"], mask[0])
         maps |= {"uniform": np.ones((SIDE, SIDE)), "clipped": maps["last"]}
         ratios = {f"tpr_{name}": true_positive_ratio(drawn[None], mask)[0] for name, drawn in maps.items()}
         rows.append(
@@ -101,6 +118,7 @@ def one_at_a_time(trained, questions, curves=None):
                 "scale": questions.scale[row],
                 **ratios,
                 **pointing,
+                **answer_of,
                 "entropy": [float(attention_entropy(layer[0].numpy())[0]) for layer in prediction.attention],
             }
         )
@@ -166,9 +184,11 @@ def test_curves_are_those_of_one_at_a_time(trained, questions, batch, monkeypatc
     curves = OverlapCurves()
     one_at_a_time(trained, questions, curves)
     expected = curves.summary()
-    found = evaluate(trained, questions, batch=batch)["precision_recall"]
-    assert list(found) == list(expected) == ["last", "accumulated", "activation"]
+    figures = evaluate(trained, questions, batch=batch)
+    found = figures["precision_recall"]
+    assert list(found) == list(expected) == ["last", "accumulated", "activation", "flow"]
     for name, ours in found.items():
+        assert figures[f"iou_{name}"] == ours["best_iou"]
         assert ours.keys() == expected[name].keys()
         for key, values in ours.items():
             assert_allclose(values, expected[name][key], rtol=1e-9)
@@ -193,11 +213,16 @@ def test_spatial_transformer_may_look_outside(questions):
     assert_allclose(table["tpr_last"].to_numpy()[:-1], inside / SIDE**2, rtol=1e-5)
     assert_allclose(table["tpr_clipped"].to_numpy()[:-1], inside / (0.75 * SIDE**2), rtol=1e-5)
     assert_allclose(table["pointing_last"].to_numpy()[:-1], questions.masks[:-1, :, 16:].mean((1, 2)), rtol=1e-12)
+    assert_array_equal(table["point_on_target"].to_numpy()[:-1], questions.masks[:-1, 31, 39])
+    held = np.array([[16, 0, SIDE, 57]] * 8)  # 0.9 of 62 rows of 46.5 pixels are 56.4 rows of the 46 whole ones
+    assert_allclose(table["box_iou"].to_numpy()[:-1], box_iou(held, bounding_box(questions.masks[:-1])))
     for kind in ("tpr", "pointing"):
         assert table[f"{kind}_accumulated"].equals(table[f"{kind}_last"])
-        assert table[f"{kind}_activation"].null_count == 9
+        for name in ("activation", "flow"):
+            assert table[f"{kind}_{name}"].null_count == 9
     summary = evaluate(trained, questions)
-    assert summary["tpr_activation"] is summary["pointing_activation"] is None
+    for kind in ("tpr", "pointing", "iou"):
+        assert summary[f"{kind}_activation"] is summary[f"{kind}_flow"] is None
     assert list(summary["precision_recall"]) == ["last", "accumulated"]
     json.dumps(summary, allow_nan=False)
 
@@ -210,7 +235,7 @@ def test_closed_gates_are_no_attention(trained, questions):
     for name in ("accumulated", "activation"):
         assert table[f"tpr_{name}"].null_count == 9
         assert table[f"pointing_{name}"].to_pylist() == [0] * 8 + [None]
-    assert table["tpr_last"].null_count == 1
+    assert table["tpr_last"].null_count == table["tpr_flow"].null_count == 1  # what no energy came from is spread
     assert {layers[0] for layers in table["entropy"].to_pylist()} == {None}
     assert entropies(table).shape == (9, 4)
     first, *others = summarise(table)["entropy"]
@@ -267,8 +292,10 @@ def test_nothing_known_is_null(trained, questions):
         assert (table[name].type, table[name].null_count) == (pa.float64(), 9)
     assert table["probability"].to_pylist() == examples(trained, questions, CPU)["probability"].to_pylist()
     summary = summarise(table)
-    assert [summary[name] for name in NUMBERS[3:]] == [None] * 8
-    assert evaluate(trained, bare)["precision_recall"] == {}
+    assert {summary[name] for name in NUMBERS[3:]} == {None}
+    figures = evaluate(trained, bare)
+    assert figures["precision_recall"] == {}
+    assert {figures[f"iou_{name}"] for name in PIXEL_MAPS} == {None}
     assert set(summary["accuracy_by_scale"].values()) == {None}
     json.dumps(summary, allow_nan=False)
 
@@ -310,4 +337,6 @@ def test_mode_is_left_as_it_was(trained, questions):
 def test_evaluate_summarises_examples(trained, questions):
     overlap = OverlapCurves()
     summary = summarise(examples(trained, questions, CPU, batch=3, overlap=overlap))
-    assert evaluate(trained, questions, "cpu", batch=3) == {**summary, "precision_recall": overlap.summary()}
+    found = evaluate(trained, questions, "cpu", batch=3)
+    ious = {f"iou_{name}": found[f"iou_{name}"] for name in PIXEL_MAPS}
+    assert found == {**summary, **ious, "precision_recall": overlap.summary()}

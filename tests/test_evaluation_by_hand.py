@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 from progressive_attention.evaluation import attention_scores, summarise
 from progressive_attention.metrics.attention import wilson_interval
+from progressive_attention.metrics.pointing import bounding_box
 
 # --- attention on the target ------------------------------------------------------------------------------------------
 
@@ -20,8 +21,9 @@ def test_scores_of_attention_nowhere():
     masks = np.array([np.eye(3), np.zeros((3, 3))], bool)
     uniform = {"tpr_uniform": [1 / 3, np.nan]}
     for beyond, ratio in ((False, np.nan), (True, 0)):
-        scores = attention_scores(nothing, masks, beyond=beyond)
+        scores = attention_scores(nothing, masks, beyond=beyond, box=bounding_box(masks))
         expected = {"tpr_last": [ratio, np.nan], "tpr_clipped": [np.nan, np.nan], "pointing_last": [0, np.nan]}
+        expected |= {"point_on_target": [0, np.nan], "box_iou": [0, np.nan]}
         assert scores.keys() == {**uniform, **expected}.keys()
         for name, values in {**uniform, **expected}.items():
             assert_allclose(scores[name], values, rtol=1e-15)
@@ -50,6 +52,7 @@ def test_void_pixels_by_hand():
         "tpr_last": pytest.approx([0.4 / 0.8]),
         "pointing_last": [1],
         "tpr_clipped": pytest.approx([0.4 / 0.8]),
+        "point_on_target": [1],
     }
     inside = attention_scores(maps, target, beyond=False)
     assert inside["tpr_last"] == pytest.approx([0.6])
@@ -82,6 +85,31 @@ def test_attention_on_void_pixels_alone_is_none(rounding):
     assert found["tpr_uniform"] == pytest.approx([2 / 3, 2 / 3])
 
 
+def test_the_answers_point_and_box_are_those_of_the_map_shown_first():
+    """A ridge of 2 x 1 pixels holds most of the flow; its centre lies between them, in the right one."""
+    flow = np.zeros((1, 3, 4))
+    flow[0, 1] = [0, 0.48, 0.48, 0.04]
+    maps = {"last": np.eye(3, 4)[None], "flow": flow}
+    target, void = np.zeros((2, 1, 3, 4), bool)
+    target[0, 1:, 2] = True
+    found = attention_scores(maps, target, beyond=False, box=np.array([[2, 1, 9, 3.5]]))
+    assert found["point_on_target"] == [1]
+    assert found["box_iou"] == pytest.approx([1 / 5])  # [1, 1, 3, 2] and, inside the image, [2, 1, 4, 3]
+    assert attention_scores({"last": maps["last"]}, target, beyond=False)["point_on_target"] == [0]
+    assert "box_iou" not in attention_scores(maps, target, beyond=False)
+    void[0, 1, 1] = True  # the point moves to the middle of what is left
+    assert attention_scores(maps, target, beyond=False, void=void)["point_on_target"] == [1]
+
+
+def test_a_point_on_a_void_pixel_is_left_out():
+    ring = np.ones((1, 3, 3))
+    ring[0, 1, 1] = 0.5
+    target = np.ones((1, 3, 3), bool)
+    void = ring < 1
+    assert attention_scores({"flow": ring, "last": ring}, target, beyond=False)["point_on_target"] == [1]
+    assert np.isnan(attention_scores({"flow": ring, "last": ring}, target, beyond=False, void=void)["point_on_target"])
+
+
 def test_a_target_all_of_which_is_void_is_left_out():
     maps, target = {"last": np.full((2, 2, 2), 0.25)}, np.zeros((2, 2, 2), bool)
     target[:, 0] = True
@@ -103,11 +131,15 @@ def hand_table():
         "tpr_last": [0.5, None, 1.0],
         "tpr_accumulated": [0.25, 0.75, None],
         "tpr_activation": [0, 0, 0],
+        "tpr_flow": [1, None, 0.5],
         "tpr_uniform": [None] * 3,
         "tpr_clipped": [None, 0.875, None],
         "pointing_last": [1, 0, 0.5],
         "pointing_accumulated": [None, None, 0],
         "pointing_activation": [None] * 3,
+        "pointing_flow": [0, 0, 1],
+        "point_on_target": [1, None, 0],
+        "box_iou": [0.25, 0.5, None],
     }.items():
         columns[name] = pa.array([*values, *[None] * 7], pa.float64())
     columns["entropy"] = pa.array([[0.25, None], [0.75, None], *[[None, None]] * 8], pa.list_(pa.float64()))
@@ -130,6 +162,8 @@ def test_summary_by_hand():
             assert summary["accuracy_by_scale_ci95"][name] == [0, 1]
     ratios = [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation", "clipped")]
     assert_allclose(ratios, [0.75, 0.5, 0, 0.875])
+    answers = [summary[name] for name in ("tpr_flow", "pointing_flow", "point_on_target", "box_iou")]
+    assert_allclose(answers, [0.75, 1 / 3, 0.5, 0.375])
     assert (summary["pointing_last"], summary["pointing_accumulated"]) == (0.5, 0)
     assert summary["tpr_uniform"] is summary["pointing_activation"] is None
     assert summary["entropy"] == [0.5, None]

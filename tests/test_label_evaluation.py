@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import ATTENTION_COLUMNS, evaluate, examples
 from progressive_attention.image_maps import pixel_maps
 from progressive_attention.label_evaluation import (
+    LOOKED,
     askable,
     evaluate_labels,
     label_examples,
@@ -25,13 +27,14 @@ from progressive_attention.label_evaluation import (
     summarise_labels,
 )
 from progressive_attention.measured import measure
-from progressive_attention.metrics.attention import attention_entropy
+from progressive_attention.metrics.attention import OverlapCurves, attention_entropy
+from progressive_attention.metrics.pointing import highest_point, smallest_box
 from progressive_attention.metrics.ranking import RankingScores, mean_over_attributes
 from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 CPU = torch.device("cpu")
-MAPS = ("last", "accumulated", "activation")
+MAPS = ("last", "accumulated", "activation", "flow")
 ASKED_FOR = {
     *("weighted_mean_ap", "mean_ap", "query_prior_weighted_mean_ap"),
     *("tpr_box_last", "tpr_box_accumulated", "tpr_mask_last", "tpr_mask_accumulated"),
@@ -97,6 +100,18 @@ def share_inside(attention, counts, inside):
     return hit / seen
 
 
+def iou_of(one, other):
+    """Of two boxes that are cut along every side of theirs into rectangles."""
+    xs, ys = (np.unique([one[axis::2], other[axis::2]]) for axis in (0, 1))
+    both = union = 0.0
+    for x0, x1 in pairwise(xs):
+        for y0, y1 in pairwise(ys):
+            inside = [b[0] <= x0 and x1 <= b[2] and b[1] <= y0 and y1 <= b[3] for b in (one, other)]
+            both += all(inside) * (x1 - x0) * (y1 - y0)
+            union += any(inside) * (x1 - x0) * (y1 - y0)
+    return both / union
+
+
 def in_box(box):
     x0, y0, x1, y1 = box
     return np.array([[x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1 for x in range(SIDE)] for y in range(SIDE)])
@@ -131,6 +146,9 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
             assert found[f"tpr_mask_{which}"] == pytest.approx(against_mask, rel=1e-4)
             top = np.argwhere(maps[which] > maps[which].max() * (1 - 1e-6))
             assert found[f"pointing_box_{which}"] == pytest.approx(np.mean([box[tuple(at)] for at in top]))
+        x, y = highest_point(maps["flow"][None])[0].astype(int)
+        assert found["point_on_box"] == box[y, x]
+        assert found["box_iou"] == pytest.approx(iou_of(smallest_box(maps["flow"][None])[0], questions.box[row]))
         assert found["tpr_box_uniform"] == pytest.approx(box.mean())
         assert found["tpr_mask_uniform"] == pytest.approx(masks[row].sum() / (~void[row]).sum())
     assert len({tuple(top) for top in table["top"].to_pylist()}) > 1  # else the test would see little
@@ -142,8 +160,9 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
 def test_columns_without_boxes_and_masks(sets, trained):
     bare = replace(sets[0], box=None, masks=None, void=None, images=sets[0].images[:])
     table = label_examples(trained, bare, CPU, RankingScores(5))
-    kinds = [column.split("_") for column in ATTENTION_COLUMNS]
-    columns = [f"{kind}_{what}_{name}" for what in ("box", "mask") for kind, name in kinds]
+    kinds = [column.split("_") for column in ATTENTION_COLUMNS[:-2]]
+    against = {what: [f"{kind}_{what}_{name}" for kind, name in kinds] + [f"point_on_{what}"] for what in LOOKED}
+    columns = [*against["box"], "box_iou", *against["mask"]]
     before = "row", "image", "query", "attributes", "top", "log_odds", "read"
     assert table.column_names == [*before, *columns, "entropy"]
     assert all(table[name].null_count == len(table) for name in columns)
@@ -160,14 +179,16 @@ def test_networks_without_maps_are_ranked_too(folder, name):
     trained = trained_on(questions, name, backbone="conv-stack-padded", image_size=16, attend_at=(1, 2))
     found, table = evaluate_labels(trained, questions, questions, CPU)
     assert 0 < found["weighted_mean_ap"] <= 1
-    assert found["tpr_box_activation"] is None
+    assert found["tpr_box_activation"] is found["tpr_mask_flow"] is found["iou_box_flow"] is None
     if name == "film":
-        assert (found["tpr_box_last"], found["pointing_mask_last"]) == (None, None)
+        assert [found[name] for name in ("tpr_box_last", "pointing_mask_last", "point_on_box", "box_iou")] == [None] * 4
         assert 0 < found["tpr_box_uniform"] < 1
     else:
         last, clipped = (table[f"tpr_mask_{which}"].to_numpy() for which in ("last", "clipped"))
         assert (last <= clipped + 1e-9).all()  # what is attended to outside the image counts as missed
         assert found["tpr_mask_last"] == found["tpr_mask_accumulated"]
+        assert found["iou_box_last"] == found["iou_box_accumulated"] > 0
+        assert {*table["point_on_box"].to_pylist(), *table["point_on_mask"].to_pylist()} == {0, 1}
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
@@ -222,6 +243,15 @@ def test_all_figures_of_a_network(sets, trained):
         aps = np.array([np.nan if figures[key] is None else figures[key] for figures in each.values()])
         assert_array_equal(np.isnan(aps), positive == 0)
         assert mean_over_attributes(aps, positive) == pytest.approx(found[f"{prefix}weighted_mean_ap"])
+    curves = OverlapCurves()
+    for row in range(len(validation)):
+        maps = ask(trained, validation, row)[1]
+        masks, void = (part[np.array([row])] for part in (validation.masks, validation.void))
+        for name in MAPS:
+            curves.add(f"box_{name}", maps[name][None], in_box(validation.box[row])[None])
+            curves.add(f"mask_{name}", maps[name][None], masks, void)
+    for name, curve in curves.summary().items():
+        assert found[f"iou_{name}"] == pytest.approx(curve["best_iou"], rel=1e-3)  # pixels at a threshold
     for query, figures in found["by_query"].items():
         rows = [row for row in table.to_pylist() if row["query"] == query]
         assert figures["count"] == len(rows)

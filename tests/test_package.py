@@ -62,6 +62,7 @@ LAYERS = (
     ("reproduce",),
     ("gallery", "board"),
     ("campaign",),
+    ("remeasure",),
     ("show_commands",),
     (
         *("commands", "predict_command", "export_command", "report_command", "absence_command", "serve_command"),

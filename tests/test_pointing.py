@@ -6,13 +6,15 @@ import torch
 from hand_maps import maps, whole_maps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.image_maps import as_density
-from progressive_attention.metrics.pointing import box_iou, highest_point, smallest_box
+from progressive_attention.metrics.pointing import bounding_box, box_iou, highest_point, smallest_box
 from progressive_attention.receptive_field import Field
 
 any_pace = settings(deadline=None)
+masks = arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=6))
 
 
 def with_plateaus(rows: list[str]) -> np.ndarray:
@@ -170,3 +172,12 @@ def test_wrong_boxes():
     for one, other in ((np.zeros((2, 4)), np.zeros((3, 4))), (np.zeros(4), np.zeros(4)), (np.zeros((1, 2)),) * 2):
         with pytest.raises(ValueError, match=r"boxes must have one shape \(R, 4\)"):
             box_iou(one, other)
+
+
+@any_pace
+@given(masks)
+def test_bounding_boxes_are_the_loops(mask):
+    for inside, box in zip(mask, bounding_box(mask), strict=True):
+        rows, columns = np.nonzero(inside)
+        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [np.nan] * 4
+        assert_array_equal(box, expected)

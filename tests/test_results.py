@@ -10,7 +10,7 @@ from test_report import Page
 from progressive_attention import results
 from progressive_attention.config import STYLES
 from progressive_attention.published import NAMES, SCALE_BINS, STRENGTH_2016, TABLE_1
-from progressive_attention.results import Heading, Picture, blocks
+from progressive_attention.results import Heading, Paragraph, Picture, blocks
 from progressive_attention.results_page import html_of, markdown_of, plain, write_pages, write_results
 from progressive_attention.results_tables import Entry, Table, percent
 from progressive_attention.runs import MAPS, ROWS, Estimate, cells
@@ -62,7 +62,7 @@ def test_ratios_are_those_of_runs_and_papers():
     table = texts(tables_in(section(blocks(runs), "True-positive ratio, beside"))[0])
     for model, name in NAMES.items():
         for i, style in enumerate(STYLES):
-            *ours, papers, old = table[name][5 * i : 5 * i + 5]
+            *ours, papers, old = table[name][6 * i : 6 * i + 6]
             cell = cell_of(runs, model, style)
             assert [unmarked(text) for text in ours] == [percent(cell.mean(f"tpr_{kind}")) for kind in MAPS]  # type: ignore
             assert papers == f"{TABLE_1[style][model].tpr:.2f}"
@@ -72,8 +72,8 @@ def test_ratios_are_those_of_runs_and_papers():
 def test_uniform_ratio_is_computed():
     runs = [fake_run(tpr_uniform=0.02), fake_run(seed=1, tpr_uniform=0.03)]
     table = texts(tables_in(section(blocks(runs), "True-positive ratio, beside"))[0])
-    assert table["Uniform"][:5] == ["2.50", "2.50", "2.50", "2.34", "2.34"]
-    assert table["Uniform"][5:8] == ["–", "–", "–"]
+    assert table["Uniform"][:6] == ["2.50", "2.50", "2.50", "2.50", "2.34", "2.34"]
+    assert table["Uniform"][6:10] == ["–", "–", "–", "–"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_numbers_as_printed(estimate, text):
 )
 def test_what_beats_the_papers_is_marked_and_what_falls_short_is_named(accuracy, beats, short):
     """The papers' number is 98.53; as many, to the last printed digit, is neither."""
-    parts = blocks([fake_run(accuracy=accuracy, tpr_activation=0.99)])
+    parts = blocks([fake_run(accuracy=accuracy, tpr_flow=0.99)])
     table = tables_in(section(parts, "Accuracy, beside"))[0]
     entry = next(row for row in table.rows if row[0].text == "PAN[H]+CTX")[1]
     assert (entry.strong, entry.text.endswith("▲")) == (beats, beats)
@@ -120,7 +120,7 @@ def test_missing_cells_are_dashes():
     )
     assert accuracy["SAN"][:4] == ["– not run", "82.94", "–", "–"]
     assert accuracy["HAN"][4:8] == ["– not run", "78.49", "–", "–"]
-    assert ratio["SAN"][:4] == ["–", "–", "–", "13.83"]
+    assert ratio["SAN"][:5] == ["–", "–", "–", "–", "13.83"]
 
 
 def test_budgets_have_tables_of_their_own_largest_first():
@@ -203,7 +203,7 @@ def test_different_test_sets_are_told():
 
 
 def test_overlap_by_hand():
-    run = fake_run(pointing_last=0.5, tpr_clipped=0.03)
+    run = fake_run(pointing_last=0.5, tpr_clipped=0.03, point_on_target=0.75, box_iou=0.125)
     run["precision_recall"] = {
         "last": {
             **{"threshold": [0.9, 0.5, 0.1], "precision": [None, 0.6, 0.2], "recall": [0, 0.3, 1.0]},
@@ -211,8 +211,8 @@ def test_overlap_by_hand():
         }
     }
     row = texts(tables_in(section(blocks([run]), "Overlap"))[0])["PAN[H]+CTX"]
-    assert row[:4] == ["25.00 (60.0 / 30.0)", "–", "–", "50.00"]
-    assert row[-1] == "3.00"
+    assert row[:5] == ["25.00 (60.0 / 30.0)", "–", "–", "–", "50.00"]
+    assert row[-3:] == ["3.00", "75.00", "12.50"]
 
 
 def test_every_run_is_listed_with_its_cost():
@@ -224,6 +224,15 @@ def test_every_run_is_listed_with_its_cost():
     total = section(blocks(runs), "Every run")[0].text
     assert total == "94 runs took 8.4 hours together, on: 2 cores, 8 GiB."
     assert pytest.approx(8.4, abs=0.05) == 94 * 321.5 / 3600
+
+
+def test_runs_that_were_measured_again_are_counted_with_their_machine():
+    def words(*runs):
+        return [part.text for part in section(blocks(runs), "Every run") if isinstance(part, Paragraph)]
+
+    assert len(words(fake_run())) == 1
+    _, again = words(fake_run(measured={"hardware": "1 core"}), fake_run(seed=1))
+    assert re.match("1 of them .* from their weights, on: 1 core; remeasured.json", again)
 
 
 def test_both_pages_hold_every_entry(tmp_path):

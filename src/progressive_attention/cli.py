@@ -28,7 +28,7 @@ from progressive_attention.arguments import (
 from progressive_attention.bench import SUITES
 from progressive_attention.config import ALIASES, DEFAULT_MODEL, MODELS, RECIPES, SPLITS, STYLES
 from progressive_attention.data_cli import add_data_command, documented
-from progressive_attention.reproduce_cli import add_reproduce_command
+from progressive_attention.reproduce_cli import add_remeasure_command, add_reproduce_command
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
@@ -233,6 +233,7 @@ def build_parser() -> Parser:
     device_option(quickstart)
 
     add_reproduce_command(commands)
+    add_remeasure_command(commands)
 
     bench = add(
         "bench",

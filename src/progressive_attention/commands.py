@@ -233,9 +233,17 @@ def reproduce(arguments: argparse.Namespace) -> None:
         print("time is up: all is saved, and the same command goes on")
 
 
+def remeasure(arguments: argparse.Namespace) -> None:
+    """The runs of an experiment again, from their weights."""
+    from progressive_attention.remeasure import remeasure as run
+
+    run(arguments.out, pick_device(arguments.device), arguments.line, Console(stderr=True))
+
+
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "quickstart": quickstart,
     "reproduce": reproduce,
+    "remeasure": remeasure,
 }

@@ -5,7 +5,7 @@ Legend: R rows (questions), L attended layers, H x W pixels.
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +26,21 @@ from progressive_attention.metrics.attention import (
     true_positive_ratio,
     wilson_interval,
 )
+from progressive_attention.metrics.pointing import bounding_box, box_iou, highest_point, smallest_box
 from progressive_attention.prediction import Prediction
 from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 SCALE_BINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # the papers' five
 MAPS = (*PIXEL_MAPS, "uniform")
-ATTENTION_COLUMNS = (*(f"tpr_{name}" for name in MAPS), "tpr_clipped", *(f"pointing_{name}" for name in PIXEL_MAPS))
+SHOWN_FIRST = ("flow", "last")  # the answer's point and box are those of the first of these maps that there is
+ATTENTION_COLUMNS = (
+    *(f"tpr_{name}" for name in MAPS),
+    "tpr_clipped",
+    *(f"pointing_{name}" for name in PIXEL_MAPS),
+    "point_on_target",
+    "box_iou",
+)
 
 
 def examples(
@@ -82,7 +90,9 @@ def examples(
             masks = questions.masks[rows]
             maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
             void = None if questions.void is None else questions.void[rows]
-            for name, values in attention_scores(maps, masks, beyond=bool(prediction.transform), void=void).items():
+            box = bounding_box(masks if void is None else masks & ~void)
+            beyond = bool(prediction.transform)
+            for name, values in attention_scores(maps, masks, beyond=beyond, void=void, box=box).items():
                 scores[name][rows] = values
             if overlap is not None:
                 for name, drawn in maps.items():
@@ -131,13 +141,20 @@ def entropies(table: pa.Table) -> np.ndarray:
 
 
 def attention_scores(
-    maps: dict[str, np.ndarray], masks: np.ndarray, *, beyond: bool, void: np.ndarray | None = None
+    maps: dict[str, np.ndarray],
+    masks: np.ndarray,
+    *,
+    beyond: bool,
+    void: np.ndarray | None = None,
+    box: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """The maps (R, H, W) there are against the targets (R, H, W) bool: (R,) in [0, 1] each, NaN for an empty mask.
 
     ``tpr_*`` for true-positive ratios, of the uniform map over the whole image too; ``pointing_*`` for the pointing
-    game. ``beyond`` tells that attention may lie outside the image, where it counts as missed; only in ``tpr_clipped``,
-    otherwise equal to ``tpr_last``, it counts as nothing. What lies on ``void`` pixels (R, H, W) never counts.
+    game; ``point_on_target`` for the answer's point, and ``box_iou`` for its box where the true ``box`` (R, 4) is
+    given, x0 y0 x1 y1. ``beyond`` tells that attention may lie outside the image, where it counts as missed; only in
+    ``tpr_clipped``, otherwise equal to ``tpr_last``, it counts as nothing. What lies on ``void`` pixels (R, H, W)
+    never counts.
     """
     everywhere = np.ones(len(masks)) if beyond else None
     uniform = np.ones(masks.shape)
@@ -153,7 +170,34 @@ def attention_scores(
         scores[f"pointing_{name}"] = pointing_game(drawn, masks)
     if "last" in maps:
         scores["tpr_clipped"] = true_positive_ratio(maps["last"], masks) if beyond else scores["tpr_last"]
+        first = next(maps[name] for name in SHOWN_FIRST if name in maps)
+        scores["point_on_target"] = point_on_target(first, masks, void)
+        if box is not None:
+            scores["box_iou"] = answer_box_iou(first, masks, box)
     return scores
+
+
+def point_on_target(drawn: np.ndarray, masks: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
+    """Whether each map's ``highest_point`` lies on its target: two (R, H, W) -> (R,), 1 or 0.
+
+    0 for a map of zeros, which has no point; NaN for an empty mask, and for a point on a ``void`` pixel.
+    """
+    points = highest_point(drawn)
+    column, row = np.nan_to_num(points).astype(int).T
+    at = np.arange(len(points)), row, column
+    hit = masks[at] & ~np.isnan(points[:, 0])
+    known = masks.any((-2, -1)) if void is None else masks.any((-2, -1)) & ~void[at]
+    return np.where(known, hit, np.nan)
+
+
+def answer_box_iou(drawn: np.ndarray, masks: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """``box_iou`` of each map's ``smallest_box`` and what of the true ``box`` (R, 4) lies in the image: (R,) in [0, 1].
+
+    0 for a map of zeros, which has no box; NaN for an empty mask (R, H, W).
+    """
+    height, width = masks.shape[1:]
+    true = box.clip(0, [width, height, width, height])
+    return np.where(masks.any((-2, -1)), np.nan_to_num(box_iou(smallest_box(drawn), true)), np.nan)
 
 
 def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
@@ -199,8 +243,14 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def with_curves(summary: dict[str, Any], overlap: OverlapCurves) -> dict[str, Any]:
-    """``summarise``'s figures and, as "precision_recall", the curves of each map that there is."""
-    return {**summary, "precision_recall": overlap.summary()}
+    """``summarise``'s figures, each map's best IoU and, as "precision_recall", the curves of each map that there is."""
+    curves = overlap.summary()
+    return {**summary, **best_ious(curves, PIXEL_MAPS), "precision_recall": curves}
+
+
+def best_ious(curves: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
+    """``iou_NAME``: each map's IoU at the one threshold where its mean is highest; None where there is no such map."""
+    return {f"iou_{name}": curves[name]["best_iou"] if name in curves else None for name in names}
 
 
 def evaluate(

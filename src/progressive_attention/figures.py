@@ -151,18 +151,21 @@ def on_axis(shares: Sequence[float | None]) -> np.ndarray:
 
 
 def precision_recall_figure(
-    shown: Sequence[Cell], folder: Path, name: str = "precision-recall", of_map: str = "accumulated"
+    shown: Sequence[Cell], folder: Path, name: str = "precision-recall", of_maps: Sequence[str] = ("flow", "last")
 ) -> None:
     """Precision over recall of the thresholded map against the target's mask, a panel for each data set.
 
-    Seeds are averaged threshold by threshold; a marker shows the threshold of the best mean IoU. Rows without such a
-    map, which would be sought in vain, are named below the legend.
+    A row's map is the first of ``of_maps`` that it has. Seeds are averaged threshold by threshold; a marker shows the
+    threshold of the best mean IoU. Rows without such a map, which would be sought in vain, are named below the legend.
     HAttNet 2016, Figure 5b.
     """
 
+    def curve_of(cell: Cell) -> dict[str, list[float | None]] | None:
+        return next((curve for name in of_maps if (curve := cell.curve(name))), None)
+
     def draw(axes: "Axes", dataset: str, of_set: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
         for cell in of_set:
-            curve = cell.curve(of_map)
+            curve = curve_of(cell)
             if curve is None:
                 continue
             colour, marker = looks[row_of(cell)]
@@ -173,8 +176,8 @@ def precision_recall_figure(
                 axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
         axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, None))
 
-    note = f"{of_map} map\nmarker: threshold of the best IoU"
-    if missing := dict.fromkeys(row_of(cell) for cell in shown if cell.curve(of_map) is None):
+    note = f"{', else '.join(of_maps)} map\nmarker: threshold of the best IoU"
+    if missing := dict.fromkeys(row_of(cell) for cell in shown if curve_of(cell) is None):
         note += "\n" + fill(f"no such map: {', '.join(missing)}", LEGEND)
     save(in_panels(shown, draw, note), folder, name)
 

@@ -22,18 +22,20 @@ from progressive_attention.evaluation import (
     ATTENTION_COLUMNS,
     as_lists,
     attention_scores,
+    best_ious,
     layer_entropies,
     mean_entropy,
     names_of,
 )
-from progressive_attention.image_maps import pixel_maps
+from progressive_attention.image_maps import PIXEL_MAPS, pixel_maps
 from progressive_attention.inference import predictions
+from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.metrics.ranking import AttributeScores, RankingScores
 from progressive_attention.receptive_field import geometry
 from progressive_attention.weights import Trained
 
 TOP = 5  # attributes a row that are written down
-LOOKED = ("box", "mask")  # what a true-positive ratio may be measured against
+LOOKED = ("box", "mask")  # what attention may be measured against
 WORDS, NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
 
 
@@ -95,19 +97,22 @@ def label_examples(
     batch: int = 32,
     bf16: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    overlap: OverlapCurves | None = None,
 ) -> pa.Table:
-    """Ask every question of ``askable``: a table of R rows in their order; ``scores`` takes in all log-odds and labels.
+    """Ask every question of ``askable``: a table of R rows in their order; ``scores`` takes in all log-odds and labels,
+    ``overlap``, if given, the maps' precision, recall and IoU as "box_last", "mask_last", ...
 
-    Of several processes each asks its part: all have the whole table, ``scores`` its own part.
+    Of several processes each asks its part: all have the whole table and ``overlap``, ``scores`` its own part.
     Columns: row, image (its number, or its path), query, attributes (those that hold), top (the TOP likeliest),
     log_odds (theirs), read (false where the image can't be; all that follows from it is null), ``attention_scores``
-    against the box (``tpr_box_last`` ...) and the mask (``tpr_mask_last`` ...), null where there is none, and entropy,
-    a list of ``layer_entropies``.
+    against the box (``tpr_box_last``, ``point_on_box``, ``box_iou``, ...) and the mask (``tpr_mask_last`` ...), null
+    where there is none, and entropy, a list of ``layer_entropies``.
     """
     where = geometry(trained.model)
     side = trained.model.config.image_size
     targets = {"box": None if questions.box is None else BoxMasks(questions.box, side), "mask": questions.masks}
-    looked = {f"{name}_{what}": np.full(len(questions), np.nan) for what in LOOKED for name in ATTENTION_COLUMNS}
+    looked = {column_of(name, what): np.full(len(questions), np.nan) for what in LOOKED for name in ATTENTION_COLUMNS}
+    curves = OverlapCurves()
     top = np.zeros((len(questions), min(TOP, len(questions.attribute_names))), np.int64)
     odds, read = np.full(top.shape, np.nan), np.zeros(len(questions), bool)
     entropy = np.full((len(questions), len(where.fields)), np.nan)
@@ -124,14 +129,21 @@ def label_examples(
             maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
             for what, masks in targets.items():
                 if masks is not None:
+                    target, beyond = masks[rows], bool(prediction.transform)
                     void = questions.void[rows] if what == "mask" and questions.void is not None else None
-                    found = attention_scores(maps, masks[rows], beyond=bool(prediction.transform), void=void)
+                    box = questions.box[rows] if what == "box" and questions.box is not None else None
+                    found = attention_scores(maps, target, beyond=beyond, void=void, box=box)
                     for name, values in found.items():
-                        looked[f"{name}_{what}"][rows] = values
+                        looked[column_of(name, what)][rows] = values
+                    for name, drawn in maps.items() if overlap is not None else ():
+                        curves.add(f"{what}_{name}", drawn, target, void)
         done = min(len(questions), done + int((asked.row >= 0).sum()) * world())
         if progress:
             progress(done, len(questions))
     merge_rows(read, top, odds, entropy, *looked.values())
+    if overlap is not None:
+        for each in gathered(curves):
+            overlap.merge(each)
     paths = getattr(questions.images, "paths", None)
     words = np.array(questions.attribute_names, object)
     columns = {
@@ -142,7 +154,7 @@ def label_examples(
         "top": pa.array([words[row] if seen else None for row, seen in zip(top, read, strict=True)], WORDS),
         "log_odds": pa.array([row if seen else None for row, seen in zip(odds, read, strict=True)], NUMBERS),
         "read": read,
-        **{renamed(name): pa.array(values, from_pandas=True) for name, values in looked.items()},
+        **{name: pa.array(values, from_pandas=True) for name, values in looked.items()},
         "entropy": as_lists(entropy),
     }
     return pa.table(columns)
@@ -155,18 +167,19 @@ def holding(questions: QuestionSet) -> list[np.ndarray]:
     return [np.sort(ids) for ids in np.split(held.attribute, held.start[1:-1])]
 
 
-def renamed(column: str) -> str:
-    """``tpr_last_box`` -> ``tpr_box_last``."""
-    kind, _, rest = column.partition("_")
-    name, _, what = rest.rpartition("_")
-    return f"{kind}_{what}_{name}"
+def column_of(name: str, what: str) -> str:
+    """A score's column for one of LOOKED: ``tpr_last`` -> ``tpr_box_last``, ``point_on_target`` -> ``point_on_box``."""
+    if name == "box_iou":
+        return name
+    kind, _, rest = name.partition("_")
+    return f"point_on_{what}" if rest == "on_target" else f"{kind}_{what}_{rest}"
 
 
 def summarise_labels(table: pa.Table) -> dict[str, Any]:
     """Rows, those whose image can't be read, means of attention's scores over rows and by query, and each layer's mean
     entropy; None for none.
     """
-    measured = [name for name in table.column_names if name.startswith(("tpr_", "pointing_"))]
+    measured = [name for name in table.column_names if name.startswith(("tpr_", "point", "box_iou"))]
     read = table.filter(table["read"])
     by_query = read.group_by("query").aggregate([("row", "count"), *((name, "mean") for name in measured)])
     queries = {
@@ -188,13 +201,14 @@ def evaluate_labels(
     """Everything measured, and the rows behind it; ``options`` are those of ``label_examples``.
 
     ``RankingScores.summary`` of the network and, as ``query_prior_...``, of ``query_prior`` from the training labels,
-    which also tell head, medium and tail; ``by_attribute`` of both; ``summarise_labels``; what was left out. Shares in
-    [0, 1], None where there is nothing to measure.
+    which also tell head, medium and tail; ``by_attribute`` of both; ``summarise_labels``, and each map's best IoU with
+    the boxes (``iou_box_last`` ...) and masks; what was left out. Shares in [0, 1], None where there is nothing to
+    measure.
     """
     asked, lost = askable(questions, trained)
     learnt = None if train is None else askable(train, trained)[0]  # what is wrong is told before all are asked
-    scores = RankingScores(len(trained.attribute_names))
-    table = label_examples(trained, asked, device, scores, **options)
+    scores, overlap = RankingScores(len(trained.attribute_names)), OverlapCurves()
+    table = label_examples(trained, asked, device, scores, overlap=overlap, **options)
     found, of_prior = scores.per_attribute(gathered), None
     before: dict[str, Any] = {}
     train_count = None
@@ -207,7 +221,9 @@ def evaluate_labels(
         of_prior = prior.per_attribute()
         before = {f"query_prior_{name}": value for name, value in of_prior.summary(train_count).items()}
     each = by_attribute(trained.attribute_names, found, of_prior)
-    return {**summarise_labels(table), **lost, **found.summary(train_count), **before, "by_attribute": each}, table
+    ious = best_ious(overlap.summary(), [f"{what}_{name}" for what in LOOKED for name in PIXEL_MAPS])
+    figures = {**summarise_labels(table), **ious, **lost, **found.summary(train_count), **before, "by_attribute": each}
+    return figures, table
 
 
 def by_attribute(

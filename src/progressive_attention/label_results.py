@@ -15,9 +15,11 @@ MEASURES = {
     "tpr_box_last": "box, last map",
     "tpr_box_accumulated": "box, accumulated",
     "tpr_box_activation": "box, activation",
+    "tpr_box_flow": "box, flow",
     "tpr_mask_last": "mask, last map",
     "tpr_mask_accumulated": "mask, accumulated",
     "tpr_mask_activation": "mask, activation",
+    "tpr_mask_flow": "mask, flow",
 }
 FURTHER = {
     "mean_ap": "mAP",
@@ -31,6 +33,7 @@ VOC = {
     "voc_tpr_mask_last": "last map",
     "voc_tpr_mask_accumulated": "accumulated",
     "voc_tpr_mask_activation": "activation",
+    "voc_tpr_mask_flow": "flow",
 }
 BUDGET = ("protocol", "recipe", "queries_per_image", "images", "epochs")  # told where rows of a table differ in it
 Run = Mapping[str, Any]
@@ -78,7 +81,7 @@ def voc_table(runs: Sequence[Run]) -> str:
     by_class = [number(known[0]["voc_by_query"].get(name, {}).get("tpr_mask_uniform")) for name in classes]
     lines.append(["uniform map", *[uniform] * len(VOC), "", *by_class])
     for label, alike in rows_of(known).items():
-        overall = [percent(estimate([run[name] for run in alike])) for name in VOC]
+        overall = [percent(estimate([run.get(name) for run in alike])) for name in VOC]
         of_classes = [[run["voc_by_query"].get(name, {}).get("tpr_mask_last") for run in alike] for name in classes]
         theirs = TABLE_2_VOC.get(alike[0]["model"])
         told = "–" if theirs is None else f"{theirs:.2f}"
@@ -126,7 +129,7 @@ def how(runs: Sequence[Run]) -> str:
 
 INTRODUCTION = (
     "All in per cent. mAP is PASCAL VOC's (11 points unless said), weighted by the attributes' frequency in the test "
-    "set; TPR is the true-positive ratio, attention inside the target's box (or mask) over all attention, of three "
+    "set; TPR is the true-positive ratio, attention inside the target's box (or mask) over all attention, of four "
     "maps; see docs/attention-maps.md and docs/ranking-metrics.md. One question is one object: its class is the query. "
     "The class prior predicts from the query alone, by the training labels' frequencies: what any attention must beat. "
     f"The papers' columns are {TABLE_2_SOURCE}: Visual Genome itself; they can be compared with ours only where ours "

@@ -13,7 +13,9 @@ MEASURED = {  # a key of "test" -> how the card calls it
     "tpr_last": "true-positive ratio of the last map",
     "tpr_accumulated": "… of the accumulated map",
     "tpr_activation": "… of the activation map",
+    "tpr_flow": "… of the flow map",
     "tpr_uniform": "… of the uniform map",
+    "point_on_target": "answers whose point lies on the target",
     "weighted_mean_ap": "mean AP, weighted by the attributes' frequencies",
     "mean_ap": "mean AP",
 }

@@ -1,4 +1,4 @@
-"""The options of ``pan reproduce``. The work is in campaign.py."""
+"""The options of ``pan reproduce`` and ``pan remeasure``. The work is in campaign.py and remeasure.py."""
 
 from pathlib import Path
 
@@ -43,3 +43,15 @@ def add_reproduce_command(commands: Commands) -> None:
     reproduce.add_argument("--processes", type=positive, help="trainings at a time (default: one a core; 4 on a GPU)")
     reproduce.add_argument("--plan", action="store_true", help="only list the runs, done or to do")
     device_option(reproduce)
+
+
+def add_remeasure_command(commands: Commands) -> None:
+    """``pan remeasure DIR``."""
+    remeasure = documented(
+        commands,
+        "remeasure",
+        "measure the finished runs of `pan reproduce` again, without training, where they lack a figure of today's",
+        "  pan remeasure runs/table1",
+    )
+    remeasure.add_argument("out", type=out_folder, metavar="DIR", help="what `pan reproduce` wrote, with table1.json")
+    device_option(remeasure)

@@ -95,15 +95,21 @@ SCALES = (
     "errors."
 )
 CURVES = (
-    "Precision over recall of the accumulated map at each threshold, means over seeds; the marker has the best IoU."
+    "Precision over recall of the flow map (of spatial transformers: their region) at each threshold, means over "
+    "seeds; the marker has the best IoU."
 )
 OVERLAP = (
     "The map, thresholded, against the target's mask. Pointing: the map's highest pixel lies on the target. Clipped: "
-    "of a spatial transformer's quadrilateral only the part inside the image counts."
+    "of a spatial transformer's quadrilateral only the part inside the image counts. Answer: of the flow map (a "
+    "transformer's region), how often the centre of its highest cell lies on the target, and the mean IoU of the box "
+    "around nine tenths of it with the target's box."
 )
 STUDIED = (
     "One change at a time; points: accuracy beside the plain run of the same network. docs/protocols.md says what the "
     "changes are."
+)
+REMEASURED = (
+    "{:,} of them were measured again from their weights, on: {}; remeasured.json lists every figure that changed."
 )
 SCENES = (
     "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
@@ -125,8 +131,9 @@ def reading(runs: Sequence[Run]) -> list[Block]:
                 "95 % interval of its test questions (Wilson), which knows nothing of other seeds.",
                 f"{BEATS} and bold: above the papers' number. {NONE}: not run, or the network has no such map.",
                 "TPR: share of the attention that lies on the target. last: the last layer's map; accumulated: product "
-                "of all layers' attention at each pixel; activation: product of the attended features' magnitudes. The "
-                "2018 paper does not say which map it measures; we read 2016's as the last.",
+                "of all layers' attention at each pixel; activation: product of the attended features' magnitudes; "
+                "flow: where the attended energy came from. The 2018 paper does not say which map it measures; we read "
+                "2016's as the last.",
                 "Uniform is chance and the even map: computed, not trained.",
             ]
         ),
@@ -241,8 +248,10 @@ def runs_section(runs: Sequence[Run]) -> list[Block]:
     head = ["model", "set", "images × epochs", "recipe, queries", "seed", "rate", "questions", "accuracy", "parameters"]
     hours = math.fsum(run["seconds"] for run in runs) / 3600
     machines = sorted({run["hardware"] for run in runs})
+    again = [run["measured"]["hardware"] for run in runs if "measured" in run]
     return [
         Heading(2, "Every run"),
         Paragraph(f"{len(runs):,} runs took {hours:.1f} hours together, on: {'; '.join(machines)}."),
+        *([Paragraph(REMEASURED.format(len(again), "; ".join(sorted(set(again)))))] if again else []),
         Table([], [*head, "time", "hardware", "torch", "commit", "command"], lines),
     ]

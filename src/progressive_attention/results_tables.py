@@ -97,7 +97,7 @@ def accuracy_table(rows: Rows, chance: bool = False) -> Table:
 
 
 def ratio_table(rows: Rows, even: Mapping[str, float | None] | None = None) -> Table:
-    """True-positive ratios of the three maps; with the even map's ratio by data set also the papers' numbers."""
+    """True-positive ratios of all maps; with the even map's ratio by data set also the papers' numbers."""
     head = [*MAPS, *(["papers", "2016"] if even else [])]
     lines = []
     if even:
@@ -170,7 +170,9 @@ def scale_tables(rows: Rows) -> dict[str, Table]:
 
 
 def overlap_tables(rows: Rows) -> dict[str, Table]:
-    """Best IoU with its precision and recall, pointing, and spatial transformers' clipped ratio, by data set."""
+    """Best IoU with its precision and recall, pointing, spatial transformers' clipped ratio, and how well the answer's
+    point and box lie, by data set.
+    """
     tables = {}
     for dataset in STYLES:
         lines = []
@@ -178,11 +180,13 @@ def overlap_tables(rows: Rows) -> dict[str, Table]:
             if cell := sets.get(dataset):
                 overlaps = [Entry(overlap(cell, name)) for name in MAPS]
                 pointing = [Entry(percent(cell.mean(f"pointing_{name}"))) for name in MAPS]
-                clipped = Entry(percent(cell.mean("tpr_clipped")))
-                lines.append([label_of(model, variant), *overlaps, *pointing, clipped])
+                others = [Entry(percent(cell.mean(key))) for key in ("tpr_clipped", "point_on_target", "box_iou")]
+                lines.append([label_of(model, variant), *overlaps, *pointing, *others])
         if lines:
-            groups = [("", 1), ("best IoU (precision / recall there)", 3), ("pointing", 3), ("TPR", 1)]
-            tables[dataset] = Table(groups, ["model", *MAPS, *MAPS, "clipped"], lines)
+            maps = len(MAPS)
+            groups = [("", 1), ("best IoU (precision / recall there)", maps), ("pointing", maps), ("TPR", 1)]
+            head = ["model", *MAPS, *MAPS, "clipped", "point", "box IoU"]
+            tables[dataset] = Table([*groups, ("answer", 2)], head, lines)
     return tables
 
 

@@ -16,7 +16,7 @@ from progressive_attention.published import NAMES, SCALE_BINS
 
 Run = dict[str, Any]
 
-MAPS = ("last", "accumulated", "activation")
+MAPS = ("last", "accumulated", "activation", "flow")
 ROWS = {  # every model's name, the papers' first, in the order of all tables and legends
     **NAMES,
     "pan": "pan (ours)",
@@ -40,8 +40,12 @@ SHARES = (
     "accuracy",
     "tpr_uniform",
     "tpr_clipped",
-    *(f"{kind}_{name}" for kind in ("tpr", "pointing") for name in MAPS),
+    *(f"{kind}_{name}" for kind in ("tpr", "pointing", "iou") for name in MAPS),
+    "point_on_target",
+    "box_iou",
 )
+# What runs of earlier versions lack, until they are measured again.
+LATER = ("tpr_flow", "pointing_flow", *(f"iou_{name}" for name in MAPS), "point_on_target", "box_iou")
 ALIKE = ("learning_rate", "batch", "recipe_changes", "network_changes")  # what all runs of a cell have in common
 CURVE = ("precision", "recall", "iou")
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; any table of it has them.
@@ -200,9 +204,13 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def checked(run: Any, place: str) -> Run:
-    """The run itself if every key is there and in range; else ValueError that names ``place``."""
+    """The run itself if every key is there and in range; else ValueError that names ``place``.
+
+    What it lacks of ``LATER`` becomes None.
+    """
     if not isinstance(run, dict):
         raise ValueError(f"{place}: expected an object of results, got {run!r}; remove it")
+    run = run | {name: None for name in LATER if name not in run}
     wanted = (*KNOWN, *TEXTS, *COUNTS, *AMOUNTS, *SHARES, "accuracy_by_scale", "count_by_scale", "precision_recall")
     if missing := [name for name in wanted if name not in run]:
         raise ValueError(

@@ -46,6 +46,8 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
         table.add_row(f"pointing game, {name} map", percent(summary[f"pointing_{name}"]))
         best = f"{percent(curves['best_iou'])} from {curves['best_threshold']:.0%} of its maximum"
         table.add_row(f"IoU, {name} map", best)
+    table.add_row("point on the target", percent(summary["point_on_target"]))
+    table.add_row("IoU of the boxes", percent(summary["box_iou"]))
     for row in entropy_rows(summary):
         table.add_row(*row)
     return table
@@ -72,8 +74,9 @@ def label_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     for target in ("box", "mask"):
         for name in MAPS:
             ratio = f"true-positive ratio, {name} map in the {target}"
-            rows.append((ratio, percent(summary.get(f"tpr_{target}_{name}")), ""))
-    return rows
+            rows.append((ratio, percent(summary[f"tpr_{target}_{name}"]), ""))
+        rows.append((f"point on the {target}", percent(summary[f"point_on_{target}"]), ""))
+    return [*rows, ("IoU of the boxes", percent(summary["box_iou"]), "")]
 
 
 def entropy_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

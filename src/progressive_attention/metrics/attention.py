@@ -103,17 +103,19 @@ def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = N
     always marked, and at 0 the whole image. A map of zeros marks nothing. ``void`` pixels (R, H, W) are left out.
     """
     attention, mask = checked(attention, mask)
-    seen = np.ones_like(mask) if void is None else ~void
     steps = len(THRESHOLDS)
     marked, hit = np.zeros((2, len(attention), steps), np.int64)
-    for row, inside in enumerate(seen):  # one map stays in the cache
-        values, target = attention[row][inside], mask[row][inside]
+    for row in range(len(attention)):  # one map stays in the cache
+        values, target = attention[row].ravel(), mask[row].ravel()
+        if void is not None:
+            values, target = values[~void[row].ravel()], target[~void[row].ravel()]
         if peak := values.max(initial=0):
             # The last threshold that each pixel reaches, then how many stop at each.
             level = ((values / peak + ROUNDING) * (steps - 1)).astype(np.intp)
             marked[row] = np.bincount(level, minlength=steps)
             hit[row] = np.bincount(level[target], minlength=steps)
-    return Overlap(at_or_above(marked), at_or_above(hit), (mask & seen).sum((-2, -1)))
+    counted = mask if void is None else mask & ~void
+    return Overlap(at_or_above(marked), at_or_above(hit), counted.sum((-2, -1)))
 
 
 def at_or_above(counts: np.ndarray) -> np.ndarray:

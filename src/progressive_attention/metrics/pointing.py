@@ -31,6 +31,8 @@ def highest_point(attention: np.ndarray) -> np.ndarray:
 
 def connected(inside: np.ndarray, row: int, column: int) -> np.ndarray:
     """Pixels of ``inside`` (H, W) bool that edges connect to one of them: (H, W) bool."""
+    if inside.all():  # a whole cell, as mostly: nothing to search
+        return inside
     reached, before = np.zeros_like(inside), 0
     reached[row, column] = True
     while (count := int(reached.sum())) > before:
@@ -60,9 +62,11 @@ def smallest_box(attention: np.ndarray, share: float = 0.9) -> np.ndarray:
     boxes = np.full((len(attention), 4), np.nan)
     for box, values in zip(boxes, attention, strict=True):
         if peak := values.max(initial=0):
-            order = np.argsort(-np.rint(values / peak / ROUNDING), axis=None, kind="stable")
-            held = np.cumsum((values / peak).ravel()[order])
-            count = int(np.searchsorted(held, held[-1] * share * (1 - ROUNDING))) + 1
+            shares = values.ravel() / peak
+            place = np.flatnonzero(shares > (1 - share) * shares.mean())  # the others hold too little to matter
+            order = place[np.argsort(-np.rint(shares[place] / ROUNDING), kind="stable")]
+            held = np.cumsum(shares[order])
+            count = int(np.searchsorted(held, shares.sum() * share * (1 - ROUNDING))) + 1
             rows, columns = np.unravel_index(order[:count], values.shape)
             box[:] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     return boxes
@@ -91,3 +95,13 @@ def checked_maps(attention: np.ndarray) -> np.ndarray:
     if attention.ndim != 3:
         raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
     return checked_values(attention)
+
+
+def bounding_box(mask: np.ndarray) -> np.ndarray:
+    """Box around each mask's pixels: (R, H, W) bool -> (R, 4) float64 x0 y0 x1 y1, half open; NaN for an empty mask."""
+    lines = [np.asarray(mask.any(axis)) for axis in (1, 2)]  # columns, then rows
+    low = [line.argmax(1) for line in lines]
+    high = [line.shape[1] - line[:, ::-1].argmax(1) for line in lines]
+    boxes = np.stack([*low, *high], 1).astype(np.float64)
+    boxes[~mask.any((1, 2))] = np.nan
+    return boxes
