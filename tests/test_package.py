@@ -194,7 +194,7 @@ def test_citation_names_both_papers():
 def test_files_keep_a_readable_size():
     files = [*source_files(), *ROOT.glob("tests/**/*.py")]
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
-    assert not {path: n for path, n in lines.items() if n > 350}, "over 350 lines: does the file still hold one idea?"
+    assert not {path: n for path, n in lines.items() if n > 450}, "over 450 lines: does the file still hold one idea?"
 
 
 def test_no_drawer_of_odds_and_ends():
