@@ -239,7 +239,7 @@ OWN = GRID.replace("mref", "data") + "learning_rates = [1, 2]\n"
         (GRID + "[other]\n", "must hold a title .* got title, grid, other"),
         ('title = "t"\n[[grid]]\nmodels = ["san"]\n', "grid 1: datasets must be given"),
         (GRID + "learning_rate = 0.1\n", "grid 1: unknown key 'learning_rate'; known: models, datasets"),
-        (GRID + "[[grid]]\nmodels = ['pann']\ndatasets = ['mref']\n", "grid 2: unknown model 'pann'; known: pan-soft"),
+        (GRID + "[[grid]]\nmodels = ['pann']\ndatasets = ['mref']\n", "grid 2: unknown model 'pann'; known: pan, pan-soft"),
         (GRID.replace('["san"]', '"san"'), "grid 1: models must be a list, got 'san'"),
         (GRID.replace('["san"]', "[]"), "grid 1: models, datasets and seeds must each hold at least one"),
         (GRID.replace('["mref"]', '["cifar"]'), "grid 1: unknown data set 'cifar'"),
