@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from progressive_attention.shown_maps import attended_image, largest_of, over_image, painted, scaled, shown_map
+from progressive_attention.shown_maps import attended_image, largest_of, light, over_image, painted, scaled, shown_map
 
 BLACK = np.zeros((1, 64, 3), np.uint8)
 RAMP = np.linspace(0, 1, 64)[None]
@@ -32,6 +32,11 @@ def test_each_map_is_scaled_by_its_own_largest_value():
     assert np.isnan(scaled(np.full((1, 2), np.nan))).all()
     assert largest_of(np.array([[0.0123, np.nan]])) == "largest 0.012"
     assert largest_of(np.full((1, 2), np.nan)) == "no cell"
+
+
+def test_light_is_brighter_than_its_share():
+    """As a screen has it: 1 / 255 of the light is stored as about 20 / 255."""
+    assert_allclose(light(np.array([[4, 4 / 255, 0, np.nan]])), [[1, 20.5 / 255, 0, 0]], atol=0.001)
 
 
 def test_map_keeps_its_order_of_lightness():
@@ -62,6 +67,6 @@ def test_attended_image_by_hand():
     """A tenth of the light is the stored value times 0.1 ** (1 / 2.2)."""
     image = np.array([[[255, 0, 51], [255, 255, 255], [9, 9, 9]]], np.uint8)
     drawn = attended_image(image, np.array([[0.01, 0.1, np.nan]]))
-    light = 0.1 ** (1 / 2.2)
-    assert_allclose(drawn, [[[light, 0, 0.2 * light], [1, 1, 1], [0, 0, 0]]])
+    lit = 0.1 ** (1 / 2.2)
+    assert_allclose(drawn, [[[lit, 0, 0.2 * lit], [1, 1, 1], [0, 0, 0]]])
     assert_array_equal(attended_image(image, np.zeros((1, 3))), np.zeros((1, 3, 3)))

@@ -18,7 +18,7 @@ from progressive_attention.files import replacing
 from progressive_attention.plots import OKABE_ITO, RIGHT, WRONG, bare, label, outline
 from progressive_attention.published import SCALE_BINS
 from progressive_attention.runs import ROWS, Cell
-from progressive_attention.shown_maps import COLOUR_MAP, attended_image, over_image
+from progressive_attention.shown_maps import COLOUR_MAP, attended_image, light, over_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -302,7 +302,7 @@ def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last:
                     axes = place(starts[network] + i * (1 + gap), top + row * (1 + gap))
                     axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
             left = starts[network] + shown[network] * (1 + gap)
-            place(left, top).imshow(over_image(scene.image, look.shown))
+            place(left, top).imshow(over_image(scene.image, light(look.shown)))
             place(left, top + 1 + gap).imshow(attended_image(scene.image, look.after[-1]))
     save(figure, folder, name)
 

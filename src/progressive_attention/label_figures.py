@@ -9,7 +9,7 @@ import numpy as np
 from progressive_attention.figures import WIDTH, blank, rescaled, save
 from progressive_attention.plots import RANKED, RIGHT, WRONG, bare
 from progressive_attention.predictor import Answer
-from progressive_attention.shown_maps import COLOUR_MAP, attended_image, over_image, shown_map
+from progressive_attention.shown_maps import COLOUR_MAP, attended_image, light, over_image, shown_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def attribute_figure(questions: Sequence[Asked], folder: Path, name: str) -> Non
         for network, answer in asked.answers.items():
             maps = so_far(answer.layers)
             if first := shown_map(answer.maps):
-                draw_box(place(starts[network], top), over_image(asked.image, first[1]), asked.box)
+                draw_box(place(starts[network], top), over_image(asked.image, light(first[1])), asked.box)
             attended = attended_image(asked.image, maps[-1])
             draw_box(place(starts[network] + 1 + gap, top), attended, asked.box)
             for i, values in enumerate(maps[-shown[network] :], 2):

@@ -19,7 +19,7 @@ import numpy as np
 
 from progressive_attention.files import replacing
 from progressive_attention.metrics.pointing import highest_point
-from progressive_attention.shown_maps import attended_image, largest_of, over_image, shown_map
+from progressive_attention.shown_maps import attended_image, largest_of, light, over_image, shown_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,9 +162,9 @@ def panels_of(answer: Answered) -> list[tuple[str, np.ndarray]]:
 
 
 def tiles_of(answer: Answered) -> list[Tile]:
-    """The answer's maps over its image: the first with its highest point, the layers with their largest value."""
+    """The answer's maps over its image: the first as light, with its highest point; the layers with their largest."""
     image, panels = answer.image, panels_of(answer)
-    first = [Tile(title, over_image(image, values), point=point_of(answer)) for title, values in panels[:1]]
+    first = [Tile(title, over_image(image, light(values)), point=point_of(answer)) for title, values in panels[:1]]
     return first + [Tile(title, over_image(image, layer), largest_of(layer)) for title, layer in panels[1:]]
 
 

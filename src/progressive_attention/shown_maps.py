@@ -38,6 +38,14 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return values / (largest(values) or 1)
 
 
+def light(values: np.ndarray) -> np.ndarray:
+    """A map (H, W) >= 0 as pixels store light: ``scaled`` to the power 1 / GAMMA, in [0, 1], 0 where it is NaN.
+
+    A share of all attention is a sharp peak with faint slopes, which drawn as they are would be lost beside it.
+    """
+    return np.nan_to_num(scaled(values)) ** (1 / GAMMA)
+
+
 def largest_of(values: np.ndarray) -> str:
     """The largest value of a map, for a reader: "largest 0.97"; "no cell" for a map of NaN only."""
     return "no cell" if np.isnan(values).all() else f"largest {largest(values):.2g}"
@@ -72,8 +80,8 @@ def over_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def attended_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8, the light of each pixel times the map (H, W) >= 0 on its scale: (H, W, 3) in [0, 1].
+    """The image (H, W, 3) uint8 lit by a map (H, W) >= 0, dark where that is 0 or NaN: (H, W, 3) in [0, 1].
 
-    Dark where the map is 0 or NaN. PAN, Figure 1.
+    Each pixel's light times the scaled map. PAN, Figure 1.
     """
-    return image / 255 * np.nan_to_num(scaled(values))[..., None] ** (1 / GAMMA)
+    return image / 255 * light(values)[..., None]

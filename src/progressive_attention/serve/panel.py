@@ -15,7 +15,7 @@ from PIL import Image
 from progressive_attention.plots import KEPT, RANKED, panels_of, point_of
 from progressive_attention.predictor import Answer
 from progressive_attention.serve.layers import as_pixels, heat, removed
-from progressive_attention.shown_maps import attended_image, largest_of, over_image
+from progressive_attention.shown_maps import attended_image, largest_of, light, over_image
 
 BARS = 8  # attributes told, the likeliest
 
@@ -99,7 +99,7 @@ def tiles(answer: Answer) -> str:
         return "<p class='soft'>This network has no attention map.</p>"
     below, (title, values), layers, ring = uri(answer.image), panels[0], panels[1:], ring_of(answer)
     shown = [
-        overlay(below, values, title, "ring: highest point" if ring else "", ring),
+        overlay(below, light(values), title, "ring: highest point" if ring else "", ring),
         tile(drawn(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
     ]
     for i, part in enumerate(removed(answer.image, answer.layers)):
