@@ -23,7 +23,7 @@ RUN = ("python", "bash", "console", "pycon")
 SHOWN = ("text", "csv", "json", "toml", "html")
 # Commands that are parsed by the real parser and not run, and why. A rule that no page needs any more fails a test.
 NEVER = {
-    "pan train --data mref --model pan-hard-ctx --out runs/mref": "half an hour",
+    "pan train --data mref --out runs/mref": "half an hour",
     "pan evaluate --weights runs/mref --data mref --json": "asks what the line above trains",
     "pan reproduce": "hours; tests/test_campaign.py runs small ones",
     "pan remeasure": "asks what that trains; tests/test_remeasure.py does it with small ones",
