@@ -213,7 +213,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data", "mref", "--model", "pan", "--out", "r"], "'pan-hard-ctx'"),
+        (["train", "--data", "mref", "--model", "pann", "--out", "r"], "'pan-hard-ctx'"),
         (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
         (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got 0"),
         (["train", "--data", "mref", "--epochs", "two", "--out", "r"], "expected a whole number, got 'two'"),
