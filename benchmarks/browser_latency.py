@@ -1,6 +1,6 @@
 """One question in the browser's page, in onnxruntime and in Predictor, in turn, so that all share the machine's load.
 
-    pan export --weights mref-pan-hard-ctx --format web --out runs/mref.html
+    pan export --weights mref-pan --format web --out runs/mref.html
     OMP_NUM_THREADS=1 python benchmarks/browser_latency.py runs/mref.html
 
 Prints the median and the smallest of 50 after 10 that don't count. Needs Chromium; one thread each.
@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 from progressive_attention import Predictor, web_page
 from progressive_attention.data.synthetic import SceneSource
 
-WEIGHTS, QUERY, FIRST, COUNT = "mref-pan-hard-ctx", "4", 10, 50
+WEIGHTS, QUERY, FIRST, COUNT = "mref-pan", "4", 10, 50
 ASK = f"""async () => {{ const started = performance.now(); const answer = await ask(state.pixels, "{QUERY}");
   showAnswer(answer); return [answer.milliseconds, performance.now() - started]; }}"""
 
