@@ -156,7 +156,7 @@ def onnx_file(asked: OneQuestion, notes: dict[str, str]) -> bytes:
 
 
 def precise_sigmoid(score: Tensor) -> Tensor:
-    """Sigmoid by operations that onnxruntime computes closely: its own is off by 1e-7, which is much of a closed gate."""
+    """Sigmoid by what onnxruntime computes closely: its own is off by 1e-7, which is much of a closed gate."""
     return 1 / (1 + (-score).exp())
 
 
