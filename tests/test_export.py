@@ -179,6 +179,12 @@ def test_traces_are_taken_out():
     assert b"/home/me" not in model.SerializeToString()
 
 
+def test_sigmoids_of_gates_that_close_keep_their_digits():
+    score = torch.linspace(-80, 80, 1000)
+    assert_close(module.precise_sigmoid(score).double(), score.double().sigmoid(), rtol=1e-6, atol=0)
+    assert module.precise_sigmoid(torch.tensor([-200.0, 200])).tolist() == [0, 1]
+
+
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
@@ -227,14 +233,15 @@ def test_outputs_by_hand():
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_a_shipped_network(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["mref-san", pytest.param("mref-pan", marks=pytest.mark.slow)])
+def test_the_command_writes_a_shipped_network(name, tmp_path, capsys):
     path = tmp_path / "mref.onnx"
-    assert main(["export", "--weights", "mref-san", "--format", "onnx", "--out", str(path)]) == 0
+    assert main(["export", "--weights", name, "--format", "onnx", "--out", str(path)]) == 0
     said = capsys.readouterr().out
-    assert f"{path}: mref-san for images (B, 3, 100, 100) and queries 0..9 (B,), {path.stat().st_size:,} bytes" in said
+    assert f"{path}: {name} for images (B, 3, 100, 100) and queries 0..9 (B,), {path.stat().st_size:,} bytes" in said
     difference = float(said.split("batches of 1 to 5: ")[1].split()[0])
-    assert 0 < difference < 1e-4
-    image, query = random_questions(weights.load("mref-san").model, 2)
+    assert 0 < difference < 5e-5  # of mref-pan, whose gates close, 1.6e-4 by onnxruntime's own sigmoid
+    image, query = random_questions(weights.load(name).model, 2)
     assert answers(path, image, query)["log_prob"].shape == (2, 5)
 
 
