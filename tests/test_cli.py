@@ -80,7 +80,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     summary = json.loads(capsys.readouterr().out)
     keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_accumulated tpr_activation tpr_uniform"
     assert set(keys.split()) <= set(summary)
-    assert set(summary["precision_recall"]) == {"last", "accumulated", "activation"}
+    assert set(summary["precision_recall"]) == {"last", "accumulated", "activation", "flow"}
     assert 0 < summary["precision_recall"]["last"]["best_iou"] < 1
     assert summary["count"] == 8
     assert 0.01 < summary["tpr_uniform"] < 0.06
@@ -190,7 +190,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
     assert known["models"] == list(MODELS)
-    assert known["models"][:6] == ["pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
+    assert known["models"][:7] == ["pan", "pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx", "san", "han"]
     assert known["aliases"] == {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}
     assert set(known["data"]) == {"mref", "mdist", "mbg"}
     assert main(["list"]) == 0

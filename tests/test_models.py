@@ -131,7 +131,8 @@ def slow_forward(model: ProgressiveAttentionNetwork, image: torch.Tensor, query:
     for b, k in product(*map(range, query.shape)):
         features = image[b]
         for layer, stage in enumerate(model.stages):
-            features = linear(stage[0], cells(features, 3)).relu()  # g_CNN, eq. (3)
+            border = [stage[0].padding[0]] * 4
+            features = linear(stage[0], cells(F.pad(features, border), 3)).relu()  # g_CNN, eq. (3)
             features = cells(features, 2, stride=2).amax(1)
             if str(layer) in model.scorers:
                 size = 2 * model.config.radius + 1 if layer < 3 else 1

@@ -38,7 +38,7 @@ def made(tmp_path_factory):
         patch.chdir(here)
         patch.setenv("PAN_CACHE", str(here / "cache"))
         options = ["--epochs", "2", "--batch", "8", "--device", "cpu"]
-        pan("train", "--data", "mref", "--images", "24", *options, "--out", "runs/mref")
+        pan("train", "--data", "mref", "--model", "pan-hard-ctx", "--images", "24", *options, "--out", "runs/mref")
         pan("train", "--data", "mref", "--images", "9", "--model", "film", *options, "--out", "runs/film")
         for name, many in (("one", False), ("many", True)):
             write_photographs(Path("data", name), images=12, many=many)

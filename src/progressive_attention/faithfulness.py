@@ -32,13 +32,13 @@ BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"blurred": blurred, "black":
 """What stands where a pixel is gone, by name: images (B, 3, H, W) -> the same shape."""
 
 
-def places(maps: Tensor, rng: np.random.Generator) -> Tensor:
+def places(maps: Tensor, bits: np.random.PCG64) -> Tensor:
     """The place of each pixel from the most attended, 0, to the least: maps (..., H, W) -> (..., P) int64.
 
-    Equal pixels come in an order drawn from ``rng``, the same in all maps; so a constant map is a random one.
+    Equal pixels come in an order drawn from ``bits``, the same in all maps; so a constant map is a random one.
     """
     flat = maps.flatten(-2)
-    drawn = torch.from_numpy(rng.permutation(flat.shape[-1])).to(flat.device)
+    drawn = torch.from_numpy(np.argsort(bits.random_raw(flat.shape[-1]), kind="stable")).to(flat.device)
     order = drawn[flat[..., drawn].argsort(dim=-1, descending=True, stable=True)]
     return order.argsort(-1)
 
@@ -111,8 +111,8 @@ def areas_under(
     areas = torch.empty(len(image), len(maps), len(BASELINES), len(KINDS), dtype=torch.float64)
     for i in range(len(image)):
         ask = partial(probability, model, query=query[i], answer=answer[i])
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        place = places(torch.stack([drawn[i] for drawn in maps]), rng)
+        bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(i,)))
+        place = places(torch.stack([drawn[i] for drawn in maps]), bits)
         for b, baseline in enumerate(BASELINES.values()):
             other = baseline(image[i : i + 1])[0]
             for m, order in enumerate(place):

@@ -49,7 +49,7 @@ def chosen(trained: Trained, questions: QuestionSet, limit: int, seed: int) -> Q
         questions = askable(questions, trained)[0]
     else:
         questions = in_words_of(questions, trained.query_names, trained.attribute_names)
-    order = np.random.default_rng(seed).permutation(len(questions))
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(questions)), kind="stable")
     first = np.unique(questions.image[order], return_index=True)[1]
     return questions.rows(np.sort(order[np.sort(first)[:limit]]))
 
