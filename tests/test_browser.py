@@ -23,6 +23,7 @@ from progressive_attention.data.pictures import Fit
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.export import export
 from progressive_attention.metrics.pointing import highest_point
+from progressive_attention.plots import COLOUR_MAP
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -261,7 +262,7 @@ def test_each_map_lies_over_the_picture_as_faint_as_one_likes(opened: Open, pred
     page = opened()
     image = pixels_of(page, "picture")
     answer = predictor.ask(image, page.evaluate("() => state.query"))
-    colours = colormaps["viridis"](range(256), bytes=True)[:, :3].astype(int)
+    colours = colormaps[COLOUR_MAP](range(256), bytes=True)[:, :3].astype(int)
     maps = [answer.maps["flow"], *answer.layers, answer.maps["accumulated"]]
     buttons = page.locator("#maps button")
     assert names_of(page) == MAPS
