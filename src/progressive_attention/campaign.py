@@ -19,7 +19,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from progressive_attention.board import PLAIN, board
-from progressive_attention.config import ALIASES, MODELS, SPLITS, TARGETS, one_of
+from progressive_attention.config import ALIASES, DEFAULT_MODEL, MODELS, SPLITS, TARGETS, one_of
 from progressive_attention.data.manifest import find_manifest, read_manifest
 from progressive_attention.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.files import read_json, write_json
@@ -212,7 +212,7 @@ def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.devic
             return
         write_json(out / "table1.json", runs)
         if target in ("figure6", "all"):
-            pictured = WITH_MAPS if target == "figure6" else FIGURE_6
+            pictured = WITH_MAPS if target == "figure6" else (*FIGURE_6, DEFAULT_MODEL)
             draw_scenes([job for job in jobs if job.model in pictured and is_done(job, out)], out, device)
         write_results(earlier_runs(out), out)
     pages = f"{out / 'table1.json'}, {out / 'README.md'}, {out / 'index.html'}"

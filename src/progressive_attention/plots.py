@@ -227,7 +227,7 @@ def told(answer: Answered) -> str:
     """The answer and its probability; where several attributes may hold, the likeliest ones; or "not found"."""
     said = [(answer.attribute, answer.probability)] if answer.likelihood == "softmax" else answer.ranked[:RANKED]
     words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in said)
-    return f"not found; else {words}" if answer.found is False else words
+    return f"not found; if it is there, {words}" if answer.found is False else words
 
 
 def attention_row(scene: Scene, path: Path | None = None) -> bytes:

@@ -36,7 +36,8 @@ h1 { font-size: 1.5rem; margin: 0; }
 @media (min-width: 62rem) { section:only-child > .tiles { grid-template-columns: repeat(4, minmax(0, 1fr)); } }
 .tiles figure { margin: 0; min-width: 0; } .tiles figcaption { font-size: .8rem; line-height: 1.25; margin-top: .2rem; }
 .tiles .soft { font-size: .75rem; }
-.square { position: relative; aspect-ratio: 1; }
+.tiles figure:nth-child(-n+2) { grid-column: span 2; }
+.square { position: relative; aspect-ratio: 1; overflow: hidden; }
 .square img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; image-rendering: pixelated; }
 .square .grey { filter: grayscale(1) brightness(.7); } .square .heat { opacity: var(--opacity); }
 .square .ring { position: absolute; width: 14%; height: 14%; transform: translate(-50%, -50%); border-radius: 50%;
