@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,8 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len((tmp_path / "mine/log.jsonl").read_text().splitlines()) == 2
     assert main(["evaluate", "--weights", "mine", "--json"]) == 0  # the training's --images
     summary = json.loads(capsys.readouterr().out)
-    keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_accumulated tpr_activation tpr_uniform"
-    assert set(keys.split()) <= set(summary)
+    keys = "count accuracy accuracy_ci95 accuracy_by_scale tpr_last tpr_flow tpr_uniform pointing_flow iou_flow"
+    assert {*keys.split(), "point_on_target", "box_iou"} <= set(summary)
     assert set(summary["precision_recall"]) == {"last", "accumulated", "activation", "flow"}
     assert 0 < summary["precision_recall"]["last"]["best_iou"] < 1
     assert summary["count"] == 8
@@ -128,7 +129,8 @@ def test_evaluate_npz_and_print_a_table(run: Path, scenes: Path, capsys: pytest.
     assert summary["count_by_scale"] == {"0.5-1.0": 2, "1.0-1.5": 1, "1.5-2.0": 1, "2.0-2.5": 1, "2.5-3.0": 1}
     assert main(["evaluate", "--weights", str(run), "--data", str(scenes), "--rows", "rows.parquet"]) == 0
     printed = capsys.readouterr().out
-    for map_name in ("last", "accumulated", "activation"):
+    assert f"point on the target │ {summary['point_on_target']:.2%}" in re.sub(" +", " ", printed)
+    for map_name in ("last", "accumulated", "activation", "flow"):
         for measure in ("true-positive ratio", "pointing game", "IoU"):
             assert f"{measure}, {map_name} map " in printed
     assert "inside the image" not in printed  # where all of this network's attention lies
