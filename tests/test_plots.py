@@ -290,7 +290,8 @@ def test_an_answer_of_several_attributes_tells_the_likeliest_three():
     assert told(answer_of()) == told(answer_of(found=True)) == "red (99.1 %)"
     assert told(answer_of(found=False)) == "not found; if it is there, red (99.1 %)"
     labels = [("absent", 0.9), ("old", 0.1)]
-    assert (
+    given = answer_of(likelihood="bernoulli", ranked=labels[1:], found=False)
+    assert told(given) == "not found; if it is there, old (10.0 %)"
         told(answer_of(likelihood="bernoulli", ranked=labels[1:], found=False))
         == "not found; if it is there, old (10.0 %)"
     )
