@@ -292,9 +292,6 @@ def test_an_answer_of_several_attributes_tells_the_likeliest_three():
     labels = [("absent", 0.9), ("old", 0.1)]
     given = answer_of(likelihood="bernoulli", ranked=labels[1:], found=False)
     assert told(given) == "not found; if it is there, old (10.0 %)"
-        told(answer_of(likelihood="bernoulli", ranked=labels[1:], found=False))
-        == "not found; if it is there, old (10.0 %)"
-    )
     assert told(answer_of(likelihood="bernoulli", ranked=labels)) == "absent (90.0 %), old (10.0 %)"
     ranked = [("red", 0.991), ("old", 0.5), ("wet", 0.125), ("tall", 0.01)]
     assert told(answer_of(likelihood="bernoulli", ranked=ranked)) == "red (99.1 %), old (50.0 %), wet (12.5 %)"
