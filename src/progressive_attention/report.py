@@ -97,18 +97,13 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def headline(networks: Sequence[Network]) -> str:
-    """What came out, in a sentence or two: the first network against the others."""
+    """What came out, in a sentence: the first network beside the others."""
     first, *others = networks
     count = first.summary["count"]
     text = f"{first.name} answers {percent(first.summary['accuracy'])} of {count:,} new questions rightly"
     if not others:
         return text + "."
-    text += ", " + " and ".join(f"{one.name} {percent(one.summary['accuracy'])}" for one in others) + "."
-    low = first.summary["accuracy_ci95"][0]
-    if all(low > one.summary["accuracy_ci95"][1] for one in others):
-        clear = " The 95 % intervals don't touch: attending at every layer pays, at this budget."
-        return text + clear * first.name.startswith("pan")
-    return text + " The 95 % intervals overlap or the order is another one: this training was too short to tell."
+    return text + ", " + " and ".join(f"{one.name} {percent(one.summary['accuracy'])}" for one in others) + "."
 
 
 def write_report(path: Path, report: Report) -> None:
