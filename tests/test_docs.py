@@ -38,6 +38,8 @@ NEVER = {
     "pan predict --weights owner/name": "stands for a repository of the Hub; tests/test_hub.py has one",
     "pan train --data runs/photographs --backbone resnet18": "tests/test_tutorial.py trains it",
     "pan train --data runs/photographs --backbone convnext_atto": "the same",
+    "pan evaluate --faithfulness": "minutes; tests/test_faithfulness_evaluation.py measures few questions",
+    "python benchmarks/faithfulness.py": "half an hour; the same",
     "pan absence": "minutes; tests/test_absence.py measures few scenes",
     "python benchmarks/drift.py": "minutes; tests/test_drift.py measures a few images",
     "python tests/faults/run.py": "minutes; tests/test_faults.py injects a few",

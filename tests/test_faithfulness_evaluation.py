@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faithfulness_tables import PAGE, areas, filled, read_results
 from tiny_models import BY_TEXT, EXACT, PIXELS, QUERIES, build, every_likelihood, every_model, pictures
 from tiny_photographs import SIDE, SMALL, write_photographs
 
@@ -247,3 +248,23 @@ def test_flow_shows_what_the_shipped_network_answers_by(capsys):
         assert kinds["deletion"]["high"] < 0, baseline
         assert kinds["insertion"]["low"] > 0, baseline
     assert figures["accuracy"] > 0.9
+
+
+def test_the_page_shows_the_results_as_they_are():
+    results = read_results()
+    assert filled(PAGE.read_text(encoding="utf-8"), results) == PAGE.read_text(encoding="utf-8")
+    assert len({result["weights_sha256"] for result in results}) == len(results) > 0
+    for result in results:
+        assert {"command", "commit", "hardware", "seed", "data"} <= set(result)
+        assert "with changes" not in result["commit"]
+        assert list(result["faithfulness"])[-1] == "random"
+
+
+def test_a_table_of_areas_by_hand():
+    figure = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    low = {"mean": 0.0123, "low": 0.0113, "high": 0.0133}
+    kinds = {"deletion": low, "insertion": figure}
+    result = {"weights": "mine", "faithfulness": {"flow": {"black": kinds, "blurred": dict.fromkeys(kinds, figure)}}}
+    head, _, row = areas([result]).splitlines()
+    assert head == "| network | map | deletion, blurred | insertion, blurred | deletion, black | insertion, black |"
+    assert row == "| `mine` | flow | 50.0 ± 25.0 | 50.0 ± 25.0 | 1.2 ± 0.1 | 50.0 ± 25.0 |"

@@ -82,7 +82,7 @@ def deletion_insertion(
 
     ``image`` (B, 3, H, W) in [0, 1], ``query`` ids (B,), ``maps`` (B, H, W) each, signed or not. A faithful map has a
     small area of deletion, and a large one of insertion; in [0, 1]. The answer is the network's own to the whole image.
-    Raises ValueError for maps of another shape.
+    The network is left in evaluation mode. Raises ValueError for maps of another shape.
     """
     shape = (len(image), *image.shape[2:])
     for name, drawn in maps.items():

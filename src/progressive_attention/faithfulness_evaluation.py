@@ -194,12 +194,7 @@ def has_captum(has_maps: bool) -> bool:
 
 
 def measure_question(
-    model: QuestionNetwork,
-    about: About,
-    inside: Mapping[str, Tensor],
-    image: Tensor,
-    query: Tensor,
-    seed: list[int],
+    model: QuestionNetwork, about: About, inside: Mapping[str, Tensor], image: Tensor, query: Tensor, seed: list[int]
 ) -> tuple[Tensor, list[list[float]]]:
     """Of one question, as B = 1: ``areas_under``, of a random map last, and rank correlations ``inside`` (D, maps)."""
     with torch.no_grad():
