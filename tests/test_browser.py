@@ -23,7 +23,7 @@ from progressive_attention.data.pictures import Fit
 from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.export import export
 from progressive_attention.metrics.pointing import highest_point
-from progressive_attention.plots import COLOUR_MAP
+from progressive_attention.shown_maps import COLOUR_MAP
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
