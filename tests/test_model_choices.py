@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from progressive_attention.attention import AttentionScorer, ChannelPoolScorer, DotProductScorer
 from progressive_attention.backbones import conv_stack
 from progressive_attention.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
-from progressive_attention.config import ALIASES, MODELS, ModelConfig
+from progressive_attention.config import ALIASES, MODELS, RECIPES, ModelConfig, recipe_for
 from progressive_attention.models import ProgressiveAttentionNetwork, build_model, model_config
 from progressive_attention.objectives import answer_loss
 
@@ -217,3 +217,13 @@ def test_sizes_that_cannot_be():
 def test_unknown_model_lists_the_known():
     with pytest.raises(ValueError, match="unknown model 'pann'; known: " + ", ".join([*MODELS, *ALIASES])):
         build_model("pann", num_queries=5, num_attributes=3)
+
+
+def test_pan_is_the_best_we_know():
+    """The same network as its long name, so the same training; its price stays out of the papers' own recipes."""
+    padded = model_config("pan-hard-ctx", 10, 5, backbone="conv-stack-padded")
+    assert model_config("pan", 10, 5) == padded
+    assert model_config("pan", 10, 5, backbone="vgg16") == model_config("pan-hard-ctx", 10, 5, backbone="vgg16")
+    prices = {name: recipe_for("pan", name).gate_price for name in RECIPES}
+    assert prices == {"paper": 0.0, "authors": 0.0, "fast": 0.03, "photographs": 0.03}
+    assert all(recipe_for("pan-hard-ctx", name) == recipe for name, recipe in RECIPES.items())

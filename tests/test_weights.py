@@ -184,3 +184,10 @@ def test_absurd_sizes_take_no_memory(saved, name, size):
     for load in (weights.load, ProgressiveAttentionNetwork.from_pretrained):
         with pytest.raises(ValueError, match=f"config.json does not describe a model: {name} must be <= "):
             load(saved)
+
+
+@pytest.mark.parametrize("old, new", network_folder.REPLACED.items())
+def test_a_replaced_name_points_to_the_new_one(old, new):
+    with pytest.raises(ValueError, match=f"{old} no longer comes with the package; use {new}"):
+        weights.load(old)
+    assert new in weights.shipped()

@@ -49,7 +49,7 @@ def find(name_or_folder: str | Path, **download: Any) -> Path:
     if (folder / FILES[0]).is_file():
         return folder
     if name in REPLACED:
-        raise ValueError(f"{name} no longer ships; use {REPLACED[name]}, which is as accurate and looks closer")
+        raise ValueError(f"{name} no longer comes with the package; use {REPLACED[name]}, which has replaced it")
     if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
         raise ValueError(
             f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "
