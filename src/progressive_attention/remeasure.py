@@ -60,7 +60,7 @@ def remeasure(out: Path, device: torch.device, command: str, console: Console) -
             held.append(name)
         except ValueError as error:
             failed[name] = str(error)
-    if held:
+    if any(not is_current(read_result(folders[name] / RESULT)) for name in held):
         console.print(f"{len(held)} runs are another process's, which writes the pages", **PLAIN)
     else:
         write_pages({name: read_result(folder / RESULT) for name, folder in folders.items()}, out)
