@@ -51,9 +51,10 @@ mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes
 	ulimit -v 16777216; OMP_NUM_THREADS=1 $(BIN)/mutmut run  # 16 GiB: one mutant asks for all there is
 	$(BIN)/python tools/mutants.py
 
-lint: $(VENV)/.dev  ## ruff and pyright
+lint: $(VENV)/.dev  ## ruff, import-linter and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright --pythonpath $(BIN)/python src
 
 format: $(VENV)/.dev  ## let ruff mend what it can

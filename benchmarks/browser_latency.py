@@ -18,8 +18,9 @@ import onnxruntime
 import torch
 from playwright.sync_api import sync_playwright
 
-from progressive_attention import Predictor, web_page
+from progressive_attention import Predictor
 from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.predict import export_web as web_page
 
 WEIGHTS, QUERY, FIRST, COUNT = "mref-pan", "4", 10, 50
 ASK = f"""async () => {{ const started = performance.now(); const answer = await ask(state.pixels, "{QUERY}");

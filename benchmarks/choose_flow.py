@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progressive_attention import weights
 from progressive_attention.config import STYLES
 from progressive_attention.data.sources import in_words_of, load_questions
+from progressive_attention.evaluation.ask import predictions
 from progressive_attention.files import write_json
-from progressive_attention.image_maps import as_density, pixel_maps
-from progressive_attention.inference import predictions
-from progressive_attention.machine import commit, hardware
+from progressive_attention.maps.pixel_maps import as_density, pixel_maps
+from progressive_attention.maps.receptive_field import Geometry, geometry
 from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio
-from progressive_attention.prediction import Prediction
-from progressive_attention.receptive_field import Geometry, geometry
+from progressive_attention.network.question_network import Prediction
+from progressive_attention.reproduce.machine import commit, hardware
+from progressive_attention.saved import weights
 
 WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of a cell, from its attention a and magnitude m
     "a m": lambda a, m: a * m,

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from progressive_attention import attention, weights
 from progressive_attention.config import STYLES
 from progressive_attention.data.sources import load_questions
-from progressive_attention.inference import accuracy, predictions
+from progressive_attention.evaluation.ask import accuracy, predictions
+from progressive_attention.network import equations as attention
+from progressive_attention.saved import weights
 
 BLOCK = 4  # cells
 THRESHOLDS = (0.003, 0.01, 0.03, 0.1, 0.3)

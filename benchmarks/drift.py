@@ -3,7 +3,8 @@
 python benchmarks/drift.py benchmarks/measured/drift.json
 
 Trains one small network from a few seeds, and asks one that ships, each time in a process with other settings, and
-compares with one thread in float32. docs/reproducibility.md shows the figures; tests/test_drift.py holds it to them.
+compares with one thread in float32. docs/reproducibility.md shows the figures;
+tests/flows/test_drift.py compares the two.
 """
 
 import argparse
@@ -20,15 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from progressive_attention import weights
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.synthetic import synthetic
+from progressive_attention.evaluation.ask import predictions
 from progressive_attention.files import write_json
-from progressive_attention.inference import predictions
-from progressive_attention.machine import commit, hardware
-from progressive_attention.models import build_model
-from progressive_attention.training import training
+from progressive_attention.network.build import build_model
+from progressive_attention.reproduce.machine import commit, hardware
+from progressive_attention.saved import weights
+from progressive_attention.training.loop import training
 
 CPU = torch.device("cpu")
 SHIPPED = "mref-pan"

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from progressive_attention import weights
-from progressive_attention.faithfulness_evaluation import LIMIT, evaluate_faithfulness
+from progressive_attention.evaluation.ask import pick_device
+from progressive_attention.evaluation.faithfulness_evaluation import LIMIT, evaluate_faithfulness
+from progressive_attention.evaluation.measured import fingerprint_of_weights, load_with_bar, source_of
 from progressive_attention.files import write_json
-from progressive_attention.inference import pick_device
-from progressive_attention.machine import commit, hardware
-from progressive_attention.measured import fingerprint_of_weights, load_with_bar, source_of
 from progressive_attention.progress import counting
+from progressive_attention.reproduce.machine import commit, hardware
+from progressive_attention.saved import weights
 
 
 def main() -> None:

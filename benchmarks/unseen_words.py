@@ -20,19 +20,21 @@ from unittest import mock
 import numpy as np
 import torch
 
-from progressive_attention import inference, training, weights
 from progressive_attention.config import RECIPES, Recipe
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation import examples
+from progressive_attention.evaluation import ask as inference
+from progressive_attention.evaluation.ask import Entrance
+from progressive_attention.evaluation.many_attributes import askable, label_examples
+from progressive_attention.evaluation.one_attribute import examples
 from progressive_attention.files import write_json
-from progressive_attention.inference import Entrance
-from progressive_attention.label_evaluation import askable, label_examples
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.metrics.ranking import RankingScores
-from progressive_attention.prepare import prepared
-from progressive_attention.text_queries import SENTENCE_ENCODER, knowing, sentence_encoder, unit_vectors
-from progressive_attention.weights import Trained
+from progressive_attention.predict.text_queries import SENTENCE_ENCODER, knowing, sentence_encoder, unit_vectors
+from progressive_attention.saved import weights
+from progressive_attention.saved.weights import Trained
+from progressive_attention.training import loop as training
+from progressive_attention.training.setup import prepared
 
 CPU = torch.device("cpu")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -38,7 +38,7 @@ def main() -> None:
 
 def generate(folder: Path, images: int, version: str) -> None:
     """Annotations, and empty images: half of them in images.zip, half in the folder VG_100K_2."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from generated_genome import write_genome
 
     started = time.perf_counter()

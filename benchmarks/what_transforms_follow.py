@@ -12,10 +12,10 @@ import argparse
 
 import torch
 
-from progressive_attention import weights
 from progressive_attention.config import STYLES
 from progressive_attention.data.sources import load_questions
-from progressive_attention.inference import as_tensor
+from progressive_attention.evaluation.ask import as_tensor
+from progressive_attention.saved import weights
 
 DIGITS = 10
 

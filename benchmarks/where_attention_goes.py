@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from progressive_attention import weights
 from progressive_attention.config import STYLES
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
-from progressive_attention.image_maps import as_values, pixel_maps
-from progressive_attention.inference import as_tensor
-from progressive_attention.receptive_field import geometry
+from progressive_attention.evaluation.ask import as_tensor
+from progressive_attention.maps.pixel_maps import as_values, pixel_maps
+from progressive_attention.maps.receptive_field import geometry
+from progressive_attention.saved import weights
 
 NEAR = 2  # pixels around the target
 

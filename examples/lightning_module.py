@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from progressive_attention import build_model, pixel_maps
+from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.modular import PointingGame, TruePositiveRatio
-from progressive_attention.objectives import answer_loss
-from progressive_attention.receptive_field import geometry
+from progressive_attention.training.objectives import answer_loss
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # image, query, attribute, mask
 

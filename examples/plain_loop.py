@@ -12,9 +12,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from progressive_attention import build_model, pixel_maps
+from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.modular import AttentionOverlap, PointingGame, TruePositiveRatio
-from progressive_attention.objectives import answer_loss
-from progressive_attention.receptive_field import geometry
+from progressive_attention.training.objectives import answer_loss
 
 
 def main(steps: int = 300, questions: int = 300) -> dict[str, float]:

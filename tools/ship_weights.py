@@ -13,9 +13,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from progressive_attention import weights
 from progressive_attention.files import read_json, write_text
-from progressive_attention.model_card import model_card
+from progressive_attention.saved import weights
+from progressive_attention.saved.model_card import model_card
 
 TOLD = ("command", "commit", "hardware", "torch", "seconds")
 MEASURED = ("count", "accuracy", "count_by_scale", "pointing_", "tpr_")

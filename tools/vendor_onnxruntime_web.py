@@ -15,7 +15,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from progressive_attention.files import replacing, write_json
-from progressive_attention.web_page import RUNTIME, RUNTIME_FILES
+from progressive_attention.predict.export_web import RUNTIME, RUNTIME_FILES
 
 
 def main() -> None:

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from progressive_attention.config import ModelConfig, Recipe
     from progressive_attention.data.sources import load_questions
-    from progressive_attention.evaluation import evaluate
-    from progressive_attention.image_maps import pixel_maps
-    from progressive_attention.models import Prediction, ProgressiveAttentionNetwork, build_model
-    from progressive_attention.predictor import Answer, Predictor
-    from progressive_attention.receptive_field import Geometry
-    from progressive_attention.training import fit
+    from progressive_attention.evaluation.one_attribute import evaluate
+    from progressive_attention.maps.pixel_maps import pixel_maps
+    from progressive_attention.maps.receptive_field import Geometry
+    from progressive_attention.network.build import Prediction, ProgressiveAttentionNetwork, build_model
+    from progressive_attention.predict.predictor import Answer, Predictor
+    from progressive_attention.training.loop import fit
 
     __version__: str
 
 HOMES = {  # public name -> the module it lives in
-    "Answer": "predictor",
-    "Geometry": "receptive_field",
+    "Answer": "predict.predictor",
+    "Geometry": "maps.receptive_field",
     "ModelConfig": "config",
-    "Prediction": "models",
-    "Predictor": "predictor",
-    "ProgressiveAttentionNetwork": "models",
+    "Prediction": "network.build",
+    "Predictor": "predict.predictor",
+    "ProgressiveAttentionNetwork": "network.build",
     "Recipe": "config",
-    "build_model": "models",
-    "evaluate": "evaluation",
-    "fit": "training",
+    "build_model": "network.build",
+    "evaluate": "evaluation.one_attribute",
+    "fit": "training.loop",
     "load_questions": "data.sources",
-    "pixel_maps": "image_maps",
+    "pixel_maps": "maps.pixel_maps",
 }
 
 __all__ = [

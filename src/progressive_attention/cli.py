@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from progressive_attention.arguments import (
+from progressive_attention.bench import SUITES
+from progressive_attention.commands.arguments import (
     device_option,
     epochs,
     out_file,
@@ -25,10 +26,9 @@ from progressive_attention.arguments import (
     up_to,
     word,
 )
-from progressive_attention.bench import SUITES
+from progressive_attention.commands.data_options import add_data_command, documented
+from progressive_attention.commands.reproduce_options import add_remeasure_command, add_reproduce_command
 from progressive_attention.config import ALIASES, DEFAULT_MODEL, MODELS, RECIPES, SPLITS, STYLES
-from progressive_attention.data_cli import add_data_command, documented
-from progressive_attention.reproduce_cli import add_remeasure_command, add_reproduce_command
 
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
 MORE_WORDS = "an .npz with vectors of words that the network was not trained with, by the same encoder"
@@ -284,7 +284,7 @@ def among_processes(arguments: argparse.Namespace) -> int:
     """Run a command as one of the processes that torchrun has started; raises ValueError for what can't be shared."""
     if arguments.command not in DISTRIBUTED:
         raise ValueError(f"only {' and '.join(DISTRIBUTED)} can be shared by several processes; start it by pan alone")
-    from progressive_attention.distributed import joined
+    from progressive_attention.processes import joined
 
     import_torch()
     with joined():
@@ -294,7 +294,7 @@ def among_processes(arguments: argparse.Namespace) -> int:
 def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
     """What does the work; each imports only what it needs, and only now: --help and mistakes need next to nothing."""
     if name == "data":
-        from progressive_attention.data_commands import data
+        from progressive_attention.commands.data import data
 
         return data
     if name == "bench":
@@ -302,31 +302,31 @@ def command_of(name: str) -> Callable[[argparse.Namespace], int | None]:
 
         return bench
     if name in ("list", "render"):
-        from progressive_attention import show_commands
+        from progressive_attention.commands import show as show_commands
 
         return show_commands.COMMANDS[name]
     import_torch()
     if name == "predict":
-        from progressive_attention.predict_command import predict
+        from progressive_attention.commands.predict import predict
 
         return predict
     if name == "report":
-        from progressive_attention.report_command import report
+        from progressive_attention.commands.report import report
 
         return report
     if name == "export":
-        from progressive_attention.export_command import export_network
+        from progressive_attention.commands.export import export_network
 
         return export_network
     if name == "serve":
-        from progressive_attention.serve_command import serve
+        from progressive_attention.commands.serve import serve
 
         return serve
     if name == "absence":
-        from progressive_attention.absence_command import absence
+        from progressive_attention.commands.absence import absence
 
         return absence
-    from progressive_attention.commands import COMMANDS
+    from progressive_attention.commands.work import COMMANDS
 
     return COMMANDS[name]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from progressive_attention.distributed import exchange, group, rank, world
+from progressive_attention.processes import exchange, group, rank, world
 
 LONE = (
     "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or call .eval()"

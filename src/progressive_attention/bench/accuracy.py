@@ -11,10 +11,10 @@ import torch
 from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, spread
 from progressive_attention.data.synthetic import synthetic
-from progressive_attention.inference import accuracy, has_fast_bf16
+from progressive_attention.evaluation.ask import accuracy, has_fast_bf16
 from progressive_attention.metrics.attention import wilson_interval
-from progressive_attention.training import read_log
-from progressive_attention.weights import load
+from progressive_attention.saved.weights import load
+from progressive_attention.training.loop import read_log
 
 TARGET = 0.985  # on the test scenes of MREF; the papers' best is 98.53 %
 # The shortest training that gets there: small steps, and no image twice.

@@ -19,8 +19,8 @@ from progressive_attention.bench.latency import latency_records
 from progressive_attention.bench.measure import Record, origin, three_digits, write_report
 from progressive_attention.bench.rendering import load_records, render_records
 from progressive_attention.bench.steps import step_records
+from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.files import read_json
-from progressive_attention.inference import pick_device
 from progressive_attention.progress import bars
 
 RECORDS = {

@@ -23,8 +23,8 @@ from progressive_attention.bench.measure import Record, spread
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import Images, Labels, QuestionSet
 from progressive_attention.data.synthetic import synthetic
-from progressive_attention.inference import has_fast_bf16
-from progressive_attention.prepare import prepared
+from progressive_attention.evaluation.ask import has_fast_bf16
+from progressive_attention.training.setup import prepared
 
 WARM_UP, TIMED = 2, 5  # training steps
 END = 3  # points of an axis that its exponent is taken from

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from progressive_attention.bench.measure import three_digits
-from progressive_attention.plots import MARKERS, OKABE_ITO, finish, label, new_figure
+from progressive_attention.pages.plots import MARKERS, OKABE_ITO, finish, label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

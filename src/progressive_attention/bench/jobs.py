@@ -16,10 +16,10 @@ from torch.nn.functional import nll_loss
 
 from progressive_attention.bench.plain import AttentionFreeCNN, PlainReading
 from progressive_attention.config import RECIPES, ModelConfig, Recipe
-from progressive_attention.inference import as_bytes, as_floats, precision
-from progressive_attention.models import from_config, model_config
-from progressive_attention.objectives import answers_only
-from progressive_attention.training import finite, make_optimizer, parameter_groups
+from progressive_attention.evaluation.ask import as_bytes, as_floats, precision
+from progressive_attention.network.build import from_config, model_config
+from progressive_attention.training.loop import finite, make_optimizer, parameter_groups
+from progressive_attention.training.objectives import answers_only
 
 NAME, QUERIES, ATTRIBUTES = "pan-hard-ctx", 10, 5  # as on MREF
 Job = Callable[[], object]

@@ -13,7 +13,7 @@ import torch
 import progressive_attention
 from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, percentile, spread
-from progressive_attention.predictor import Predictor
+from progressive_attention.predict.predictor import Predictor
 
 NETWORK = "mref-pan"
 PICTURE = Path(progressive_attention.__file__).parent / "assets" / "examples" / "mref.png"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from progressive_attention.files import write_json
-from progressive_attention.machine import commit, hardware
+from progressive_attention.reproduce.machine import commit, hardware
 
 Key = TypeVar("Key")
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progressive_attention.attention import AttentionScorer
-from progressive_attention.backbones import build_backbone
 from progressive_attention.config import ModelConfig
-from progressive_attention.models import ProgressiveAttentionNetwork
+from progressive_attention.network.backbone import build_backbone
+from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.network.equations import AttentionScorer
 
 
 def paper_stages(channels: int = 32, depth: int = 4) -> nn.ModuleList:

@@ -23,8 +23,8 @@ from progressive_attention.data.npz import from_npz
 from progressive_attention.data.photographs import Photographs
 from progressive_attention.data.pictures import Fit, open_picture
 from progressive_attention.data.synthetic import synthetic
-from progressive_attention.evaluation import evaluate
-from progressive_attention.weights import load
+from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.saved.weights import load
 
 NETWORK = "mref-pan"
 SIDE = 224  # pixels to which photographs are fitted

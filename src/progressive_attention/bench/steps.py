@@ -16,7 +16,7 @@ from progressive_attention.bench.jobs import NAME, Job, Setting, free_job, our_j
 from progressive_attention.bench.limits import Limits, floors, measured_limits, operations, parts_of
 from progressive_attention.bench.measure import Record, compared, elsewhere, interleaved, skipped, spread
 from progressive_attention.bench.plain import PlainReading
-from progressive_attention.inference import has_fast_bf16, keep_freed_memory
+from progressive_attention.evaluation.ask import has_fast_bf16, keep_freed_memory
 
 PLAIN = "plain reading of the paper, float32"
 ALONE = f"{PLAIN}, in a process with the system's own memory settings"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.pictures import Fit, labelled, opened, picture_size, target, to_rgb
-from progressive_attention.distributed import gathered, share
+from progressive_attention.processes import gathered, share
 
 UNREADABLE_SHARE = 0.05  # of a split's images; with more, something is wrong with the folder, not with a picture
 KEEP_BYTES = 2 * 2**30  # decoded pixels up to this size are kept, more are decoded each time

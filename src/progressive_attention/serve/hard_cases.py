@@ -8,8 +8,8 @@ import torch
 
 from progressive_attention.data.scenes import COLOURS, Scene
 from progressive_attention.data.synthetic import SceneSource
-from progressive_attention.inference import as_tensor
-from progressive_attention.weights import Trained
+from progressive_attention.evaluation.ask import as_tensor
+from progressive_attention.saved.weights import Trained
 
 SEARCHED = 300  # test scenes, about 2,100 questions
 WRONG = 2  # wrong answers shown of each network

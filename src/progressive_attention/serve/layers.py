@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progressive_attention.shown_maps import painted, scaled, striped
+from progressive_attention.maps.shown_maps import painted, scaled, striped
 
 
 class Removed(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from progressive_attention import weights
 from progressive_attention.data.pictures import Fit, opened, to_rgb
-from progressive_attention.predictor import Answer, Predictor
+from progressive_attention.predict.predictor import Answer, Predictor
+from progressive_attention.saved import weights
 from progressive_attention.serve.panel import Asked
 
 MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 64 MB, twice at most

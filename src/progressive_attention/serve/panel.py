@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from progressive_attention.plots import KEPT, RANKED, panels_of, point_of
-from progressive_attention.predictor import Answer
+from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image
+from progressive_attention.pages.plots import KEPT, RANKED, panels_of, point_of
+from progressive_attention.predict.predictor import Answer
 from progressive_attention.serve.layers import as_pixels, heat, removed
-from progressive_attention.shown_maps import attended_image, largest_of, light, over_image
 
 BARS = 8  # attributes told, the likeliest
 

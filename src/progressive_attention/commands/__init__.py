@@ -1,0 +1,1 @@
+"""The commands of ``pan``: options in, a few printed lines out."""

@@ -1,0 +1,245 @@
+"""A model over images on a device: pixels to tensors, precision, and the loop over batches.
+
+Legend: B images, K queries per image, H x W pixels.
+"""
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from progressive_attention.data.image_files import FileImages
+from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
+from progressive_attention.metrics.ranking import RankingScores
+from progressive_attention.network.question_network import Prediction, QuestionNetwork
+from progressive_attention.one_batch import summed
+from progressive_attention.processes import gathered, local_device, own_part
+
+T = TypeVar("T")
+KEEP_FEATURES = 4 * 2**30  # bytes of features of frozen stages that are kept
+HALF = torch.finfo(torch.float16).max
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that can't compute here.
+
+    A GPU comes with its number; of several processes each has the one of its own.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    own = local_device(name)
+    try:
+        value = torch.empty(1, device=own)
+        value.item()  # "meta" has none
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]  # else of mps a page
+        raise ValueError(f"device {name!r} can't be used ({reason}); try cpu, cuda or cuda:0") from error
+    if value.device.type == "cuda":
+        torch.cuda.set_device(value.device)  # which NCCL asks for, and takes none without its number
+    return value.device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in hardware; a CPU without AVX512-BF16 or AMX only emulates it, slowly."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # the one that torch asks
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def precision(device: torch.device, bf16: bool) -> AbstractContextManager:
+    """bfloat16 autocast where asked for and fast, else plain float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and has_fast_bf16(device))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks instead of unmapping each.
+
+    Otherwise every step maps and zeroes its tens of megabytes anew; measured on two cores (benchmarks/NOTES.md), a
+    ReLU over 54 MB took 76 ms instead of 4. Elsewhere than on glibc this does nothing.
+    """
+    if sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL(None).mallopt
+        except (OSError, AttributeError):
+            return
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give any back
+
+
+def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 pixels -> (B, 3, H, W) float32 in [0, 1]; in memory the channels stay last."""
+    return as_floats(as_bytes(images, device))
+
+
+def as_bytes(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 pixels as they are, views and read-only ones too, on the device."""
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+class Entrance:
+    """What enters a network, batch by batch: pixels, or the features behind its frozen first stages.
+
+    On a GPU all pixels live there, if half its free memory holds them, so that a batch costs no transfer. Features are
+    computed once and kept, if KEEP_FEATURES bytes hold those of all images.
+    """
+
+    def __init__(self, images: Images, device: torch.device, model: nn.Module | None = None, skip: int = 0):
+        self.device, self.model, self.skip = device, model, skip
+        resident = isinstance(images, np.ndarray) and device.type == "cuda"
+        fits = resident and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        self.images = images
+        self.resident = as_bytes(np.asarray(images), device) if fits else None
+        self.features: Tensor | None = None
+        self.known = np.zeros(len(images), bool)
+
+    def read(self, batch: Batch) -> np.ndarray | None:
+        """A batch's pixels (B, H, W, 3) uint8, None where they need not be read; in any thread."""
+        if batch.place is not None:
+            return self.images.read(batch.image, batch.place)  # type: ignore[attr-defined] (only files are moved)
+        return None if self.resident is not None or self.knows(batch) else self.images[batch.image]
+
+    def end_pass(self) -> None:
+        """In all processes, when each has read its own: raises ValueError where too many images were unreadable."""
+        if isinstance(self.images, FileImages):
+            self.images.end_pass()
+
+    def knows(self, batch: Batch) -> bool:
+        """Whether the features of all the batch's images are kept."""
+        return batch.place is None and self.features is not None and bool(self.known[batch.image].all())
+
+    def __call__(self, batch: Batch, pixels: np.ndarray | None) -> Tensor:
+        """What ``read`` gave -> (B, 3, H, W) float32 in [0, 1], or features; channels last in memory."""
+        at = torch.from_numpy(batch.image).to(self.device)
+        if self.knows(batch):
+            assert self.features is not None
+            return self.features[at].float()
+        if pixels is not None:
+            entering = as_tensor(pixels, self.device)
+        else:
+            assert self.resident is not None
+            entering = as_floats(self.resident[at])
+        if not self.skip or not isinstance(self.model, QuestionNetwork):
+            return entering
+        with torch.no_grad():
+            features = self.model.trunk(entering, self.skip)
+        if batch.place is not None:
+            return features
+        if self.features is None and math.prod(features.shape[1:]) * 2 * len(self.images) <= KEEP_FEATURES:
+            shape = len(self.images), *features.shape[1:]
+            kept = {"dtype": torch.float16, "device": self.device, "memory_format": torch.channels_last}
+            self.features = torch.empty(shape, **kept)
+        if self.features is None:
+            return features
+        new = torch.from_numpy(~self.known[batch.image]).to(self.device)
+        self.features[at[new]] = features[new].float().clamp(-HALF, HALF).half()  # bfloat16 would round the bounds up
+        self.known[batch.image] = True
+        return self.features[at].float()  # the same values now and in every later epoch
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made in another thread while the last is used."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def loaded(entrance: Entrance, plan: Iterator[Batch]) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """Batches with their images' pixels (see ``Entrance.read``), read ahead where they come from files.
+
+    Of an image that can't be read nothing is asked.
+    """
+
+    def read() -> Iterator[tuple[Batch, np.ndarray | None]]:
+        for batch in plan:
+            pixels = entrance.read(batch)
+            yield batch.without(np.isin(batch.image, list(unreadable))) if unreadable else batch, pixels
+
+    unreadable: dict[int, str] = getattr(entrance.images, "unreadable", {})
+    return read() if isinstance(entrance.images, np.ndarray) else ahead(read())
+
+
+@torch.inference_mode()
+def predictions(
+    model: nn.Module,
+    questions: QuestionSet,
+    device: torch.device,
+    *,
+    batch: int = 64,
+    bf16: bool = False,
+    entrance: Entrance | None = None,
+) -> Iterator[tuple[Batch, Prediction]]:
+    """Ask all questions, those of one image together, in evaluation mode; the order of rows is the image order.
+
+    Of several processes each asks its own part of them, in the batches in which one alone would.
+    ``entrance`` is that of the questions' images, for one who asks the same ones again.
+    """
+    was_training = model.training
+    model.eval()
+    keep_freed_memory()
+    entrance = entrance or Entrance(questions.images, device)
+    try:
+        groups = questions.groups(together=True)
+        own = np.array(own_part(len(groups), batch), np.int64)
+        for asked, pixels in loaded(entrance, batches(questions, groups, own, batch)):
+            with precision(device, bf16):
+                entering = entrance(asked, pixels)
+                query = torch.from_numpy(asked.query)  # a GPU would have to be waited for to check it
+                yield asked, model(entering, query, skip=entrance.skip) if entrance.skip else model(entering, query)
+        entrance.end_pass()
+    finally:
+        model.train(was_training)
+
+
+def accuracy(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> float:
+    """Share of questions answered rightly, in [0, 1]; ``options`` are those of ``predictions``.
+
+    Raises ValueError where no image can be read.
+    """
+    right = asked_in_all = 0
+    for asked, prediction in predictions(model, questions, device, **options):
+        answer, real = prediction.logit.argmax(-1).cpu().numpy(), asked.row >= 0
+        right += int((answer == asked.attribute)[real].sum())
+        asked_in_all += int(real.sum())
+    right, asked_in_all = summed(torch.tensor([right, asked_in_all])).tolist()
+    if not asked_in_all:
+        raise ValueError(f"{questions.name}: none of its images can be read; 'pan data check' tells why")
+    return right / asked_in_all
+
+
+def ranking(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> RankingScores:
+    """How all attributes of questions with labels are ranked, of this process's questions where there are several.
+
+    ``options`` are those of ``predictions``.
+    """
+    scores = RankingScores(len(questions.attribute_names))
+    for asked, prediction in predictions(model, questions, device, **options):
+        real = asked.row >= 0
+        scores.add(prediction.logit.double().cpu().numpy()[real], asked.attribute[real])
+    return scores
+
+
+def validation_score(
+    model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any
+) -> tuple[str, float]:
+    """What training keeps the best weights by, in [0, 1], and its name: accuracy, or the weighted mAP of labels."""
+    if questions.likelihood == "softmax":
+        return "validation_accuracy", accuracy(model, questions, device, **options)
+    figures = ranking(model, questions, device, **options).per_attribute(gathered)
+    return "validation_weighted_mean_ap", figures.summary()["weighted_mean_ap"] or 0.0

@@ -1,0 +1,218 @@
+"""A trained network measured on a data set, and the measurement as files: rows as Parquet, figures as JSON.
+
+The rows' file tells what it is of: the weights, the questions, and how these are loaded again.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from rich.console import Console
+
+from progressive_attention.config import STYLES, checked
+from progressive_attention.data.absent import ABSENT
+from progressive_attention.data.questions import Labels, QuestionSet, fingerprint_of
+from progressive_attention.data.sources import load_questions
+from progressive_attention.evaluation.many_attributes import askable, evaluate_labels
+from progressive_attention.evaluation.one_attribute import examples, summarise, with_curves
+from progressive_attention.files import read_json, replacing, write_text
+from progressive_attention.metrics.attention import OverlapCurves
+from progressive_attention.processes import in_turn
+from progressive_attention.progress import counting
+from progressive_attention.saved import weights
+from progressive_attention.saved.weights import Trained
+
+ABOUT = b"progressive_attention"  # the key of the rows' file's notes
+PATHS = "mnist_dir", "backgrounds"
+Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
+
+
+class Measured(NamedTuple):
+    """One row a question (``evaluation.examples``, ``label_evaluation.label_examples``), and their figures."""
+
+    table: pa.Table
+    figures: dict[str, Any]
+
+
+def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
+    """``load_questions`` with a bar while scenes are rendered, which one process of a machine does for all."""
+    turn = in_turn() if data in STYLES else nullcontext()
+    with turn, counting(console, f"rendering {data}", "scenes") as progress:
+        return load_questions(data, split, progress=progress, **options)
+
+
+def measure(
+    trained: Trained, questions: QuestionSet, source: Mapping[str, Any], device: torch.device, console: Console
+) -> Measured:
+    """Ask all questions, which ``source`` gave, with a bar; where any number of attributes hold, also the training
+    labels of ``source``, for what the query alone tells. Raises ValueError as ``examples`` and ``askable`` do.
+    """
+    with counting(console, f"asking {questions.name}", "questions") as progress:
+        if questions.likelihood == "bernoulli":
+            askable(questions, trained)  # what is wrong is told once, and before the training's labels are read
+            learnt = training_part(console, trained, source)
+            figures, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
+        else:
+            overlap = OverlapCurves()
+            table = examples(trained, questions, device, progress=progress, overlap=overlap)
+            figures = with_curves(summarise(table), overlap)
+    warn_of_unreadable(questions, console)
+    return Measured(table, figures)
+
+
+def training_part(console: Console, trained: Trained, source: Mapping[str, Any]) -> QuestionSet | None:
+    """The training questions, of which an evaluation wants the labels only; None if there are none, or none that the
+    network understands or that has a label, as in VOC's.
+    """
+    try:
+        learnt = load_with_bar(console, **{**source, "split": "train"})
+        labels = askable(learnt, trained)[0].attribute
+        if isinstance(labels, Labels) and not (labels.value == 1).any():
+            raise ValueError(f"{learnt.name} has no attribute that this network knows")
+        return learnt
+    except ValueError as error:
+        console.print(f"no training labels, so no class-prior baseline: {error}")
+        return None
+
+
+def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
+    """Say which images could not be used by any process, if there are such."""
+    unreadable: dict[int, str] = getattr(questions.images, "unreadable", {})  # a pass's end has told of the others'
+    if unreadable:
+        first = next(iter(unreadable.values()))
+        console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
+
+
+def home_of(given: str) -> Path:
+    """Where files about a network go: into its run; of weights that shipped or came by the Hub below runs/evaluate."""
+    return Path(given) if is_own(given) else Path("runs/evaluate") / given
+
+
+def is_own(given: str) -> bool:
+    """Whether weights are those of a folder here."""
+    return given not in weights.shipped() and Path(given).is_dir()
+
+
+def rows_path(given: str, name: str) -> Path:
+    """Where the rows of an evaluation on questions of this name go."""
+    folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
+    return folder / f"{name.replace('.npz', '').replace('/', '-')}.parquet"
+
+
+def name_of(data: str, split: str | None) -> str:
+    """The name that ``load_questions`` gives its questions."""
+    name = Path(data).resolve().name
+    return name if name.endswith(".npz") and split is None else f"{name}/{split or 'test'}"
+
+
+def data_of(given: str | None, about: Mapping[str, Any]) -> str:
+    """What is asked about: ``--data``, else what the network was trained on; ValueError where that can't be told."""
+    if given is None and about.get("data") not in STYLES:
+        known = f"were trained on {about['data']!r}, a data set of yours" if about.get("data") else "don't say on what"
+        raise ValueError(f"--data is missing, and these weights {known}; give it, e.g. a folder, by --data")
+    return given or str(about["data"])
+
+
+def source_of(about: Mapping[str, Any], data: str | None = None) -> Source:
+    """The test questions of ``data``, else of what a network was trained on, as far as its config.json tells; no data:
+    no key "data".
+
+    The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
+    scenes. Raises ValueError for what is no protocol, seed or size.
+    """
+    source: Source = {"split": None, "image_size": about["model"]["image_size"]}
+    if data or about.get("data"):
+        source["data"] = data or about["data"]
+    if about.get("data") in STYLES and source["data"] in STYLES:
+        kinds = {"protocol": str, "seed": int, "images": int}
+        source |= {name: checked(f"{name} in config.json", about[name], kinds[name]) for name in kinds if name in about}
+        source["absent"] = ABSENT in about["attribute_names"]
+        if about.get("protocol") == "authors" and "images" in source:
+            source["images"] *= 2  # of its one pool, half as many scenes as rows
+    return source
+
+
+def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Raises ValueError where a test could be on scenes of the training: those of protocol ``authors`` are one pool for
+    each seed, in which the number of images says where training ends and testing begins.
+    """
+    learnt, name = source_of(about), source["data"]
+    one_pool = source["protocol"] == learnt.get("protocol") == "authors" and name == learnt.get("data")
+    if not one_pool or source["split"] == "train" or source["seed"] != learnt.get("seed", source["seed"]):
+        return
+    here, there = (one.get("images", 30_000) // 2 for one in (source, learnt))  # scenes of the pool
+    if here != there:
+        raise ValueError(
+            f"this network learnt from a pool of {there} scenes of {name} with seed {source['seed']}, and of a pool of "
+            f"{here} it may know the test scenes; leave out --images, or take another --seed"
+        )
+
+
+def check_rows(path: Path) -> None:
+    """Raises ValueError where rows or their figures would take the place of anything but those of an evaluation."""
+    figures = path.with_suffix(".json")
+    if path.exists() and not is_measured(path):
+        raise ValueError(f"{path} is there, and holds no rows of an evaluation; choose another --rows, or delete it")
+    if figures.name == "config.json" or (figures.exists() and not path.exists()):
+        raise ValueError(
+            f"the figures of {path} would go to {figures}, which is no evaluation's; choose another name for --rows"
+        )
+
+
+def is_measured(path: Path) -> bool:
+    """Whether a file holds rows of an evaluation."""
+    try:
+        return ABOUT in (parquet.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def fingerprint_of_weights(given: str) -> str:
+    """A hash of a trained network's weights."""
+    with (weights.find(given) / "weights.safetensors").open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def write_measured(
+    path: Path, measured: Measured, given: str, questions: QuestionSet, source: Mapping[str, Any]
+) -> None:
+    """Write the rows to ``path`` and their figures beside it as JSON, each whole or not at all."""
+    figures = json.dumps(measured.figures, indent=1) + "\n"
+    about = {
+        "weights": fingerprint_of_weights(given),
+        "questions": fingerprint_of(questions),
+        "source": {name: str(value) if isinstance(value, Path) else value for name, value in source.items()},
+        "columns": measured.table.column_names,
+        "figures": sha256(figures.encode()).hexdigest(),
+    }
+    notes = {**(measured.table.schema.metadata or {}), ABOUT: json.dumps(about).encode()}
+    with replacing(path) as temporary:
+        parquet.write_table(measured.table.replace_schema_metadata(notes), temporary, write_page_checksum=True)
+    write_text(path.with_suffix(".json"), figures)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What ``write_measured`` noted of rows: "weights", "questions", "source", ...; empty unless rows and figures are
+    there as they were written.
+    """
+    try:
+        schema, figures = parquet.read_schema(path), path.with_suffix(".json").read_bytes()
+        notes = json.loads((schema.metadata or {})[ABOUT])
+        if (notes["columns"], notes["figures"]) != (schema.names, sha256(figures).hexdigest()):
+            return {}
+        parquet.read_table(path, page_checksum_verification=True)
+        paths = {name: Path(notes["source"][name]) for name in PATHS if notes["source"].get(name)}
+        return {**notes, "source": {**notes["source"], **paths}}
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return {}
+
+
+def read_measured(path: Path) -> Measured:
+    """What ``write_measured`` wrote; raises ValueError where the figures are missing or broken."""
+    return Measured(parquet.read_table(path), read_json(path.with_suffix(".json")))

@@ -1,0 +1,1 @@
+"""Where a network looked, on the image's pixels: receptive fields, and the maps drawn through them."""

@@ -1,0 +1,149 @@
+"""Where a network looks: cells and transformers' canvases in image pixels, exactly; ``image_maps`` draws there.
+
+Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2. Arithmetic after Araujo, Norris and Sim, "Computing
+Receptive Fields of Convolutional Neural Networks", Distill 2019.
+Legend: h x w cells of a layer, H x W image pixels.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from torch import nn
+
+from progressive_attention.maps.stage_graph import Steps, Window, steps_of
+from progressive_attention.network.baselines import SpatialTransformerNetwork
+from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.network.question_network import QuestionNetwork
+
+
+class Field(NamedTuple):
+    """A layer along one image axis: cell i sees the pixels low + i stride to high + i stride, both included.
+
+    ``whole`` tells that global parts (squeeze-and-excite) also see the whole image; stride 0 is a layer of one global
+    cell only.
+    """
+
+    stride: int = 1
+    low: int = 0
+    high: int = 0
+    whole: bool = False
+
+    @property
+    def size(self) -> int:
+        """Pixels that a cell sees."""
+        return self.high - self.low + 1
+
+    def centre(self, cell: int) -> float:
+        """Pixel coordinate of a cell's centre."""
+        return (self.low + self.high) / 2 + cell * self.stride
+
+    def through(self, window: Window) -> "Field":
+        """The field behind one more convolution or pooling."""
+        high = self.high + (window.dilation * (window.kernel - 1) - window.before) * self.stride
+        return Field(self.stride * window.stride, self.low - window.before * self.stride, high, self.whole)
+
+
+GLOBAL = Field(0, 0, 0, True)
+
+
+def union(fields: list[Field]) -> Field:
+    """What several branches see together; raises ValueError if their cells don't lie on one grid."""
+    local = [field for field in fields if field.stride] or [GLOBAL]
+    if len({field.stride for field in local}) > 1:
+        raise ValueError(f"branches of different strides can't be joined: {sorted({f.stride for f in local})}")
+    low, high = min(field.low for field in local), max(field.high for field in local)
+    return Field(local[0].stride, low, high, any(field.whole for field in fields))
+
+
+def behind(steps: Steps, field: Field, axis: int) -> Field:
+    """The field behind a stage's steps along an axis (0: rows, 1: columns), following every branch."""
+    fields = [field]
+    for step in steps:
+        inputs = [fields[i] for i in step.inputs]
+        if step.does == "collapse":
+            found = GLOBAL
+        else:
+            found = union(inputs) if step.does == "join" else inputs[0].through(step.does[axis])
+        fields.append(found._replace(whole=found.whole or step.whole))
+    return fields[-1]
+
+
+def read(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[Steps, tuple[Field, Field]]:
+    """A stage's steps, and the fields (rows, columns) behind it; raises ValueError, which tells what else to take."""
+    try:
+        steps = steps_of(stage)
+        return steps, (behind(steps, fields[0], 0), behind(steps, fields[1], 1))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; so there are no maps on the image: choose a backbone whose layers are all known, "
+            "such as resnet18, vgg16 or convnext_tiny"
+        ) from error
+
+
+class Canvas(NamedTuple):
+    """What a spatial transformer samples, ``size`` (h, w) cells, and so its output too.
+
+    ``field`` (rows, columns): its cells on the canvas of the transformer before it; of the first, on the image.
+    """
+
+    field: tuple[Field, Field]
+    size: tuple[int, int]
+
+
+Paths = tuple[Steps, ...]
+"""The steps of the stages between two attended layers, stage by stage."""
+
+
+class Geometry(NamedTuple):
+    """Where a network looks in images of H x W pixels: each attended layer's field, (rows, columns), or canvases.
+
+    ``paths`` lead from each attended layer to the next: one fewer than fields.
+    """
+
+    fields: list[tuple[Field, Field]]
+    image_size: tuple[int, int]
+    canvases: tuple[Canvas, ...] = ()
+    paths: tuple[Paths, ...] = ()
+
+
+def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
+    """Where a network looks in its images of ``image_size`` (H, W), unless told ``config.image_size`` squared.
+
+    Raises ValueError where that can't be known exactly.
+    """
+    side = model.config.image_size
+    if image_size is not None and (not isinstance(image_size, tuple | list) or len(image_size) != 2):
+        raise ValueError(f"image_size must be (height, width) in pixels, e.g. ({side}, {side}), got {image_size!r}")
+    if isinstance(model, ProgressiveAttentionNetwork):
+        fields, paths = layers_of(model)
+        return Geometry(fields, image_size or (side, side), paths=paths)
+    if image_size not in (None, (side, side)):
+        raise ValueError(f"this network takes images of {side} x {side} pixels only, got image_size {image_size}")
+    return Geometry([], (side, side), canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
+
+
+def layers_of(model: QuestionNetwork) -> tuple[list[tuple[Field, Field]], tuple[Paths, ...]]:
+    """Fields of the attended stages on the image, and the paths between them; of no transformer, which moves cells."""
+    both, fields, stages = (Field(), Field()), [], []
+    for stage in model.stages:
+        steps, both = read(stage, both)
+        stages.append(steps)
+        fields.append(both)
+    ends = model.attended
+    paths = tuple(tuple(stages[start + 1 : end + 1]) for start, end in pairwise(ends))
+    return [fields[i] for i in ends], paths
+
+
+def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
+    """Each transformer's canvas; raises ValueError for one behind global pooling."""
+    side = model.config.image_size
+    sizes = [(side, side), *((height, width) for _, height, width in model.sizes)]
+    both, found = (Field(), Field()), []
+    for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
+        if i in model.attended:
+            found.append(Canvas(both, sizes[i]))
+            both = Field(), Field()
+        both = read(stage, both)[1]
+    if any(not field.stride for canvas in found for field in canvas.field):
+        raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
+    return tuple(found)

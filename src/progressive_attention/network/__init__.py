@@ -1,0 +1,1 @@
+"""The papers' networks and what they are compared with: equations, backbones, one class a family."""

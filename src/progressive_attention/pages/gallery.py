@@ -1,0 +1,105 @@
+"""The papers' qualitative figures: test scenes and photographs with what several trained networks made of them.
+
+Legend: h x w cells of a layer, H x W image pixels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from progressive_attention.config import STYLES
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.evaluation.ask import as_tensor
+from progressive_attention.maps.pixel_maps import pixel_maps
+from progressive_attention.maps.receptive_field import geometry
+from progressive_attention.maps.shown_maps import shown_map
+from progressive_attention.pages.figures import Example, Looked, qualitative_figure, spread_over_fields
+from progressive_attention.pages.label_figures import Asked, attribute_figure
+from progressive_attention.predict.predictor import Predictor
+from progressive_attention.reproduce.experiments import Job
+from progressive_attention.reproduce.jobs import folder_of, questions
+from progressive_attention.reproduce.runs import ROWS, place_of
+from progressive_attention.saved import weights
+from progressive_attention.saved.weights import Trained
+
+PICTURED = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' Visual Genome figure
+PHOTOGRAPHS = 5  # the first test images, likewise
+SCENES = 4  # the first of the test split: chosen before anybody looked
+
+
+def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
+    """figures/qualitative-DATASET from the finished networks with attention maps, as far as ``alike`` takes them."""
+    for dataset in STYLES:
+        shown = alike([job for job in jobs if job.dataset == dataset])
+        if not shown:
+            continue
+        test = questions(shown[0], "test")
+        looks = {ROWS[job.model]: looked(weights.load(folder_of(job, out), device), test, device) for job in shown}
+        examples = []
+        for row in range(min(SCENES, len(test))):
+            mask = None if test.masks is None else test.masks[np.array([row])][0]
+            query, (truth,) = test.words(row)
+            networks = {name: of_rows[row] for name, of_rows in looks.items()}
+            examples.append(Example(np.array(test.images[test.image[row]]), mask, query, truth, networks))
+        qualitative_figure(examples, out / "figures", f"qualitative-{dataset}")
+
+
+def alike(jobs: Sequence[Job]) -> list[Job]:
+    """Plain runs of one data set that were trained on the same scenes by the same recipe, in the order of all tables.
+
+    Of each network the longest run. Of several such groups the one of most images, of most networks, of the first seed.
+    """
+    groups: dict[tuple, dict[str, Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.recipe.epochs):
+        if not job.variant:
+            made = job.images, -job.seed, job.protocol, job.recipe.name, job.recipe.queries
+            groups.setdefault(made, {})[job.model] = job
+    best = max(groups, key=lambda made: (made[0], len(groups[made]), made[1]), default=None)
+    return [] if best is None else sorted(groups[best].values(), key=lambda job: place_of(job.model))
+
+
+def draw_photographs(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
+    """figures/attributes: the first test questions, one an image, to the finished networks with prior, else without."""
+    shown = [
+        job for job in jobs if job.seed == jobs[0].seed and job.model in PICTURED and job.dataset == jobs[0].dataset
+    ]
+    variants = {job.variant for job in shown}
+    chosen = "with prior" if "with prior" in variants else min(variants, default="")
+    shown = sorted((job for job in shown if job.variant == chosen), key=lambda job: place_of(job.model))
+    if not shown:
+        return
+    test = questions(shown[0], "test")
+    networks = {ROWS[job.model]: Predictor(folder_of(job, out), str(device)) for job in shown}
+    first = np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS]
+    asked = []
+    for row in first.tolist():
+        image = np.array(test.images[test.image[row]])
+        query, truth = test.words(row)
+        box = np.full(4, np.nan) if test.box is None else test.box[row]
+        asked.append(Asked(image, box, query, truth, {name: one.ask(image, query) for name, one in networks.items()}))
+    attribute_figure(asked, out / "figures", "attributes")
+
+
+@torch.inference_mode()
+def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Looked]:
+    """What a network with attention maps made of the first test questions."""
+    rows = np.arange(min(SCENES, len(test)))
+    where = geometry(trained.model)
+    pixels = as_tensor(test.images[test.image[rows]], device)
+    prediction = trained.model(pixels, torch.from_numpy(test.query[rows]))
+    answers = prediction.logit[:, 0].argmax(-1).tolist()
+    before, after = [], []
+    for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):
+        fields = (field[0][:3], field[1][:3])  # stride, low, high
+        magnitudes, maps = magnitude[:, 0].double().cpu().numpy(), attention[:, 0].double().cpu().numpy()
+        before.append(spread_over_fields(magnitudes, fields, where.image_size))
+        after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
+    maps = {name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()}
+    shown = shown_map(maps)
+    assert shown is not None, "networks without attention maps are not pictured"
+    return [
+        Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], shown[1][i])
+        for i in range(len(rows))
+    ]

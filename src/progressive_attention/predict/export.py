@@ -1,0 +1,232 @@
+"""Take a trained network along: one file for onnxruntime, torch.export or a browser, checked against the network.
+
+Legend: B images with one question each, K questions an image, H x W pixels, H_l x W_l cells at layer l, A attributes.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from progressive_attention.config import one_of
+from progressive_attention.evaluation.absence import Detector, detector
+from progressive_attention.files import replacing
+from progressive_attention.maps.pixel_maps import pixel_maps
+from progressive_attention.maps.receptive_field import geometry
+from progressive_attention.network.question_network import Prediction, QuestionNetwork
+from progressive_attention.predict import export_web as web_page
+from progressive_attention.saved.weights import Trained
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "web": ".html"}
+CHECKED = range(1, 6)  # sizes of the batches on which a file must answer as its network does
+TOLERANCE = 1e-4  # float32 sums in another order elsewhere; seen: 2e-5
+Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> what ``outputs`` tells
+
+
+class OneQuestion(nn.Module):
+    """A network that is asked one question an image, as nothing but tensor operations: ids are not checked.
+
+    A copy, float32 on the CPU, in evaluation mode. Raises ValueError where the network's geometry is unknown.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.network = deepcopy(trained.model).to("cpu", torch.float32)
+        self.geometry = geometry(self.network)
+        self.detector = detector(trained, self.geometry)
+        self.eval().requires_grad_(False)
+
+    def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
+        """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
+        rows = self.network.answer(image, self.network.question(query), torch.arange(image.shape[0]), 0)
+        attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
+        magnitude = [m[:, None] for m in rows.magnitude]
+        alone = Prediction(rows.logit[:, None], attention, magnitude, transform, self.network.config.likelihood)
+        return outputs(alone, pixel_maps(alone, self.geometry), self.presence(alone))
+
+    def presence(self, prediction: Prediction) -> Tensor | None:
+        """The score that tells whether the object is there, (B, K); None where `pan absence` has chosen none."""
+        return self.detector.score(prediction) if self.detector else None
+
+
+def outputs(prediction: Prediction, maps: Mapping[str, Tensor], presence: Tensor | None = None) -> dict[str, Tensor]:
+    """What a file gives, by name, float32; of a prediction with K = 1 and its ``pixel_maps``.
+
+    ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums to
+    one; of the maps (B, H, W) on the image's pixels ``attention_flow``, where the attended energy came from, and
+    ``attention_accumulated``. Spatial transformers have their region as ``attention_accumulated`` and no layers,
+    networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
+    there, of networks with a threshold for it (``absence``).
+    """
+    found = {"log_prob": prediction.log_prob}
+    found |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
+    found |= {f"attention_{name}": maps[name] for name in ("flow", "accumulated") if name in maps}
+    found |= {} if presence is None else {"presence": presence}
+    return {name: tensor[:, 0].float() for name, tensor in found.items()}
+
+
+def export(trained: Trained, path: Path, format: str = "onnx") -> float:
+    """Write a network as ``.onnx``, by torch.export as ``.pt2``, or as a web page; returns ``largest_difference``.
+
+    Inputs ``image`` (B, 3, H, W) float32 in [0, 1] and ``query`` (B,) int64, any B; outputs as ``outputs`` tells.
+    H = W is the network's image size. ``notes`` go along. ``web`` is one ``.html`` file with the .onnx file inside. The
+    file is there only once it has answered as the network does. Raises ValueError for another format or ending,
+    missing packages, unknown geometry, a network too large for a page, and a file that differs.
+    """
+    ending = FORMATS[one_of("format", format, FORMATS)]
+    if path.suffix != ending:
+        raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
+    asked = OneQuestion(trained)
+    ways = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch), "web": (write_web, run_web)}
+    write, opened = ways[format]
+    with replacing(path) as temporary:
+        write(asked, temporary, trained)
+        difference = largest_difference(asked, opened(temporary))
+        if not difference <= TOLERANCE:  # nor NaN
+            raise ValueError(
+                f"what {format} makes of this network differs from it by {difference:.1e} of an output's largest "
+                f"value, expected at most {TOLERANCE:.0e}; nothing was written; try another --format"
+            )
+    return difference
+
+
+def notes(trained: Trained, detector: Detector | None = None) -> dict[str, str]:
+    """What a file says of itself, each value as JSON; "absence" tells what ``presence`` is and where "found" begins."""
+    config = trained.model.config
+    told = {
+        "query_names": trained.query_names,
+        "attribute_names": trained.attribute_names,
+        "image_size": config.image_size,
+        "likelihood": config.likelihood,
+        "version": version("progressive-attention"),
+    }
+    if detector:
+        told["absence"] = {"score": detector.name, "threshold": detector.threshold}
+    return {name: json.dumps(value) for name, value in told.items()}
+
+
+def random_questions(network: QuestionNetwork, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Images of noise (count, 3, H, W) in [0, 1) and query ids (count,)."""
+    generator, side = torch.Generator().manual_seed(seed), network.config.image_size
+    image = torch.rand(count, 3, side, side, generator=generator)
+    return image, torch.randint(network.config.num_queries, (count,), generator=generator)
+
+
+@torch.no_grad()
+def graph(asked: OneQuestion) -> torch.export.ExportedProgram:
+    """The network as a graph of operations, for any number of images."""
+    batch = torch.export.Dim("batch")
+    dynamic = {"image": {0: batch}, "query": {0: batch}}
+    return torch.export.export(asked, random_questions(asked.network, 2), dynamic_shapes=dynamic)
+
+
+def write_onnx(asked: OneQuestion, path: Path, trained: Trained) -> None:
+    """Write one .onnx file, weights inside; raises ValueError where the packages for it are missing."""
+    path.write_bytes(onnx_file(asked, notes(trained, asked.detector)))
+
+
+def onnx_file(asked: OneQuestion, notes: dict[str, str]) -> bytes:
+    """The bytes of an .onnx file; raises ValueError where the packages for it are missing."""
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401 (it opens the file, but now is the time to say that it is missing)
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed; pip install 'progressive-attention[export]'") from error
+    names = list(asked(*random_questions(asked.network, 1)))
+    asking = graph(asked).run_decompositions({torch.ops.aten.sigmoid.default: precise_sigmoid})
+    program = torch.onnx.export(asking, input_names=["image", "query"], output_names=names, dynamo=True, verbose=False)
+    assert program is not None
+    model = program.model_proto
+    without_traces(model)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(model, notes)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def precise_sigmoid(score: Tensor) -> Tensor:
+    """Sigmoid by what onnxruntime computes closely: its own is off by 1e-7, which is much of a closed gate."""
+    return 1 / (1 + (-score).exp())
+
+
+def without_traces(model: "ModelProto") -> None:
+    """Take out what the exporter notes of every operation: half of a small file, and the paths of this machine."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+
+
+def run_onnx(file: Path | bytes) -> Run:
+    """An .onnx file, or its bytes, in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(image: Tensor, query: Tensor) -> dict[str, Tensor]:
+        found = session.run(names, {"image": image.numpy(), "query": query.numpy()})
+        return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+
+    return run
+
+
+def write_torch(asked: OneQuestion, path: Path, trained: Trained) -> None:
+    """Write one .pt2 file of torch.export, the notes among its extra files."""
+    program = graph(asked)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    program.example_inputs = None  # noise
+    file = io.BytesIO()  # given a path, torch would write its name inside
+    torch.export.save(program, file, extra_files=notes(trained, asked.detector))
+    path.write_bytes(file.getvalue())
+
+
+def run_torch(path: Path) -> Run:
+    """A .pt2 file in torch."""
+    return torch.export.load(path).module()
+
+
+def write_web(asked: OneQuestion, path: Path, trained: Trained) -> None:
+    """Write one .html file that asks the network in a browser, everything inside."""
+    found = asked(*random_questions(asked.network, 1))
+    layers = range(1, len(asked.geometry.fields) + 1)
+    cells = [(*found[f"attention_{layer}"].shape[1:],) for layer in layers]
+    said = notes(trained, asked.detector)
+    about = {name: json.loads(value) for name, value in said.items()}
+    about |= web_page.told(asked.geometry, cells, trained.about)
+    path.write_text(web_page.render(about, onnx_file(asked, said)), encoding="utf-8")
+
+
+def run_web(path: Path) -> Run:
+    """The network inside a page, in onnxruntime."""
+    return run_onnx(web_page.unpack(path.read_text(encoding="utf-8"), "model"))
+
+
+@torch.no_grad()
+def largest_difference(asked: OneQuestion, run: Run) -> float:
+    """How far a file's answers are from the network's own, over random questions in batches of ``CHECKED``.
+
+    Each output's largest difference as a share of its largest value; the largest of these. NaN or infinite where the
+    file's are.
+    """
+    shares = [0.0]
+    for count in CHECKED:
+        image, query = random_questions(asked.network, count, seed=count)
+        prediction = asked.network(image, query)
+        expected = outputs(prediction, pixel_maps(prediction, asked.geometry), asked.presence(prediction))
+        given = run(image, query)
+        for name, tensor in expected.items():
+            scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere
+            shares.append(float((given[name] - tensor).abs().max() / scale))
+    return max(shares, key=lambda share: (share != share, share))

@@ -1,0 +1,132 @@
+"""One HTML file that asks a network in the browser: page, network, scenes and onnxruntime-web, nothing to be fetched.
+
+The page's sources lie in assets/web, onnxruntime-web as published, but compressed, in assets/onnxruntime-web.
+Legend: h x w cells of a layer, H x W image pixels.
+"""
+
+import csv
+import gzip
+import json
+import lzma
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from progressive_attention.config import PROTOCOLS, STYLES
+from progressive_attention.data.photographs import PACK
+from progressive_attention.data.scenes import COLOURS, Scene
+from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.maps.pixel_maps import coverage
+from progressive_attention.maps.receptive_field import Geometry
+from progressive_attention.maps.shown_maps import COLOUR_MAP
+
+ASSETS = Path(__file__).parents[1] / "assets"
+SOURCES, RUNTIME = ASSETS / "web", ASSETS / "onnxruntime-web"
+RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+SCENES = 12  # the first of the test split: chosen before anybody looked
+LARGEST = 100_000_000  # bytes of a network; browsers hold no text of several hundred MB
+INCLUDED = re.compile(r'<link rel="stylesheet" href="([\w.]+)">|<script src="([\w.]+)"></script>')
+
+
+def render(about: Mapping[str, Any], model: bytes) -> str:
+    """The page; ``about`` is what its script reads, ``model`` an .onnx file's bytes. Raises ValueError if too large."""
+    if len(model) > LARGEST:
+        raise ValueError(
+            f"a page holds a network of at most {LARGEST:,} bytes, this one has {len(model):,}; use --format onnx"
+        )
+    module, wasm = (lzma.decompress((RUNTIME / f"{name}.xz").read_bytes()) for name in RUNTIME_FILES)
+    notices = [(RUNTIME / name).read_text(encoding="utf-8") for name in ("LICENSE", "ThirdPartyNotices.txt")]
+    data = {
+        "about": json.dumps(about, separators=(",", ":")).encode(),
+        "model": model,
+        "runtime-module": module,
+        "runtime-wasm": wasm,
+        "licence-texts": "\n\n".join(notices).encode(),
+    }
+    packed = "\n".join(
+        f'<script type="text/plain" id="{name}">{pack(content)}</script>' for name, content in data.items()
+    )
+    page = INCLUDED.sub(included, (SOURCES / "page.html").read_text(encoding="utf-8"))
+    return page.replace("<!-- data -->", packed)
+
+
+def included(reference: re.Match[str]) -> str:
+    """A style sheet or script inside the page, instead of the reference to it."""
+    style, script = reference.groups()
+    text = (SOURCES / (style or script)).read_text(encoding="utf-8")
+    return f"<style>\n{text}</style>" if style else f"<script>\n{text}</script>"
+
+
+def pack(content: bytes) -> str:
+    """Bytes as a page holds them: gzip, which browsers unpack, in base64."""
+    return b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def unpack(page: str, name: str) -> bytes:
+    """The bytes that a page holds under a name."""
+    found = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', page)
+    assert found is not None, f"the page holds no {name}"
+    return gzip.decompress(b64decode(found[1]))
+
+
+def told(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page needs besides the words: how to place layers of (h, w) cells, colours, scenes, and what was measured.
+
+    A layer on image pixels is rows @ cells @ columns.T, as ``as_values`` has it: rows (H, h), columns (W, w).
+    ``about`` is config.json of the network.
+    """
+    from matplotlib import colormaps
+
+    height, width = geometry.image_size
+    layers = [
+        {"rows": coverage(rows, h, height).tolist(), "columns": coverage(columns, w, width).tolist()}
+        for (rows, columns), (h, w) in zip(geometry.fields, cells, strict=True)
+    ]
+    colours = np.asarray(colormaps[COLOUR_MAP](range(256), bytes=True))[:, :3].tolist()
+    runtime = json.loads((RUNTIME / "onnxruntime-web.json").read_text(encoding="utf-8"))
+    return {
+        "layers": layers,
+        "colours": colours,
+        "scenes": scenes(about),
+        "runtime_version": runtime["version"],
+        "model": about.get("name", "a network"),
+        "data": about.get("data") if about.get("data") in STYLES else None,  # else a path of somebody's machine
+        "accuracy": (about.get("test") or {}).get("accuracy"),
+    }
+
+
+def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Some test scenes of the synthetic set that a network learnt, with each digit's question, answer and box.
+
+    The first; under protocol ``authors`` the last of its one pool, which begins with the scenes of the training.
+    """
+    if about.get("data") not in STYLES:
+        return []
+    source = SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
+    shown = []
+    first = max(0, about.get("images", 15_000) - SCENES) if source.split == "pool" else 0
+    for scene in map(source.scene, range(first, first + SCENES)):
+        file = BytesIO()
+        Image.fromarray(source.render(scene)[0]).save(file, "PNG", optimize=True)
+        digits = [
+            {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
+            for d in scene.digits
+        ]
+        shown.append({"png": b64encode(file.getvalue()).decode(), "digits": digits, "credit": credit(scene, source)})
+    return shown
+
+
+def credit(scene: Scene, source: SceneSource) -> str:
+    """Whose photograph is behind a scene; empty where none is."""
+    if scene.background is None or source.photographs is None:
+        return ""
+    name = source.photographs.paths[scene.background[0]].name
+    with open(PACK / "ATTRIBUTION.csv", newline="", encoding="utf-8") as file:
+        row = next(row for row in csv.DictReader(file) if row["file"] == name)
+    return f"{row['title_or_subject']} by {row['author']}, {row['licence']}, cropped"

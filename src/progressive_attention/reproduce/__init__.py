@@ -1,0 +1,1 @@
+"""The papers' experiments: jobs, their runs, and the figures that were published."""

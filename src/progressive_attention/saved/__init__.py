@@ -1,0 +1,1 @@
+"""Trained networks as files: their folder, their card, and the Hub."""

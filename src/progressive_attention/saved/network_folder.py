@@ -1,0 +1,137 @@
+"""A trained network's folder: weights.safetensors with config.json beside it, never a pickle.
+
+``config.json`` holds the model's configuration, the names of queries and attributes, how it was trained, and what was
+measured. Finding it and reading it needs no torch; huggingface_hub is imported for the Hub itself only.
+"""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from progressive_attention.config import ModelConfig, checked
+from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from torch import Tensor, nn
+
+    Network = TypeVar("Network", bound=nn.Module)
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "weights"
+FORMAT = 1
+FILES = ["config.json", "weights.safetensors"]
+REPLACED = {  # what shipped once -> what ships in its place
+    "mref-pan-hard-ctx": "mref-pan",
+    "mdist-pan-hard-ctx": "mdist-pan",
+    "mbg-pan-hard-ctx": "mbg-pan",
+}
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+def shipped() -> list[str]:
+    """Names of the trained networks in this package."""
+    return sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
+
+
+def find(name_or_folder: str | Path, **download: Any) -> Path:
+    """The folder of a shipped name, of a run, or of a repository ``owner/name`` of the Hub, downloaded if need be.
+
+    The first that is there is taken. ``a/b`` is no repository where a folder ``a`` is: a path's typing error must not
+    go to the Hub. ``download`` are keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is
+    known.
+    """
+    name, folder = str(name_or_folder), Path(name_or_folder)
+    if name in shipped():
+        return SHIPPED / name
+    if (folder / FILES[0]).is_file():
+        return folder
+    if name in REPLACED:
+        raise ValueError(f"{name} no longer comes with the package; use {REPLACED[name]}, which has replaced it")
+    if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
+        raise ValueError(
+            f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "
+            f"writes), a repository owner/name of the Hub, or one of: {', '.join(shipped()) or 'none shipped'}"
+        )
+    hub = hugging_face(f"{name!r} is no folder here, and to ask the Hub for it: ")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
+    except Exception as error:  # whatever goes wrong between here and there
+        raise ValueError(
+            f"{name!r} is no folder here, and can't be downloaded from the Hub ({first_line(error)}); "
+            "check its name, or give the path of a folder"
+        ) from error
+
+
+def hugging_face(why: str = "") -> Any:
+    """The package huggingface_hub; raises ValueError, which begins with ``why``, where it is missing."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(f"{why}huggingface_hub is not installed; pip install 'progressive-attention[hub]'") from error
+    return huggingface_hub
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def describe(
+    config: ModelConfig, query_names: tuple[str, ...], attribute_names: tuple[str, ...], **about: Any
+) -> dict[str, Any]:
+    """The content of config.json; further keywords (model name, data, recipe, scores) are kept as given."""
+    names = {"query_names": list(query_names), "attribute_names": list(attribute_names)}
+    return {"format": FORMAT, **about, **names, "model": asdict(config)}
+
+
+def save(folder: Path, tensors: "dict[str, Tensor]", about: dict[str, Any]) -> None:
+    """Write weights, then config: a folder with a config is complete."""
+    write_tensors(folder / "weights.safetensors", tensors)
+    write_json(folder / "config.json", about)
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model's configuration, and all of config.json; raises ValueError where it describes no model."""
+    about = read_json(folder / "config.json")
+    try:
+        config = ModelConfig(**about["model"])
+        if (len(about["query_names"]), len(about["attribute_names"])) != (config.num_queries, config.num_attributes):
+            raise ValueError("its names and the model's sizes differ")
+        for what in ("query_names", "attribute_names"):
+            words = checked(what, about[what], tuple)
+            if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
+                raise ValueError(f"{what} must be words, each once, got {words}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a model: {error}") from error
+    return config, about
+
+
+def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
+    """The network that ``build`` makes, in evaluation mode, with a folder's weights.
+
+    Raises ValueError where they are missing, broken or another model's, or where it can't be built here.
+    """
+    from safetensors import SafetensorError
+
+    path = folder / "weights.safetensors"
+    try:
+        model = build()
+    except ValueError as error:
+        raise ValueError(
+            f"the network in {folder} can't be built: {error}; a backbone of your own must be registered first, in "
+            "progressive_attention.network.backbone.BACKBONES"
+        ) from error
+    try:
+        tensors, _ = read_tensors(path)
+        model.load_state_dict(tensors)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(
+            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
+        ) from error
+    return model.eval()

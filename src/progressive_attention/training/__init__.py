@@ -1,0 +1,1 @@
+"""Train a network: the loop, what it minimises, and where it stands."""

@@ -1,0 +1,344 @@
+"""Stages: the papers' map sizes, timm's networks cut unchanged, where attention goes, errors that say what to do."""
+
+import sys
+from functools import partial
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from progressive_attention.network.backbone import (
+    BACKBONES,
+    Backbone,
+    build_backbone,
+    chain_outputs,
+    conv_stack,
+    split_at_timm_stages,
+    timm_backbone,
+    usual_stages,
+)
+from progressive_attention.network.build import build_model, model_config
+
+
+def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
+    """What each stage gives, one after the other."""
+    maps = [image]
+    for stage in backbone.stages:
+        maps.append(stage(maps[-1].clone()))
+    return maps[1:]
+
+
+# --- the papers' network ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels, sides", [(100, [49, 23, 10, 4]), (62, [30, 14, 6, 2]), (46, [22, 10, 4, 1])])
+def test_conv_stack_has_the_papers_maps(pixels, sides):
+    maps = outputs(conv_stack(), torch.zeros(1, 3, pixels, pixels))
+    assert [tuple(features.shape) for features in maps] == [(1, 32, side, side) for side in sides]
+
+
+def test_conv_stack_is_convolution_relu_pooling():
+    torch.manual_seed(0)
+    backbone, image = conv_stack().double(), torch.rand(2, 3, 62, 62, dtype=torch.float64)
+    expected = image
+    for stage, features in zip(backbone.stages, outputs(backbone, image), strict=True):
+        expected = F.max_pool2d(F.conv2d(expected, stage[0].weight, stage[0].bias).relu(), 2)  # the papers' order
+        assert_close(features, expected)
+
+
+def test_conv_stack_norm_is_the_2016_codes():
+    norm = conv_stack().norm(32)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert (norm.num_features, norm.eps, norm.momentum) == (32, 0.01, 0.5)
+
+
+def test_stages_by_index_and_by_name():
+    backbone = build_backbone("conv-stack")
+    assert [backbone.index(stage) for stage in ("pool1", 0, "pool4", 3)] == [0, 0, 3, 3]
+
+
+@pytest.mark.parametrize("stage", ["pool5", 4, -1, "layer1", "0", None, True])
+def test_unknown_stage_names_those_there_are(stage):
+    with pytest.raises(ValueError, match=rf"no stage {stage!r}; attend_at takes: 0 or 'pool1', .*3 or 'pool4'"):
+        conv_stack().index(stage)
+
+
+def test_positions_are_in_order_and_each_once():
+    assert conv_stack().positions(("pool2", 3)) == [1, 3]
+    for stages in ((1, 0), (2, "pool3")):
+        with pytest.raises(ValueError, match="attend_at must name stages in order, each once; got"):
+            conv_stack().positions(stages)
+
+
+def test_until_has_the_stages_up_to_one_and_a_fresh_norm_for_each():
+    backbone = conv_stack()
+    stages, norms = backbone.until(1)
+    assert list(stages) == list(backbone.stages)[:2]
+    assert [norm.num_features for norm in norms] == [32, 32]
+    assert backbone.until(1)[1][0] is not norms[0]
+
+
+def test_map_sizes_are_measured_and_nothing_else_changes():
+    backbone = Backbone([nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8)), nn.MaxPool2d(2)], ["a", "b"], [8, 8])
+    assert backbone.map_sizes(21) == [(8, 10, 10), (8, 5, 5)]
+    norm = backbone.stages[0][1]
+    assert (int(norm.num_batches_tracked), float(norm.running_mean.abs().sum())) == (0, 0.0)
+    assert all(module.training for module in backbone.modules())
+    with pytest.raises(ValueError, match="image is too small for this network: got 2 x 2 pixels"):
+        backbone.map_sizes(2)
+    assert all(module.training for module in backbone.modules())
+    wrong = Backbone([nn.Conv2d(4, 8, 3)], ["a"], [8])  # which no size of images would mend
+    with pytest.raises(RuntimeError, match="to have 4 channels"):
+        wrong.map_sizes(21)
+
+
+class Halves(nn.Module):
+    """Two branches that halve a map, one by rounding up."""
+
+    def forward(self, image):
+        return F.max_pool2d(image, 2) + F.max_pool2d(image, 2, ceil_mode=True)
+
+
+class Windows(nn.Module):
+    """A map cut into windows of 8 x 8 cells."""
+
+    def forward(self, image):
+        return image.reshape(len(image), 3, image.shape[2] // 8, 8, image.shape[3] // 8, 8).mean((3, 5))
+
+
+@pytest.mark.parametrize("stage", [Halves(), Windows()])
+def test_sizes_that_a_backbone_cannot_take(stage):
+    backbone = Backbone([stage], ["a"], [3])
+    assert backbone.map_sizes(32)[0][0] == 3
+    with pytest.raises(
+        ValueError, match=r"images of 33 x 33 pixels don't fit this backbone \(.*\); try a multiple of 32"
+    ):
+        backbone.map_sizes(33)
+
+
+# --- timm -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The networks that timm has made, in order."""
+    networks, create = [], timm.create_model
+
+    def spy(*args, **kwargs):
+        networks.append(create(*args, **kwargs))
+        return networks[-1]
+
+    monkeypatch.setattr(timm, "create_model", spy)
+    return networks
+
+
+@torch.no_grad()
+def test_vgg16_is_cut_behind_its_poolings(made):
+    backbone, image = timm_backbone("vgg16"), torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    assert backbone.names == ["pool1", "pool2", "pool3", "pool4", "pool5"]
+    assert backbone.channels == [64, 128, 256, 512, 512]
+    features, expected = (image - mean) / std, []
+    for layer in made[0].features:
+        features = layer(features)
+        if isinstance(layer, nn.MaxPool2d):
+            expected.append(features)
+    assert_close(outputs(backbone, image), expected)
+
+
+CHAINS = {
+    "resnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
+    "seresnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
+    "test_convnext": (["stages.0", "stages.1", "stages.2", "stages.3"], [24, 32, 48, 64]),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@torch.no_grad()
+def test_other_chains_have_timms_stages(made, name):
+    backbone, image = build_backbone(name).eval(), torch.rand(2, 3, 64, 64)
+    assert (backbone.names, backbone.channels) == CHAINS[name]
+    maps = outputs(backbone, image)
+    assert [features.shape[1] for features in maps] == backbone.channels
+    image = (image - backbone.stages[0].standardise.mean) / backbone.stages[0].standardise.std
+    whole = made[0].forward_features(image)
+    assert_close(maps[-1], whole if name != "test_convnext" else made[0].stages(made[0].stem(image)))
+
+
+def test_densenet_is_no_flat_chain_of_poolings():
+    assert len(build_backbone("densenet121").names) == 5
+
+
+def test_a_new_backbone_is_in_training_mode_and_without_norms():
+    backbone = build_backbone("resnet18")
+    assert all(module.training for module in backbone.modules())
+    assert isinstance(backbone.norm(8), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as resnet18 or vgg16"),
+        ("mambaout_femto", "has maps of NHWC, not of N, C, H, W; choose e.g. resnet18"),
+        (
+            "maxvit_rmlp_pico_rw_256",
+            "can't be run as a chain of stages on 96 px images .*divisible.*choose e.g. resnet18",
+        ),
+    ],
+)
+def test_other_networks_are_refused(name, reason):
+    with pytest.raises(ValueError, match=f"backbone '{name}' {reason}"):
+        build_backbone(name)
+
+
+def test_a_network_that_does_more_than_its_stages_is_refused(monkeypatch):
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+        forward = network.forward
+        network.forward = lambda image: forward(2 * image)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
+    with pytest.raises(
+        ValueError, match="'resnet18' is not a chain of stages: run in a row they differ from it at act1"
+    ):
+        build_backbone("resnet18")
+
+
+@pytest.mark.parametrize("change", [lambda x: -7 * x.flip(-1), lambda x: x * float("nan")])
+def test_the_check_is_as_fine_for_tiny_features(monkeypatch, change):
+    """This network's random weights leave features of 1e-13, far below any absolute tolerance."""
+    build_backbone("lcnetv2_small")
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+
+        def forward(image):
+            features = network.stem(image)
+            for i, stage in enumerate(network.stages):
+                features = stage(features if i < len(network.stages) - 1 else change(features))
+            return features
+
+        network.forward = forward
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
+    with pytest.raises(ValueError, match="'lcnetv2_small' is not a chain of stages: run in a row they differ from it"):
+        build_backbone("lcnetv2_small")
+
+
+def test_the_check_runs_where_the_network_is():
+    """Whatever the device that new tensors go to."""
+    network = timm.create_model("test_resnet", num_classes=0).eval()
+    with torch.device("meta"):
+        stages, ends = split_at_timm_stages("test_resnet", network)
+        maps = chain_outputs("test_resnet", network, stages, ends)
+    assert {features.device.type for features in maps} == {"cpu"}
+
+
+def test_a_failure_without_a_word_is_told_by_its_kind(monkeypatch):
+    create = timm.create_model
+
+    def other(*args, **kwargs):
+        network = create(*args, **kwargs)
+
+        def fail(image):
+            raise AssertionError
+
+        network.forward = fail
+        return network
+
+    monkeypatch.setattr(timm, "create_model", other)
+    with pytest.raises(
+        ValueError, match=r"can't be run as a chain of stages on 96 px images \(AssertionError\); choose"
+    ):
+        build_backbone("resnet18")
+
+
+def test_unknown_name_gives_near_ones():
+    known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
+    with pytest.raises(
+        ValueError, match=f"unknown backbone 'resnet19'; known: {known}, or a timm network, e.g. .*resnet"
+    ):
+        build_backbone("resnet19")
+    with pytest.raises(ValueError, match=rf"known: {known} \(did you mean conv-stack-padded\?\), or a timm"):
+        build_backbone("conv-stack-paded")
+    with pytest.raises(ValueError, match=r"unknown backbone 'qqqq'.*those of timm\.list_models\(\)"):
+        build_backbone("qqqq")
+
+
+def test_missing_timm_gives_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
+    remedy = r"and others come from timm, .*pip install 'progressive-attention\[backbones\]'"
+    with pytest.raises(ValueError, match=f"'resnet18' is none of {known}, {remedy}"):
+        build_backbone("resnet18")
+    with pytest.raises(ValueError, match=r"\(did you mean conv-stack-padded\?\)"):
+        build_backbone("conv-stack-paded")
+
+
+# --- where attention goes ---------------------------------------------------------------------------------------------
+
+POOLS = ("pool3", "pool4", "pool5")
+LAYERS = ("layer2", "layer3", "layer4")
+
+
+@pytest.mark.parametrize(
+    "name, changes, attend_at, radius",
+    [
+        ("pan-hard-ctx", {"backbone": "vgg16"}, POOLS, 2),
+        ("pan-soft-ctx", {"backbone": "vgg11_bn"}, POOLS, 2),
+        ("pan-hard", {"backbone": "vgg16"}, POOLS, 0),
+        ("san", {"backbone": "vgg16"}, ("pool5",), 0),
+        ("han", {"backbone": "vgg16.tv_in1k"}, ("pool5",), 0),
+        ("stn-s", {"backbone": "vgg16"}, ("pool3",), 0),
+        ("stn-m", {"backbone": "vgg16"}, POOLS, 0),
+        ("pan-hard-ctx", {"backbone": "vgg16", "radius": 1}, POOLS, 1),
+        ("pan-hard-ctx", {"backbone": "vgg16", "attend_at": ("pool2", "pool5")}, ("pool2", "pool5"), 2),
+        ("pan-hard-ctx", {"backbone": "resnet18"}, LAYERS, 1),
+        ("pan-soft", {"backbone": "resnet18"}, LAYERS, 0),
+        ("han", {"backbone": "resnet18"}, ("layer4",), 0),
+        ("stn-s", {"backbone": "resnet18"}, ("layer2",), 0),
+        ("pan-hard-ctx", {"backbone": "conv-stack-padded"}, (0, 1, 2, 3), 1),
+        ("pan-hard-ctx", {}, (0, 1, 2, 3), 1),
+    ],
+)
+def test_attention_goes_where_the_papers_put_it(name, changes, attend_at, radius):
+    config = model_config(name, 5, 3, **changes)
+    assert (config.attend_at, config.radius) == (attend_at, radius)
+
+
+def test_choosing_stages_draws_no_weights():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert usual_stages("resnet18") == LAYERS
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("depth", [3, 5])
+def test_your_own_backbone_has_all_its_stages_attended(depth, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "mine", partial(conv_stack, depth=depth, padding=1))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert model_config("pan-hard-ctx", 5, 3, backbone="mine").attend_at == tuple(range(depth))
+    assert model_config("han", 5, 3, backbone="mine").attend_at == (depth - 1,)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["pan-hard-ctx", "san", "han", "stn-s"])
+def test_stages_out_of_order_are_refused_alike(name):
+    for stages in ((3, 1), ("pool4", 1), (1, 1)):
+        with pytest.raises(ValueError, match="attend_at must name stages in order, each once; got"):
+            build_model(name, num_queries=5, num_attributes=3, attend_at=stages)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet19"])
+def test_stages_of_no_chain_of_stages(name):
+    with pytest.raises(ValueError, match=f"backbone '{name}'"):
+        model_config("san", 5, 3, backbone=name)

@@ -1,0 +1,349 @@
+"""Backbones with weights: from a file or by name, on the pixels they have learnt from; how networks read them."""
+
+from functools import partial
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_models import build, flat, pictures
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from progressive_attention.config import ModelConfig
+from progressive_attention.maps.pixel_maps import pixel_maps
+from progressive_attention.maps.receptive_field import Field, geometry
+from progressive_attention.network.backbone import Backbone, build_backbone, conv_stack
+from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, from_config
+from progressive_attention.network.pretrained import weights_file
+from progressive_attention.saved import weights
+
+VGG11 = [(0, 64, 3), (3, 128, 64), (6, 256, 128), (8, 256, 256), (11, 512, 256), (13, 512, 512), (16, 512, 512)]
+VGG11 += [(18, 512, 512)]  # place in torchvision's chain of features, channels out and in
+QUERY = torch.tensor([[0, 1], [2, -1]])
+
+
+def tensors_of(name: str, seed: int = 1) -> dict[str, torch.Tensor]:
+    """The stages' tensors of a network with weights of its own, by timm's names; float32."""
+    torch.manual_seed(seed)
+    network = timm.create_model(name, num_classes=0)
+    return {key: value.clone() for key, value in network.state_dict().items() if value.is_floating_point()}
+
+
+@pytest.fixture(scope="module")
+def vgg11(tmp_path_factory):
+    """The convolutions of a VGG in half precision by torchvision's names, and a tensor of its head: path, tensors."""
+    torch.manual_seed(1)
+    tensors = {"classifier.6.bias": torch.zeros(10)}
+    for at, out, into in VGG11:
+        tensors[f"features.{at}.weight"] = (torch.randn(out, into, 3, 3) * (2 / (9 * into)) ** 0.5).half()
+        tensors[f"features.{at}.bias"] = torch.randn(out).div(10).half()
+    path = tmp_path_factory.mktemp("weights") / "vgg11.safetensors"
+    save_file(tensors, path)
+    return path, tensors
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small residual network's weights: path, tensors."""
+    tensors = tensors_of("test_resnet")
+    save_file(tensors, tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors", tensors
+
+
+# --- what a file gives ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_vgg_runs_on_the_files_tensors_and_standardised_pixels(vgg11):
+    path, tensors = vgg11
+    backbone, image = build_backbone("vgg11", path), torch.rand(1, 3, 32, 32)
+    features = torch.stack(
+        [(image[0, c] - mean) / std for c, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)])]
+    )[None]
+    found, ends, chain = image, [0, 3, 8, 13, 18], []
+    for at, _, _ in VGG11:
+        weight, bias = tensors[f"features.{at}.weight"].float(), tensors[f"features.{at}.bias"].float()
+        features = F.conv2d(features, weight, bias, padding=1).relu()
+        if at in ends:
+            features = F.max_pool2d(features, 2)
+            chain.append(features)
+    for stage, expected in zip(backbone.stages, chain, strict=True):
+        found = stage(found)
+        assert_close(found, expected)
+    assert backbone.pretrained
+    assert {value.dtype for value in backbone.state_dict().values()} == {torch.float32}
+    assert all(module.training for module in backbone.modules())
+
+
+@torch.no_grad()
+def test_a_residual_network_is_timms_with_the_files_tensors(small):
+    path, tensors = small
+    network = timm.create_model("test_resnet", num_classes=0).eval()
+    network.load_state_dict(tensors, strict=False)
+    backbone, image = build_backbone("test_resnet", path).eval(), torch.rand(2, 3, 64, 64)
+    found = image
+    for stage in backbone.stages:
+        found = stage(found)
+    mean, std = (torch.tensor(told)[:, None, None] for told in (network.pretrained_cfg[key] for key in ("mean", "std")))
+    assert_close(found, network.forward_features((image - mean) / std))
+    assert_close(build_backbone("test_resnet", path).state_dict(), backbone.state_dict(), rtol=0, atol=0)
+    random = build_backbone("test_resnet").eval()
+    assert not random.pretrained
+    assert random.state_dict().keys() == backbone.state_dict().keys()
+    assert not torch.equal(random.stages[0](image), backbone.stages[0](image))
+
+
+def test_its_pixels_are_no_weights_and_those_of_its_name():
+    backbone = build_backbone("test_resnet")
+    told = timm.get_pretrained_cfg("test_resnet")
+    standardise = backbone.stages[0].standardise
+    assert standardise.mean.flatten().tolist() == pytest.approx(told.mean)
+    assert standardise.std.flatten().tolist() == pytest.approx(told.std)
+    assert not [key for key in backbone.state_dict() if "standardise" in key]
+    for stage in conv_stack().stages:
+        assert not hasattr(stage, "standardise")
+
+
+def test_a_trained_network_comes_back_without_the_file(small, tmp_path):
+    model = build("pan-hard-ctx", backbone="test_resnet", image_size=64, backbone_weights=small[0]).float().eval()
+    words = tuple("abcde"), tuple("xyz")
+    weights.save(tmp_path / "run", model.state_dict(), weights.describe(model.config, *words))
+    loaded, image = weights.load(tmp_path / "run").model, pictures(2, pixels=64).float()
+    with torch.no_grad():
+        assert_close(flat(loaded(image, QUERY)), flat(model(image, QUERY)), rtol=0, atol=0)
+
+
+def test_localisation_starts_from_the_same_weights_and_goes_its_own_way(small):
+    changes = {"num_queries": 5, "num_attributes": 3, "backbone": "test_resnet", "image_size": 64}
+    model = build_model("stn-m", backbone_weights=small[0], **changes)
+    for i, stage in enumerate(model.stages[2:]):
+        pairs = zip(stage.parameters(), model.localisation["2"][2 * i].parameters(), strict=True)
+        for one, other in pairs:
+            assert torch.equal(one, other)
+            assert one is not other
+    random = build_model("stn-m", **changes)
+    assert not torch.equal(next(random.stages[2].parameters()), next(random.localisation["2"].parameters()))
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_by_name_are_fetched_as_safetensors(small, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *what: asked.append(what) or str(small[0]))
+    fetched = build_backbone("test_resnet", "test_resnet.r160_in1k")
+    assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
+    assert_close(fetched.state_dict(), build_backbone("test_resnet", small[0]).state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("error", [OSError("no route to host\nand more"), RuntimeError(), KeyError("etag")])
+def test_without_a_network_a_local_file_is_the_remedy(monkeypatch, error):
+    def fail(*what):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    message = r"weights 'test_resnet.r160_in1k' can't be downloaded \(.*\); give the path of a local .safetensors file"
+    with pytest.raises(ValueError, match=message) as caught:
+        build_backbone("test_resnet", "test_resnet.r160_in1k")
+    assert "\n" not in str(caught.value)
+
+
+def offline(*what):
+    pytest.fail(f"asked the Hub for {what}")
+
+
+def test_weights_of_other_pixels_are_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    message = "'dpn68b.mx_in1k' have learnt from pixels standardised otherwise than backbone 'dpn68b.ra_in1k'; give"
+    with pytest.raises(ValueError, match=message):
+        weights_file("dpn68b.mx_in1k", "dpn68b.ra_in1k")
+
+
+@pytest.mark.parametrize(
+    "given, name, remedy",
+    [
+        ("resnetaa50.a1h_in1k", "resnet50", "give 'resnetaa50' as the backbone, or weights of resnet50: resnet50.a1_"),
+        ("vgg16.tv_in1k", "resnet18.a1_in1k", "give 'vgg16' as the backbone, or weights of resnet18: resnet18.a1_in1k"),
+        ("vgg16.tv_in1k", "nf_regnet_b0", "timm has none by name"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_unasked(given, name, remedy, monkeypatch):
+    """Though the first has tensors of the same names and shapes."""
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(
+        ValueError, match=rf"'{given}' are of {given.split('.')[0]}, not of backbone '{name}'; .*{remedy}"
+    ):
+        weights_file(given, name)
+
+
+def test_weights_that_timm_has_as_pickles_only():
+    message = "timm has backbone weights 'legacy_seresnet18.in1k' not on the Hub as .safetensors; give the path"
+    with pytest.raises(ValueError, match=message):
+        weights_file("legacy_seresnet18.in1k", "legacy_seresnet18")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def changed(tensors, path, **changes):
+    kept = {key: value for key, value in {**tensors, **changes}.items() if value is not None}
+    save_file(kept, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"conv1.0.weight": None},
+            r"expected conv1.0.weight \(16, 3, 3, 3\) of floats, got none; it holds 74 tensors: bn1.bias, ",
+        ),
+        (
+            {"conv1.0.weight": torch.zeros(16, 3, 7, 7)},
+            r"expected conv1.0.weight \(16, 3, 3, 3\) of floats, got \(16, 3, 7, 7\)",
+        ),
+        ({"bn1.running_mean": None}, r"expected bn1.running_mean .*, got none; .*; choose the backbone it"),
+        ({"conv1.0.weight": torch.zeros(16, 3, 3, 3).to(torch.int8)}, r"of floats, got \(16, 3, 3, 3\) torch.int8"),
+    ],
+)
+def test_files_of_other_networks(small, tmp_path, changes, message):
+    tensors = small[1]
+    key = next(iter(changes))
+    assert key in tensors, sorted(tensors)
+    with pytest.raises(ValueError, match=message):
+        build_backbone("test_resnet", changed(tensors, tmp_path / "other.safetensors", **changes))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 500, -1])
+def test_broken_files(small, keep):
+    path = small[0]
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"small.safetensors can't be read as backbone weights .*copy or download it"):
+        build_backbone("test_resnet", path)
+
+
+def test_a_pickle_under_another_name_is_not_read(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="can't be read as backbone weights"):
+        build_backbone("test_resnet", tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.pt", "pytorch_model.bin", "net.ckpt", "net.pth.tar"])
+def test_pickles_are_refused_unopened(tmp_path, name):
+    for path in (tmp_path / name, name):
+        with pytest.raises(ValueError, match=rf"{name}' may be a pickle, .*convert them once: safetensors.torch"):
+            build_backbone("test_resnet", path)
+
+
+@pytest.mark.parametrize(
+    "backbone, given, message",
+    [
+        ("test_resnet", "none.safetensors", "none.safetensors can't be read as backbone weights .*No such file"),
+        (
+            "vgg16",
+            "vgg16.imagenet",
+            "'vgg16.imagenet' are neither a file nor a name .*, or a name such as vgg16.tv_in1k",
+        ),
+        (
+            "conv-stack",
+            "vgg16.tv_in1k",
+            "'conv-stack' has no pretrained weights, got 'vgg16.tv_in1k'; choose e.g. vgg16",
+        ),
+        ("vgg16.imagenet", None, "unknown backbone 'vgg16.imagenet'; known: .*, or a timm network, e.g. vgg1"),
+    ],
+)
+def test_names_that_are_none(backbone, given, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(backbone, given)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(ValueError, match="a.safetensors can't be read as backbone weights"):
+        build_backbone("test_resnet", tmp_path / "a.safetensors")
+
+
+# --- a VGG that is affordable -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seeing(vgg11):
+    """PAN[H]+CTX as in section 4.2, on a smaller VGG."""
+    torch.manual_seed(0)
+    changes = {"num_queries": 5, "num_attributes": 3, "likelihood": "bernoulli", "image_size": 64}
+    return build_model("pan-hard-ctx", backbone="vgg11", backbone_weights=vgg11[0], dropout=0.0, **changes)
+
+
+def test_a_vggs_head_is_not_there():
+    assert sum(weight.numel() for weight in build_backbone("vgg16").parameters()) == 14_714_688
+
+
+def test_every_stage_learns(seeing):
+    image = pictures(2, pixels=64).float()
+    prediction = seeing.train()(image, QUERY)
+    F.softplus(-prediction.logit[QUERY >= 0]).mean().backward()
+    for key, weight in seeing.named_parameters():
+        assert weight.grad is not None, key
+        assert weight.grad.isfinite().all(), key
+        assert weight.grad.abs().max() > 0 or key == "scorers.4.score.bias", key
+    seeing.zero_grad()
+
+
+@torch.no_grad()
+def test_attention_has_its_places_in_the_image(seeing):
+    where = geometry(seeing)
+    assert [field for field, _ in where.fields] == [
+        Field(8, -11, 18),
+        Field(16, -27, 42),
+        Field(32, -59, 90),
+    ]  # by hand
+    prediction = seeing.eval()(pictures(2, pixels=64).float(), QUERY)
+    assert [alpha.shape[-1] for alpha in prediction.attention] == [8, 4, 2]
+    for pixels in pixel_maps(prediction, where).values():
+        assert_close(pixels.sum((-2, -1)).float(), (QUERY >= 0).float())
+
+
+@pytest.mark.parametrize("name", ["stn-s", "stn-m"])
+@pytest.mark.parametrize("side", [64, 80])
+@torch.no_grad()
+def test_transformers_stand_before_its_stages(vgg11, name, side):
+    changes = {"num_queries": 5, "num_attributes": 3, "image_size": side, "prior": True}
+    model = build_model(name, backbone="vgg11", backbone_weights=vgg11[0], **changes).eval()
+    assert list(model.localisers) == (["2"] if name == "stn-s" else ["2", "3", "4"])
+    prediction = model(torch.rand(2, 3, side, side), QUERY)
+    identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    for transform in prediction.transform:
+        assert_close(transform[QUERY >= 0], identity.expand(3, 2, 3))
+    region = pixel_maps(prediction, geometry(model))["last"]
+    assert_close(region[0, 0], torch.full((side, side), 1 / side**2, dtype=torch.float64))
+
+
+# --- features of any size ---------------------------------------------------------------------------------------------
+
+
+def scaled(scale: float) -> ProgressiveAttentionNetwork:
+    """A network on two stages of which the first gives features ``scale`` times as large, and so the second."""
+    torch.manual_seed(0)
+    stages = [nn.Sequential(nn.Conv2d(3 if i == 0 else 4, 4, 3, bias=False), nn.ReLU()) for i in range(2)]
+    stages[0][0].weight.data *= scale
+    backbone = Backbone(stages, ["a", "b"], [4, 4], head_norm=partial(nn.BatchNorm2d, affine=False))
+    config = ModelConfig(5, 3, attend_at=(0, 1), hidden=4, dropout=0.0, prior=True)
+    return ProgressiveAttentionNetwork(config, backbone)
+
+
+def test_new_layers_read_features_of_any_size_alike():
+    """The first VGG-16 gives thousands: read as they are, no gate would hear its query."""
+    one, other = (scaled(scale)(pictures(2, pixels=8).float(), QUERY) for scale in (30, 30_000))
+    assert_close(other.attention, one.attention, rtol=1e-3, atol=1e-3)
+    assert_close(other.logit, one.logit, rtol=1e-3, atol=1e-3)
+    assert_close([m / 1000 for m in other.magnitude], one.magnitude)
+    assert 0.1 < one.attention[0][0].mean() < 0.9
+
+
+def test_the_papers_network_reads_its_features_as_they_are():
+    model = build("pan-hard-ctx")
+    assert {type(norm) for norm in model.head_norms.values()} == {nn.Identity}
+    assert not [key for key in model.state_dict() if key.startswith("head_norms")]
+    from_config(model.config).load_state_dict(model.state_dict())

@@ -1,0 +1,251 @@
+"""`pan reproduce table2`: photographs by an experiment's file, the page of Table 2, and its figure."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from generated_devkit import write_devkit
+from pyarrow import parquet
+from test_docs import ROOT
+from tiny_jobs import CPU
+
+from progressive_attention.cli import main
+from progressive_attention.data.manifest import read_manifest
+from progressive_attention.data.tables import import_table
+from progressive_attention.data.voc import import_voc
+from progressive_attention.pages.label_figures import attribute_figure, so_far
+from progressive_attention.pages.label_results import MEASURES, table, write_label_results
+from progressive_attention.reproduce import published
+from progressive_attention.reproduce.campaign import plan, reproduce
+
+SMALL = """
+title = "Small"
+[[grid]]
+variant = "attention only"
+models = ["han", "pan-soft-ctx"]
+datasets = ["data"]
+recipe = "photographs"
+epochs = 1
+network_changes = { image_size = 64, attend_at = [1, 2] }
+[[grid]]
+variant = "with prior"
+models = ["pan-soft-ctx"]
+datasets = ["data"]
+recipe = "photographs"
+epochs = 1
+network_changes = { image_size = 64, attend_at = [1, 2], prior = true }
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    shutil.copytree(ROOT / "examples" / "photographs", folder / "given")
+    import_table(folder / "given" / "photographs.csv", folder / "set")
+    import_voc(write_devkit(folder), folder / "voc", names={"person": "mammal", "sofa": "castle"})
+    import_voc(folder / "VOCdevkit", folder / "foreign")
+    (folder / "small.toml").write_text(SMALL)
+    return folder
+
+
+def test_an_experiment_on_photographs_from_file_to_page(photographs, capsys):
+    out = photographs / "out"
+    command = ["reproduce", str(photographs / "small.toml"), "--data", str(photographs / "set"), "--out", str(out)]
+    command += ["--voc", str(photographs / "voc")]
+    assert main([*command, "--processes", "1"]) == 0, capsys.readouterr().err
+    runs = json.loads((out / "table2.json").read_text())
+    assert [(run["variant"], run["model"]) for run in runs] == [
+        ("attention only", "han"),
+        ("attention only", "pan-soft-ctx"),
+        ("with prior", "pan-soft-ctx"),
+    ]
+    for run in runs:
+        assert (run["count"], run["images"], run["dataset"]) == (25, 21, "set")
+        assert 0 < run["weighted_mean_ap"] <= 1
+        assert run["query_prior_weighted_mean_ap"] == runs[0]["query_prior_weighted_mean_ap"]
+    page = (out / "README.md").read_text()
+    assert set(runs[0]["voc_by_query"]) == {"mammal", "castle"}
+    voc = read_manifest(photographs / "voc").rows_of("train,validation")
+    assert runs[0]["voc_count"] + runs[0]["voc_rows_with_unknown_query"] == len(voc.table)
+    assert f"{100 * runs[1]['voc_tpr_mask_last']:.2f} |" in page
+    assert "27.16" in page  # the papers' PAN[S]+CTX on VOC
+    for run in runs:
+        assert f"{100 * run['weighted_mean_ap']:.2f} |" in page
+    assert "29.38" in page  # the papers' PAN[S]+CTX, attention only
+    assert (out / "figures" / "attributes.png").stat().st_size > 20_000
+    before = (out / "table2.json").read_bytes(), page
+    capsys.readouterr()
+    assert main(command) == 0  # nothing is left to do
+    assert "runs to do" not in capsys.readouterr().err
+    assert ((out / "table2.json").read_bytes(), (out / "README.md").read_text()) == before
+
+
+def test_plans_need_data_where_it_is_the_users_own(photographs):
+    with pytest.raises(ValueError, match="table2 trains on a data set of yours, all its grids: name its folder with"):
+        plan("table2", None, None)
+    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
+        plan("table1", None, None, data=photographs / "set")
+    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
+        plan("table1", None, None, backbone_weights="w.safetensors")
+    with pytest.raises(ValueError, match=r"table2 trains on all images of .*set; leave out --images"):
+        plan("table2", None, None, data=photographs / "set", images=30)
+    import_voc(photographs / "VOCdevkit", photographs / "boxes", task="detection")
+    with pytest.raises(ValueError, match="boxes has no masks to measure attention in; import VOC with --task segm"):
+        plan("table2", None, None, data=photographs / "set", voc=photographs / "boxes")
+    with pytest.raises(ValueError, match="foreign asks for airplane, .* teaches none of these: bird, building"):
+        plan("table2", None, None, data=photographs / "set", voc=photographs / "foreign")
+    jobs = plan("table2", ["san"], None, data=photographs / "set", backbone_weights="w.safetensors")
+    assert [(job.variant, job.model, job.dataset, job.images) for job in jobs] == [
+        ("attention only", "san", "set", 21),
+        ("with prior", "san", "set", 21),
+    ]
+    assert {job.backbone_weights for job in jobs} == {"w.safetensors"}
+    assert not {job.name for job in jobs} & {job.name for job in plan("table2", None, None, data=photographs / "set")}
+
+
+def test_one_attribute_a_row_is_refused_before_training(tmp_path):
+    (tmp_path / "manifest.csv").write_text("image,query,attribute\na.png,car,red\n")
+    with pytest.raises(ValueError, match=r"holds one attribute a row, .*'pan train', and measure it with 'pan eval"):
+        plan("table2", None, None, data=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[3]", '[{"model": "san"}]'])
+def test_a_broken_table_is_told_before_training(photographs, tmp_path, content):
+    jobs = plan("table2", ["san"], None, data=photographs / "set")
+    (tmp_path / "table2.json").write_text(content)
+    with pytest.raises(ValueError, match=r"table2\.json is no list of runs; remove it, and the same command"):
+        reproduce("table2", jobs, tmp_path, CPU, "pan reproduce")
+
+
+@pytest.mark.parametrize("other", ["table1", "table2"])
+def test_one_table_is_not_written_over_another(photographs, tmp_path, other):
+    target, data = ("table2", photographs / "set") if other == "table1" else ("table1", None)
+    (tmp_path / f"{other}.json").write_text("[]")
+    with pytest.raises(ValueError, match=rf"holds {other}\.json, whose README\.md that of {target}\.json would"):
+        reproduce(target, plan(target, ["san"], None, data=data), tmp_path, CPU, "pan reproduce")
+
+
+def a_run(model, variant, seed, ap, **change):
+    measures = dict.fromkeys(MEASURES, 0.1)
+    uniform = {"tpr_box_uniform": 0.05, "tpr_mask_uniform": None, "query_prior_weighted_mean_ap": 0.2}
+    about = {
+        **{"dataset": "vg", "protocol": "paper", "recipe": "photographs", "queries_per_image": "all"},
+        "seed": seed,
+        "images": 10,
+        "epochs": 2,
+        "batch": 4,
+        "learning_rate": 0.003,
+        "seconds": 3.0,
+        "hardware": "h",
+        "commit": "c",
+    }
+    changes = {"network_changes": {"prior": True}, "recipe_changes": {}, "command": "pan reproduce table2"}
+    return {
+        "model": model,
+        "variant": variant,
+        **about,
+        **changes,
+        **measures,
+        **uniform,
+        "weighted_mean_ap": ap,
+        **change,
+    }
+
+
+def test_the_table_stands_beside_the_papers():
+    runs = [
+        a_run("san", "with prior", 0, 0.3),
+        a_run("pan-hard-ctx", "attention only", 0, 0.25),
+        a_run("san", "attention only", 0, 0.30),
+        a_run("san", "attention only", 1, 0.32, tpr_mask_last=None),
+    ]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table(runs, MEASURES, papers=True).split("\n")
+    ]
+    assert lines[2][:2] == ["query alone (class prior)", "20.00"]
+    assert lines[3][:3] == ["uniform map", "", "5.00"]
+    assert [line[0] for line in lines[4:]] == ["SAN, attention only", "PAN[H]+CTX, attention only", "SAN, with prior"]
+    assert lines[4][1] == f"31.00 ± {100 * 12.706 * 0.01:.2f}"  # Student's 97.5 % point of one degree of freedom
+    assert lines[4][-2:] == ["27.62", "15.01"]
+    assert lines[6][-2:] == ["31.84", "17.65"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_what_was_trained_differently_has_a_row_of_its_own():
+    runs = [a_run("san", "with prior", seed, 0.3) for seed in (0, 1)] + [a_run("san", "with prior", 0, 0.5, epochs=9)]
+    lines = table(runs, MEASURES, papers=True).split("\n")[4:]
+    assert [line.split("|")[1:3] for line in lines] == [
+        [" SAN, with prior, epochs 2 ", " 30.00 ± 0.00 "],
+        [" SAN, with prior, epochs 9 ", " 50.00 "],
+    ]
+
+
+@pytest.mark.parametrize("change", [{"batch": 8}, {"content": "77c0"}, {"backbone_weights": "w.safetensors"}])
+def test_no_mean_of_what_was_trained_differently(change):
+    runs = [a_run("san", "with prior", 0, 0.3), a_run("san", "with prior", 1, 0.5, **change)]
+    with pytest.raises(ValueError, match=r"^SAN, with prior: \w+ is \w+, [\w.]+ for seeds \[0, 1\], and a mean would"):
+        table(runs, MEASURES, papers=True)
+
+
+def test_other_data_of_the_same_name_is_refused_before_training(photographs, tmp_path):
+    jobs = plan("table2", ["san"], None, data=photographs / "set")
+    (tmp_path / "table2.json").write_text(json.dumps([a_run("han", "with prior", 0, 0.3, dataset="set", content="x")]))
+    with pytest.raises(ValueError, match=r"holds a run of han on set, seed 0, with content x, and set-san-.*another"):
+        reproduce("table2", jobs, tmp_path, CPU, "pan reproduce")
+
+
+def test_a_missing_split_is_told_before_training(photographs, tmp_path):
+    shutil.copytree(photographs / "set", tmp_path / "set")
+    rows = read_manifest(tmp_path / "set").table
+    parquet.write_table(rows.filter(pc.not_equal(rows["split"], "test")), tmp_path / "set" / "manifest.parquet")
+    with pytest.raises(ValueError, match=r"set has no rows of split 'test'"):
+        plan("table2", None, None, data=tmp_path / "set")
+
+
+def test_test_questions_without_an_attribute_end_in_a_dash(photographs, tmp_path, capsys):
+    shutil.copytree(photographs / "set", tmp_path / "set")
+    rows = read_manifest(tmp_path / "set").table
+    listed = [[] if row["split"] == "test" else row["attributes"] for row in rows.to_pylist()]
+    place = rows.column_names.index("attributes")
+    rows = rows.set_column(place, "attributes", pa.array(listed, pa.list_(pa.string())))
+    parquet.write_table(rows, tmp_path / "set" / "manifest.parquet")
+    command = ["reproduce", str(photographs / "small.toml"), "--data", str(tmp_path / "set"), "--models", "han"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--processes", "1"]) == 0, capsys.readouterr().err
+    assert "test weighted mAP –" in capsys.readouterr().err
+
+
+def test_the_page_names_every_run(tmp_path):
+    write_label_results([a_run("san", "with prior", 0, 0.3), a_run("han", "with prior", 0, 0.4)], tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert page.count("| 0 | 10 | 2 | 4 | 0.003 | prior True | none | 3 | h | c |") == 2
+    assert page.count("pan reproduce table2") == 1
+    assert "figures/attributes.png" not in page
+
+
+def test_the_papers_second_table_is_as_published():
+    given = json.loads((ROOT / "tests" / "published_results.json").read_text())
+    columns = given["table2_visual_genome"].pop("columns")
+    for model, values in given["table2_visual_genome"].items():
+        told = dict(zip(columns, values, strict=True))
+        for half, rows in published.TABLE_2.items():
+            assert (rows[model].weighted_map, rows[model].tpr) == (told[f"{half}_weighted_map"], told[f"{half}_tpr"])
+    assert given["table2_voc2007_segmentation_tpr"] == published.TABLE_2_VOC
+
+
+def test_maps_so_far_are_products():
+    layers = [np.array([[0.5, np.nan]]), np.array([[0.5, 1.0]]), np.array([[0.25, 0.75]])]
+    np.testing.assert_array_equal(np.stack(so_far(layers))[:, 0], [[0.5, 0], [0.25, 0], [0.0625, 0]])
+
+
+def test_a_figure_needs_a_question(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one question to draw"):
+        attribute_figure([], tmp_path, "empty")
+
+
+def test_the_committed_page_is_what_its_runs_give(tmp_path):
+    folder = ROOT / "results" / "visual-genome-mini"
+    write_label_results(json.loads((folder / "table2.json").read_text()), tmp_path)
+    assert (tmp_path / "README.md").read_text() == (folder / "README.md").read_text()

@@ -1,0 +1,233 @@
+"""Work of a second or two that faults are injected into: commands of ``pan``, and what any run of them must leave."""
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pyarrow import parquet
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+from tiny_jobs import pretend
+
+from progressive_attention import cli
+from progressive_attention.data import synthetic
+from progressive_attention.reproduce.campaign import plan
+from progressive_attention.training import loop as training
+
+Outcome = dict[str, Any]
+EXPERIMENT = """title = "One small network"
+
+[[grid]]
+models = ["san"]
+datasets = ["mref"]
+images = 30
+epochs = 2
+variant = "tiny"
+recipe_changes = { batch = 8, bf16 = false }
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """``prepare`` fills a folder (given a folder of finished training); ``do``, in it, returns an exit code.
+
+    ``outcome`` is what must be there after a run, however often it was disturbed before.
+    """
+
+    name: str
+    prepare: Callable[[Path, Path], None]
+    do: Callable[[], int]
+    outcome: Callable[[Path], Outcome]
+
+
+def digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """All but the seconds that it took."""
+    return {key: value for key, value in record.items() if not key.endswith("seconds")}
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def scenes(folder: Path, _: Path) -> None:
+    """60 pictures of 60 px, each with a square that is red or blue, asked on which side it lies."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    side, red = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
+    images = rng.integers(0, 60, (60, 60, 60, 3), dtype=np.uint8)
+    for i in range(60):
+        images[i, 20:40, 5 + 30 * side[i] : 25 + 30 * side[i], 2 * red[i]] = 220
+    np.savez(
+        folder / "squares.npz", images=images, query=red, query_names=["blue", "red"], attribute=side,
+        attribute_names=["left", "right"],
+    )  # fmt: skip
+
+
+TRAIN = ["train", "--data", "squares.npz", "--model", "pan-hard-ctx", "--batch", "9", "--device", "cpu", "--out", "run"]
+
+
+def train() -> int:
+    training.SAVE_EVERY = -1.0  # after each step, so that most moments have something to lose
+    return cli.main([*TRAIN, "--epochs", "2"])
+
+
+def train_long() -> int:
+    """One long epoch, nothing saved in it but by who ends it well."""
+    return cli.main([*TRAIN, "--epochs", "1", "--batch", "3"])
+
+
+def trained(folder: Path) -> Outcome:
+    run = folder / "run"
+    tensors = load_file(run / "checkpoint.safetensors")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        "weights": digest(run / "weights.safetensors"),
+        "best": timeless(json.loads((run / "config.json").read_text())["best"]),
+        "log": [timeless(line) for line in log],
+        "last": {name: sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in sorted(tensors.items())},
+    }
+
+
+def with_run(folder: Path, finished: Path) -> None:
+    """A finished training."""
+    shutil.copytree(finished, folder, dirs_exist_ok=True)
+
+
+def evaluate() -> int:
+    return cli.main(["evaluate", "--weights", "run", "--data", "squares.npz", "--device", "cpu"])
+
+
+def evaluated(folder: Path) -> Outcome:
+    rows = [path for path in sorted((folder / "run").rglob("*.parquet"))]
+    return {path.stem: path.with_suffix(".json").read_text() for path in rows}
+
+
+# --- rendering, importing ---------------------------------------------------------------------------------------------
+
+
+def nothing(folder: Path, _: Path) -> None:
+    """Nothing is needed."""
+
+
+def render(images: int = 120, workers: int = 1) -> int:
+    """The scene cache that PAN_CACHE names; errors as the commands tell them."""
+    synthetic.CHUNK, synthetic.IN_PROCESS = 10, 0 if workers > 1 else 10**9
+    try:
+        synthetic.synthetic("mbg", "train", images=images, workers=workers)
+    except (ValueError, OSError) as error:
+        print(f"pan render: error: {cli.one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pan render: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def render_in_processes() -> int:
+    return render(3000, workers=2)
+
+
+def rendered(folder: Path) -> Outcome:
+    return {str(path.relative_to(folder)): digest(path) for path in sorted((folder / "cache").rglob("*.*"))}
+
+
+def table(folder: Path, _: Path) -> None:
+    """A table of 150 pictures, one of which is missing."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "query", "attributes"])
+        for i in range(150):
+            writer.writerow([f"{i}.png", "thing", "red; old" if i % 2 else "new"])
+            if i:
+                Image.fromarray(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def import_table() -> int:
+    if Path("set").exists():  # an import never replaces another; the outcome tells whether it is whole
+        return 0
+    return cli.main(["data", "import", "csv", "table.csv", "--out", "set"])
+
+
+def imported(folder: Path) -> Outcome:
+    tables = {
+        path.name: str(parquet.read_table(path).to_pylist()) for path in sorted((folder / "set").glob("*.parquet"))
+    }
+    texts = {**tables, "about": (folder / "set" / "dataset.json").read_text()}
+    return {name: text.replace(str(folder.resolve()), "") for name, text in texts.items()}
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def results(folder: Path, _: Path) -> None:
+    """A finished experiment without its pages."""
+    experiment(folder, folder)
+    for job in plan(str(folder / "mine.toml"), None, None):
+        pretend(job, folder / "state")
+
+
+def experiment(folder: Path, _: Path) -> None:
+    (folder / "mine.toml").write_text(EXPERIMENT)
+
+
+def reproduce(processes: str = "1") -> int:
+    training.SAVE_EVERY = -1.0
+    words = ["reproduce", "mine.toml", "--out", "state", "--device", "cpu", "--processes", processes]
+    return cli.main([*words, "--seeds", "0,1"] if processes != "1" else words)
+
+
+def reproduce_in_processes() -> int:
+    return reproduce("2")
+
+
+def paged(folder: Path) -> Outcome:
+    state = folder / "state"
+    files = [state / "README.md", state / "index.html", *sorted((state / "figures").iterdir())]
+    return {"table": (state / "table1.json").read_text(), **{path.name: digest(path) for path in files}}
+
+
+def reproduced(folder: Path) -> Outcome:
+    runs = json.loads((folder / "state" / "table1.json").read_text())
+    return {
+        "runs": [{k: v for k, v in timeless(run).items() if k not in ("commit", "command")} for run in runs],
+        **{path.parent.name: digest(path) for path in sorted(folder.glob("state/runs/*/weights.safetensors"))},
+    }
+
+
+def report() -> int:
+    return cli.main(["report", "run", "--data", "squares.npz", "--device", "cpu"])
+
+
+def reported(folder: Path) -> Outcome:
+    return {"page": digest(folder / "run" / "report.html"), **evaluated(folder)}
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("training", scenes, train, trained),
+        Work("rendering", nothing, render, rendered),
+        Work("importing", table, import_table, imported),
+        Work("pages", results, reproduce, paged),
+        Work("report", with_run, report, reported),
+    )
+}
+LONG = Work("one long epoch", scenes, train_long, trained)
+EVALUATION = Work("evaluation", with_run, evaluate, evaluated)
+SEVERAL = {
+    "reproduce in two processes": Work("reproduce in two processes", experiment, reproduce_in_processes, reproduced),
+    "rendering in two processes": Work("rendering in two processes", nothing, render_in_processes, rendered),
+}

@@ -1,0 +1,196 @@
+"""Every reader of files that a user hands us, with its seeds, and what is done with what it reads.
+
+``read`` gets a folder with a seed of which one file was mutated, and a generator for its own choices. It must return
+or raise ValueError or OSError; it raises AssertionError where what was read is not what is written.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tiny_text import asked_by_letters
+
+from fuzz import seeds
+from fuzz.edits import OUTSIDE, WORDS
+from fuzz.oracle import wrongly_read
+from progressive_attention.data.coco import import_coco
+from progressive_attention.data.digits import read_idx
+from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.manifest import from_folder, read_manifest
+from progressive_attention.data.npz import from_npz
+from progressive_attention.data.photographs import Photographs
+from progressive_attention.data.pictures import Fit, open_picture, opened, picture_size, target, to_rgb
+from progressive_attention.data.tables import import_table
+from progressive_attention.data.visual_genome import import_visual_genome
+from progressive_attention.data.voc import import_voc
+from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.predict.text_queries import knowing, read_embeddings, unit_vectors
+from progressive_attention.reproduce.experiments import read_experiment
+from progressive_attention.saved import weights
+from progressive_attention.training.checkpoints import restore
+
+Read = Callable[[Path, Random], Any]
+
+
+class Reader(NamedTuple):
+    """``share`` of all cases; ``links``: its images may become symbolic links, which must lead nowhere outside."""
+
+    seeds: Callable[[], list[seeds.Files]]
+    read: Read
+    share: int = 1
+    links: bool = False
+
+
+def manifest(folder: Path, rng: Random) -> None:
+    """Read, compare with the slow reader, and open the images of a split."""
+    read = read_manifest(folder)
+    path = next(folder.glob("manifest.*"))
+    if path.suffix != ".parquet" and (wrong := wrongly_read(read, path)):
+        raise AssertionError(wrong)
+    if rng.random() < 0.3:
+        questions = from_folder(folder, rng.choice(("train", "test", "train,validation,test")), 8)
+        rows = np.arange(len(questions))
+        assert questions.images[questions.image].shape == (len(rows), 8, 8, 3)
+        for masks in filter(None, (questions.masks, questions.void)):
+            assert masks[rows].shape == (len(rows), 8, 8)
+
+
+def reread(folder: Path) -> None:
+    """What an importer wrote must be readable."""
+    try:
+        read_manifest(folder / "out")
+    except ValueError as error:
+        raise AssertionError(f"what was imported can't be read: {error}") from error
+
+
+def table(folder: Path, rng: Random) -> None:
+    import_table(next(folder.glob("table.*")), folder / "out")
+    reread(folder)
+
+
+def coco(folder: Path, rng: Random) -> None:
+    import_coco(folder / "coco.json", folder, folder / "out", attributes=rng.choice((None, None, folder / "coco.json")))
+    reread(folder)
+
+
+def genome(folder: Path, rng: Random) -> None:
+    import_visual_genome(folder, folder / "images", folder / "out", setting="all")
+    reread(folder)
+
+
+def voc(folder: Path, rng: Random) -> None:
+    import_voc(folder, folder / "out", task=rng.choice(("segmentation", "detection")))
+    reread(folder)
+
+
+def idx(folder: Path, rng: Random) -> None:
+    for path in sorted(folder.iterdir()):
+        head = (2051, 3, 4, 4) if path.name.startswith("images") else (2049, 3)
+        assert read_idx(path, head).shape == head[1:]
+
+
+def npz(folder: Path, rng: Random) -> None:
+    questions = from_npz(folder / "scenes.npz", rng.choice((None, "train")))
+    assert len(questions.query) == len(questions.attribute) == len(questions.image)
+    assert questions.query.max(initial=0) < len(questions.query_names)
+
+
+def query_vectors(folder: Path, rng: Random) -> None:
+    """Read, compare with what is written, and teach them to a network."""
+    path = folder / "words.npz"
+    found = read_embeddings(path)
+    units = unit_vectors(found.names, found).numpy()
+    with np.load(path, allow_pickle=False) as file:
+        said = file["vectors"].astype(np.float64)
+    lengths = np.sqrt([sum(value * value for value in row) for row in said.tolist()])
+    assert np.allclose(units * lengths[:, None], said, rtol=1e-5, atol=1e-6 * lengths.max(initial=0))
+    trained = asked_by_letters()
+    knows = knowing(trained, found.names, found)
+    assert knows.query_names[: len(trained.query_names)] == trained.query_names
+    assert set(found.names) <= set(knows.query_names)
+    assert len(knows.model.query_vectors) == len(knows.query_names)
+
+
+def network(folder: Path, rng: Random) -> None:
+    """Load it, and ask it one question."""
+    if rng.random() < 0.5:
+        trained = weights.load(folder)
+        model, about = trained.model, trained.about
+        assert all(isinstance(word, str) for word in (*trained.query_names, *trained.attribute_names))
+    else:
+        model = ProgressiveAttentionNetwork.from_pretrained(folder)
+        about = model.about
+    assert len(about["query_names"]) == 2
+    if rng.random() < 0.1:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, 62, 62), torch.zeros(1, 1, dtype=torch.long))
+
+
+def checkpoint(folder: Path, rng: Random) -> None:
+    state = restore(folder, *seeds.toy(), seeds.IDENTITY)
+    for name, kind in {"step": int, "best_epoch": int, "epoch_loss": float, "stopped": bool}.items():
+        value = getattr(state, name)
+        assert isinstance(value, kind) or (kind is float and isinstance(value, int)), f"{name} is {value!r}"
+
+
+def experiment(folder: Path, rng: Random) -> None:
+    assert read_experiment(folder / "try.toml").jobs()
+
+
+def picture(folder: Path, rng: Random) -> None:
+    path = next(folder.iterdir())
+    size = picture_size(path, path.name)
+    as_image, as_mask = open_picture(path, near=8), opened(path, path.name, target)[0]
+    assert Fit.into(8, *size).image(as_image).shape == (8, 8, 3)
+    assert Fit.into(8, *size).mask(as_mask).shape == (8, 8)
+
+
+def image_root(folder: Path, rng: Random) -> None:
+    """Open all that is listed, and paths that should lead nowhere."""
+    root = ImageRoot(folder)
+    listed = list(root.files())
+    absolute = str((folder / OUTSIDE).resolve())
+    for path in [
+        *listed[:20],
+        *rng.sample(WORDS, 5),
+        OUTSIDE,
+        absolute,
+        "zip.zip/" + absolute,
+        "zip.zip/../" + OUTSIDE,
+    ]:
+        try:
+            root.check(path)
+            with root.open(path) as file:
+                opened(file, path, to_rgb)
+        except ValueError:
+            continue
+        root.has(path)
+
+
+def backgrounds(folder: Path, rng: Random) -> None:
+    found = Photographs("train", "authors", folder, side=8)
+    for i in range(len(found)):
+        assert found.load(i).ndim == 3
+
+
+READERS: dict[str, Reader] = {
+    **{f"manifest-{form}": Reader(partial(seeds.tables, form), manifest, 4, True) for form in seeds.FORMS},
+    **{f"table-{form}": Reader(partial(seeds.tables, form, "table", False), table, 2, True) for form in seeds.FORMS},
+    "hub-parquet": Reader(seeds.hub_parquet, table, 1),
+    "coco": Reader(seeds.coco, coco, 2, True),
+    "visual-genome": Reader(seeds.genome, genome, 2, True),
+    "voc": Reader(seeds.voc, voc, 2, True),
+    "idx": Reader(seeds.idx, idx, 2),
+    "npz": Reader(seeds.npz, npz, 4),
+    "query-vectors": Reader(seeds.query_vectors, query_vectors, 3),
+    "network": Reader(seeds.weights, network, 1),
+    "checkpoint": Reader(seeds.checkpoint, checkpoint, 4),
+    "experiment": Reader(seeds.experiment, experiment, 4),
+    "picture": Reader(seeds.pictures, picture, 6),
+    "image-root": Reader(seeds.roots, image_root, 2, True),
+    "backgrounds": Reader(lambda: [seeds.PICTURES], backgrounds, 1),
+}

@@ -1,0 +1,249 @@
+"""PASCAL VOC from a generated devkit: a row for each class of an image as it was drawn; broken files and lists."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from generated_devkit import BOX, SCENES, SPLITS, draw_mask, imported, save_palette, write_devkit
+from numpy.testing import assert_array_equal
+from PIL import Image
+from pyarrow import parquet
+
+from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.table import MANIFEST
+from progressive_attention.data.voc import CLASSES, NAMES, import_voc, read_lists
+
+DOCS = Path(__file__).parents[3] / "docs" / "voc.md"
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    return write_devkit(tmp_path)
+
+
+def test_the_published_classes():
+    assert CLASSES[:3] == ("aeroplane", "bicycle", "bird")
+    assert (CLASSES[14], CLASSES[19], len(CLASSES)) == ("person", "tvmonitor", 20)
+    assert list(CLASSES) == sorted(CLASSES)  # VOC's own order, which gives the values in its masks
+    assert len(set(NAMES.values())) == 20
+
+
+def test_the_page_tells_the_names():
+    table = re.findall(r"^\| (\d+) \| (\w+) \| ([\w ]+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert table == [(str(k), name, NAMES[name]) for k, name in enumerate(CLASSES, 1)]
+
+
+# --- segmentation -----------------------------------------------------------------------------------------------------
+
+
+def expected_segmentation():
+    """Image and query -> the row, from the scenes, class by class."""
+    rows = {}
+    for stem, scene in SCENES.items():
+        for name in {name for name, _, _ in scene.objects}:
+            boxes = [box for other, box, _ in scene.objects if other == name]
+            hull = [
+                min(b[0] for b in boxes),
+                min(b[1] for b in boxes),
+                max(b[2] for b in boxes),
+                max(b[3] for b in boxes),
+            ]
+            rows[f"{stem}.jpg", NAMES[name]] = {
+                "image": f"{stem}.jpg",
+                "query": NAMES[name],
+                "attributes": [],
+                "split": SPLITS[scene.list],
+                **dict(zip(BOX, hull, strict=True)),
+                "mask": f"{stem}.png",
+                "mask_value": CLASSES.index(name) + 1,
+                "mask_void": 255,
+                "width": scene.size[0],
+                "height": scene.size[1],
+            }
+    return rows
+
+
+@pytest.mark.parametrize("given", [".", "VOC2007"])
+def test_a_row_for_each_class_of_an_image(devkit, given):
+    told = import_voc(devkit / given, devkit.parent / "out")
+    rows = parquet.read_table(devkit.parent / "out" / MANIFEST).to_pylist()
+    assert {(row["image"], row["query"]): row for row in rows} == expected_segmentation()
+    assert len(rows) == 8  # the two chairs of one image are one question
+    assert told["counts"] == {
+        "images": 5,
+        "rows": 8,
+        "classes": 8,
+        "attributes": 0,
+        "splits": {"train": 3, "validation": 3, "test": 2},
+    }
+    assert (told["rejected"], told["mended"], told["notes"]) == ({}, {}, [])
+    assert told["images"].endswith("JPEGImages")
+    assert told["masks"].endswith("SegmentationClass")
+
+
+def test_masks_as_evaluation_reads_them(devkit):
+    imported(devkit)
+    questions = from_folder(devkit.parent / "out", "train", 50)
+    assert questions.masks is not None
+    assert questions.void is not None
+    inside, void = (masks[np.arange(len(questions))] for masks in (questions.masks, questions.void))
+    queries = [questions.query_names[query] for query in questions.query]
+    assert queries == ["chair", "airplane", "person"]
+    chairs = draw_mask(SCENES["000005"])  # 50 x 40 lies in rows 5 to 45 of the square
+    assert_array_equal(inside[0, 5:45], chairs == 9)
+    assert_array_equal(void[0, 5:45], chairs == 255)
+    for row, value in ((1, 1), (2, 15)):  # 40 x 50, in columns 5 to 45
+        other = draw_mask(SCENES["000007"])
+        assert_array_equal(inside[row][:, 5:45], other == value)
+        assert_array_equal(void[row][:, 5:45], other == 255)
+    assert questions.attribute_names == ()
+
+
+def test_without_annotations_there_are_no_boxes(devkit):
+    (devkit / "VOC2007" / "Annotations" / "000012.xml").unlink()
+    _, rows, rejected = imported(devkit)
+    assert {row["image"] for row in rows if row["x0"] is None} == {"000012.jpg"}
+    assert not rejected
+
+
+@pytest.mark.parametrize("fault", ["rgb", "size", "value", "text", "missing", "cut", "empty"])
+def test_masks_that_cannot_be_used(devkit, fault):
+    path = devkit / "VOC2007" / "SegmentationClass" / "000012.png"
+    pixels = draw_mask(SCENES["000012"])
+    reason = "mask unusable"
+    if fault == "rgb":
+        Image.open(path).convert("RGB").save(path)  # what an image editor makes of it
+    elif fault == "size":
+        save_palette(pixels[:-1], path)
+    elif fault == "value":
+        save_palette(np.where(pixels == 18, 21, pixels).astype(np.uint8), path)
+    elif fault == "text":
+        path.write_text("no image")
+    elif fault == "cut":
+        path.write_bytes(path.read_bytes()[:-60])
+    elif fault == "missing":
+        path.unlink()
+        reason = "mask file missing"
+    else:
+        save_palette(np.where(pixels == 18, 0, pixels).astype(np.uint8), path)
+        reason = "no object"
+    _, rows, rejected = imported(devkit)
+    assert {row["image"] for row in rows} == {f"{stem}.jpg" for stem in SCENES} - {"000012.jpg"}
+    assert [(row["image"], row["reason"]) for row in rejected] == [("000012.jpg", reason)]
+    told_of = {"rgb": "RGB", "size": "30 x 29", "value": "[21]", "text": "no image", "missing": "000012.png"}
+    assert told_of.get(fault, "000012.png") in rejected[0]["detail"]
+
+
+def test_broken_annotations_reject_an_image(devkit):
+    (devkit / "VOC2007" / "Annotations" / "000012.xml").write_text("<annotation>")
+    path = (
+        devkit / "VOC2007" / "Annotations" / "000021.xml"
+    )  # two objects: the box of the other would do, but who knows
+    path.write_text(path.read_text().replace("<name>motorbike</name>", "<name>yeti</name>"))
+    _, rows, rejected = imported(devkit)
+    assert {row["image"] for row in rows} == {"000005.jpg", "000007.jpg", "000009.jpg"}
+    assert [(row["image"], row["reason"]) for row in rejected] == [
+        ("000012.jpg", "annotation unusable"),
+        ("000021.jpg", "unknown class"),
+    ]
+
+
+# --- the devkit and the choices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_images_that_are_missing_or_broken(devkit, task):
+    images = devkit / "VOC2007" / "JPEGImages"
+    (images / "000012.jpg").unlink()
+    (images / "000005.jpg").write_text("no image")
+    (images / "000021.jpg").unlink()
+    Image.new("RGB", (9, 9)).save(devkit / "beside.jpg")
+    (images / "000021.jpg").symlink_to(devkit / "beside.jpg")
+    _, rows, rejected = imported(devkit, task=task)
+    assert {row["image"] for row in rows} == {"000007.jpg", "000009.jpg"}
+    reasons = {row["image"]: row["reason"] for row in rejected if row["reason"] != "difficult"}
+    assert reasons == {
+        "000012.jpg": "image file missing",
+        "000005.jpg": "image unreadable",
+        "000021.jpg": "image outside",
+    }
+
+
+def test_other_names(devkit):
+    told, rows, _ = imported(devkit, names={"sofa": "sofa", "tvmonitor": "television"})
+    assert {"sofa", "television", "airplane"} <= {row["query"] for row in rows}
+    assert told["settings"]["names"]["tvmonitor"] == "television"
+    for names, message in (
+        ({"television": "tv"}, r"unknown class of VOC 'television'; known: aeroplane"),
+        ({"sofa": "chair"}, r"names must tell all classes of VOC apart"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            import_voc(devkit, devkit.parent / "out2", names=names)
+
+
+def test_unknown_task(devkit):
+    with pytest.raises(ValueError, match=r"unknown task 'layout'; known: segmentation, detection"):
+        import_voc(devkit, devkit.parent / "out", task="layout")
+
+
+def test_a_devkit_of_some_splits_only(devkit):
+    (devkit / "VOC2007" / "ImageSets" / "Segmentation" / "test.txt").unlink()
+    told, rows, _ = imported(devkit)
+    assert {row["split"] for row in rows} == {"train", "validation"}
+    assert told["notes"] == [f"{devkit} has no images of VOC's test split"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [
+        ("JPEGImages", "segmentation"),
+        ("SegmentationClass", "segmentation"),
+        ("ImageSets/Segmentation", "segmentation"),
+        ("Annotations", "detection"),
+        ("ImageSets/Main", "detection"),
+    ],
+)
+def test_folders_that_are_missing(devkit, folder, task):
+    (devkit / "VOC2007" / folder).rename(devkit / "elsewhere")
+    with pytest.raises(
+        ValueError, match=rf"lacks the folders \['{folder}'\]; for {task} a devkit must hold JPEGImages"
+    ):
+        import_voc(devkit, devkit.parent / "out", task=task)
+    with pytest.raises(ValueError, match=r"lacks the folders"):
+        import_voc(devkit / "nowhere", devkit.parent / "out", task=task)
+    assert not (devkit.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("000012\n000007 1\n", r"val.txt, line 2: expected the name of one image, got '000007 1'"),
+        ("../../secret\n", r"val.txt, line 1: expected the name of one image"),
+        ("000005\n", r"val.txt, line 1: 000005 is in train already"),
+        ("000012\n\n000012\n", r"val.txt, line 3: 000012 is in validation already"),
+    ],
+)
+def test_broken_lists(devkit, text, message):
+    lists = devkit / "VOC2007" / "ImageSets" / "Segmentation"
+    (lists / "val.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        import_voc(devkit, devkit.parent / "out")
+    for name in ("train", "val", "test"):
+        (lists / f"{name}.txt").unlink()
+    with pytest.raises(ValueError, match=r"has none of train.txt, val.txt, test.txt"):
+        import_voc(devkit, devkit.parent / "out")
+
+
+def test_nothing_listed_and_nothing_written(devkit):
+    for name in ("train", "val", "test"):
+        (devkit / "VOC2007" / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"no row of voc can be used: it has none"):
+        import_voc(devkit, devkit.parent / "out")
+    assert not (devkit.parent / "out").exists()
+
+
+def test_a_name_without_an_end_is_refused_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("7" * 10**6)
+    with pytest.raises(ValueError, match=r"test.txt, line 1: expected the name of one image, got '7{80}'$"):
+        read_lists(tmp_path)

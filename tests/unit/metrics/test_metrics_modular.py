@@ -1,0 +1,340 @@
+"""The metric classes are the pure functions, batch by batch, in collections and over processes; torchmetrics agrees."""
+
+import builtins
+import importlib
+import math
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hand_maps import ATTENTION, MASK
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryJaccardIndex,
+    BinaryPrecision,
+    BinaryRecall,
+    MultilabelAveragePrecision,
+    MultilabelRecall,
+    MultilabelSpecificity,
+)
+
+from progressive_attention.data.sources import load_questions
+from progressive_attention.evaluation.ask import predictions
+from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.maps.pixel_maps import pixel_maps
+from progressive_attention.maps.receptive_field import geometry
+from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio
+from progressive_attention.metrics.modular import AttentionOverlap, AttributeRanking, PointingGame, TruePositiveRatio
+from progressive_attention.metrics.ranking import RankingScores
+from progressive_attention.saved import weights
+
+A = 4
+CLASSES = (TruePositiveRatio, PointingGame, partial(PointingGame, 2.0), AttentionOverlap, partial(AttributeRanking, A))
+every_class = pytest.mark.parametrize("make", CLASSES, ids=lambda make: str(getattr(make, "func", make).__name__))
+
+
+def some_maps(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps and targets (R, 6, 5), the first target empty."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, 6, 5)) < 0.3
+    mask[0] = False
+    return torch.from_numpy(rng.random((rows, 6, 5))), torch.from_numpy(mask)
+
+
+def some_scores(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds and labels (R, A), some unknown."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.normal(size=(rows, A))), torch.from_numpy(rng.integers(-1, 2, (rows, A)))
+
+
+def given_to(metric, rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return (some_scores if isinstance(metric, AttributeRanking) else some_maps)(rows, seed)
+
+
+def exactly(found, expected) -> None:
+    assert_close(found, expected, rtol=1e-12, atol=0, equal_nan=True)
+
+
+# --- the pure functions -----------------------------------------------------------------------------------------------
+
+
+def test_by_hand():
+    """Five maps with targets: 0.6, 0 and 1, an empty target, no attention."""
+    metric = TruePositiveRatio()
+    metric.update(torch.from_numpy(ATTENTION), torch.from_numpy(MASK))
+    exactly(metric.compute(), torch.tensor(1.6 / 3, dtype=torch.float64))
+    assert int(metric.count) == 3
+
+
+def test_attention_by_the_pure_functions():
+    attention, mask = some_maps(50)
+    for metric, values in (
+        (TruePositiveRatio(), true_positive_ratio(attention.numpy(), mask.numpy())),
+        (PointingGame(), pointing_game(attention.numpy(), mask.numpy())),
+        # In float32 this square root is too small for a neighbour across the corner.
+        (PointingGame(math.sqrt(2)), pointing_game(attention.numpy(), mask.numpy(), math.sqrt(2))),
+    ):
+        for rows in torch.arange(50).split(7):
+            metric.update(attention[rows], mask[rows])
+        assert_allclose(float(metric.compute()), np.nanmean(values), rtol=1e-12)
+
+
+def test_attention_outside_the_image_counts():
+    attention, mask = some_maps(9)
+    attention = attention / 40
+    metric = TruePositiveRatio()
+    metric.update(attention, mask, total=torch.ones(9, dtype=torch.bfloat16))
+    expected = true_positive_ratio(attention.numpy(), mask.numpy(), np.ones(9))
+    assert_allclose(float(metric.compute()), np.nanmean(expected), rtol=1e-12)
+
+
+def test_overlap_by_the_pure_function():
+    attention, mask = some_maps(20)
+    metric, curves = AttentionOverlap(), OverlapCurves()
+    curves.add("it", attention.numpy(), mask.numpy())
+    for rows in torch.arange(20).split(6):
+        metric.update(attention[rows], mask[rows])
+    expected = curves.summary()["it"]
+    assert expected.pop("count") == 19
+    assert metric.compute().keys() == expected.keys()
+    for name, value in metric.compute().items():
+        assert_allclose(value.numpy(), expected[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("train_count", [None, torch.tensor([200, 50, 20, 10]), [200, 50, 20, 10]])
+def test_ranking_by_the_pure_function(train_count):
+    score, label = some_scores(60)
+    metric, scores = AttributeRanking(A, train_count), RankingScores(A)
+    scores.add(score.numpy(), label.numpy())
+    for rows in torch.arange(60).split(7):
+        metric.update(score[rows], label[rows])
+    expected = scores.summary(None if train_count is None else np.asarray(train_count))
+    assert {name: None if value.isnan() else float(value) for name, value in metric.compute().items()} == expected
+
+
+def test_a_trained_networks_figures_are_those_of_evaluate(tmp_path, monkeypatch):
+    """The questions of a batch with gaps (-1) in it, asked by a user's own loop."""
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path))
+    trained = weights.load("mref-san")
+    scenes = load_questions("mref", "test", images=60, queries="all")
+    names = ("last", "activation")
+    tpr, points = ({name: kind() for name in names} for kind in (TruePositiveRatio, PointingGame))
+    for batch, prediction in predictions(trained.model, scenes, torch.device("cpu"), batch=8):
+        mask = torch.zeros(*batch.row.shape, *scenes.images.shape[1:3], dtype=torch.bool)
+        mask[batch.row >= 0] = torch.from_numpy(scenes.masks[batch.row[batch.row >= 0]])
+        maps = pixel_maps(prediction, geometry(trained.model))
+        for name in names:
+            tpr[name].update(maps[name], mask)
+            points[name].update(maps[name], mask)
+    expected = evaluate(trained, scenes)
+    for name in names:
+        assert_allclose(float(tpr[name].compute()), expected[f"tpr_{name}"], rtol=1e-6)
+        assert_allclose(float(points[name].compute()), expected[f"pointing_{name}"], rtol=1e-6)
+
+
+# --- torchmetrics' own ------------------------------------------------------------------------------------------------
+
+
+def test_overlap_is_torchmetrics_at_each_threshold():
+    """Of a map whose maximum is 1 and whose values lie on no threshold: threshold k / 100 is theirs, too."""
+    attention, mask = some_maps(3)
+    one, target = attention[1:2] * 0.98 + 0.005, mask[1:2]
+    one[0, 0, 0] = 1
+    metric = AttentionOverlap()
+    metric.update(one, target)
+    found = metric.compute()
+    theirs = {"iou": BinaryJaccardIndex, "precision": BinaryPrecision, "recall": BinaryRecall}
+    for k in (10, 35, 60, 85):
+        for name, kind in theirs.items():
+            expected = kind(threshold=k / 100)(one.flatten(), target.flatten().long())
+            assert_close(found[name][k].float(), expected)
+
+
+def test_ranking_is_torchmetrics():
+    score, label = some_scores(80)
+    ours = AttributeRanking(A)
+    ours.update(score, label)
+    found = ours.compute()
+    options = {"num_labels": A, "ignore_index": -1}
+    ap = MultilabelAveragePrecision(average="macro", thresholds=None, **options)(score.sigmoid(), label)
+    assert_close(found["vaw_map"].float(), ap)
+    recall, specificity = (
+        kind(average="macro", **options)(score.sigmoid(), label) for kind in (MultilabelRecall, MultilabelSpecificity)
+    )
+    assert_close(found["vaw_ma"].float(), (recall + specificity) / 2)
+
+
+# --- what torchmetrics asks of a class --------------------------------------------------------------------------------
+
+
+@every_class
+def test_reset_forgets_all(make):
+    metric = make()
+    metric.update(*given_to(metric, 9, seed=1))
+    metric.reset()
+    metric.update(*given_to(metric, 9))
+    fresh = make()
+    fresh.update(*given_to(metric, 9))
+    exactly(metric.compute(), fresh.compute())
+
+
+@every_class
+def test_forward_gives_the_batch_and_keeps_it(make):
+    metric, whole, alone = make(), make(), make()
+    first, second = given_to(metric, 9), given_to(metric, 5, seed=1)
+    metric(*first)
+    alone.update(*second)
+    exactly(metric(*second), alone.compute())
+    whole.update(*first)
+    whole.update(*second)
+    exactly(metric.compute(), whole.compute())
+
+
+@every_class
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_nothing_seen(make):
+    found = make().compute()
+    values = found if isinstance(found, dict) else {"it": found}
+    assert all(value.isnan() for name, value in values.items() if not name.startswith("attributes_without"))
+
+
+@every_class
+def test_leading_axes_and_low_precision(make):
+    metric, flat = make(), make()
+    values, target = given_to(metric, 12)
+    values = values.bfloat16()
+    flat.update(values.double(), target)
+    metric.update(values.unflatten(0, (3, 4)).requires_grad_(), target.unflatten(0, (3, 4)))
+    exactly(metric.compute(), flat.compute())
+
+
+@every_class
+def test_one_example_alone(make):
+    metric, batch = make(), make()
+    values, target = given_to(metric, 2)
+    metric.update(values[1], target[1])
+    batch.update(values[1:], target[1:])
+    exactly(metric.compute(), batch.compute())
+
+
+@every_class
+def test_states_merge(make):
+    parts, whole = [make(), make()], make()
+    for seed, part in enumerate(parts):
+        part.update(*given_to(part, 9, seed))
+        whole.update(*given_to(part, 9, seed))
+    parts[0].merge_state(parts[1])
+    exactly(parts[0].compute(), whole.compute())
+
+
+@pytest.mark.parametrize("make", [TruePositiveRatio, PointingGame, AttentionOverlap])
+def test_counts_stay_whole_beyond_float32(make):
+    metric = make()
+    metric.count += 2**24
+    metric.update(*some_maps(2))  # the first target is empty
+    assert int(metric.count) == 2**24 + 1
+
+
+def test_scores_are_gathered_at_once():
+    """Processes may have seen different numbers of batches, and a gathering waits for all of them."""
+    gathered = []
+
+    def from_two(rows, group=None):
+        gathered.append(rows)
+        return [rows, rows]
+
+    metric = AttributeRanking(A, dist_sync_fn=from_two, distributed_available_fn=lambda: True)
+    twice = AttributeRanking(A)
+    for seed in range(3):
+        metric.update(*some_scores(5, seed))
+        twice.update(*some_scores(5, seed))
+        twice.update(*some_scores(5, seed))
+    exactly(metric.compute(), twice.compute())
+    assert [rows.shape for rows in gathered] == [(3 * 5 * A * 2,)]
+
+
+def test_a_collection_keeps_its_metrics_apart():
+    """In the first batch all are 1, in the second they differ: states of equal values must not become one."""
+    whole = torch.ones(2, 6, 5), torch.ones(2, 6, 5, dtype=torch.bool)
+    corner = torch.zeros(2, 6, 5)
+    corner[:, 0, 0] = 0.75
+    corner[:, 5, 4] = 0.25
+    near = torch.zeros(2, 6, 5, dtype=torch.bool)
+    near[:, 0, 1] = True
+    points = {"strict": PointingGame(), "lenient": PointingGame(1)}
+    together = MetricCollection({"tpr": TruePositiveRatio(), **points, "overlap": AttentionOverlap()})
+    for pair in (whole, (corner, near)):
+        together.update(*pair)
+    found = together.compute()
+    assert (float(found["tpr"]), float(found["strict"]), float(found["lenient"])) == (0.5, 0.5, 1.0)
+    assert_allclose(found["best_iou"], (1 + 1 / 30) / 2)  # at 0, where the whole image is marked
+    assert found["precision"].shape == (101,)
+    copies = together.clone(prefix="last_")
+    copies.reset()
+    copies.update(*whole)
+    assert float(copies.compute()["last_tpr"]) == 1
+
+
+@pytest.mark.parametrize("metric", [TruePositiveRatio(), PointingGame(), AttentionOverlap()])
+def test_shapes_must_agree(metric):
+    with pytest.raises(
+        ValueError, match=r"both must have one shape \(..., H, W\), got \(2, 3, 4, 5\) and \(3, 2, 4, 5\)"
+    ):
+        metric.update(torch.ones(2, 3, 4, 5), torch.ones(3, 2, 4, 5))
+
+
+def test_bad_labels_are_told_when_they_come():
+    score, label = some_scores(3)
+    with pytest.raises(ValueError, match="label must be 1 "):
+        AttributeRanking(A).update(score, label + 2)
+    with pytest.raises(ValueError, match=r"score must be \(..., 9\), got \(3, 4\)"):
+        AttributeRanking(9).update(score, label)
+    with pytest.raises(ValueError, match=r"both must have one shape \(..., A\), got \(3, 4\) and \(2, 4\)"):
+        AttributeRanking(A).update(score, label[:2])
+
+
+def test_without_the_package_a_line_says_so(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.split(".")[0] == "torchmetrics":
+            raise ImportError(f"No module named {name!r}", name=name)
+        return real(name, *rest, **more)
+
+    name = "progressive_attention.metrics.modular"
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(
+        ValueError, match=r"torchmetrics is not installed; pip install 'progressive-attention\[metrics\]'"
+    ):
+        importlib.import_module(name)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def one_process(rank: int, store: str) -> None:
+    """Metrics of two processes, the second of which saw nothing, are those of one that saw all."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for seen in ((0,), (0, 1)):
+        for make in CLASSES:
+            metric, whole = make(), make()
+            if rank in seen:
+                metric.update(*given_to(metric, 9 + rank, seed=rank))
+            for other in seen:
+                whole.update(*given_to(whole, 9 + other, seed=other))
+            found = metric.compute()
+            with torch.no_grad():
+                whole.sync_on_compute = False
+                exactly(found, whole.compute())
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_two_processes_measure_as_one(tmp_path):
+    torch.multiprocessing.spawn(one_process, (str(tmp_path / "store"),), nprocs=2)

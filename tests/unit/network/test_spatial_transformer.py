@@ -1,0 +1,148 @@
+"""Spatial transformers against the sums of their paper and against torch's own grid, in float64."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from progressive_attention.network.spatial_transformer import Localiser, sampled_at, transformed
+
+M, C, H, W = 3, 2, 5, 7  # rows, channels, cells down and across
+IDENTITY = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=torch.float64)
+
+
+@pytest.fixture
+def draw():
+    """Normal float64 numbers of a shape, other ones at each call."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("height, width", [(5, 7), (1, 1), (4, 1)])
+def test_grid_is_torchs(draw, height, width):
+    transform = draw(M, 2, 3)
+    assert_close(sampled_at(transform, height, width), F.affine_grid(transform, [M, 1, height, width], False))
+
+
+def slow_sample(features: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
+    """Eqs. (1) and (5) of Jaderberg et al., one row: a sum over all cells, triangles around the point sampled."""
+    _, height, width = features.shape
+    sampled = torch.empty_like(features)
+    for i, j in product(range(height), range(width)):
+        x, y = transform @ torch.tensor([(2 * j + 1) / width - 1, (2 * i + 1) / height - 1, 1], dtype=torch.float64)
+        row, column = ((y + 1) * height - 1) / 2, ((x + 1) * width - 1) / 2  # from edge -1..1 to cells
+        by_row = (1 - (row - torch.arange(height)).abs()).clamp(min=0)
+        by_column = (1 - (column - torch.arange(width)).abs()).clamp(min=0)
+        sampled[:, i, j] = features.flatten(1) @ torch.outer(by_row, by_column).flatten()
+    return sampled
+
+
+def test_sampling_is_the_papers_sum(draw):
+    features, transform = draw(9, C, H, W), IDENTITY + draw(9, 2, 3) / 2
+    expected = torch.stack([slow_sample(u, theta) for u, theta in zip(features, transform, strict=True)])
+    assert_close(transformed(features, transform), expected)
+
+
+def test_by_hand():
+    features = torch.arange(16.0, dtype=torch.float64).view(1, 1, 4, 4)
+
+    def through(*rows: list[float]) -> list[list[float]]:
+        return transformed(features, torch.tensor([rows], dtype=torch.float64))[0, 0].tolist()
+
+    assert through([1, 0, 0], [0, 1, 0]) == features[0, 0].tolist()
+    right = [[1, 2, 3, 0], [5, 6, 7, 0], [9, 10, 11, 0], [13, 14, 15, 0]]
+    assert through([1, 0, 0.5], [0, 1, 0]) == right  # half a unit of two is one cell of four
+    assert through([-1, 0, 0], [0, 1, 0]) == features[0, 0].flip(1).tolist()
+    assert through([0, 1, 0], [1, 0, 0]) == features[0, 0].T.tolist()
+    # Twice as near: cells at -3/4, -1/4, 1/4, 3/4 come from half that, which are 3/4, 5/4, 7/4 and 9/4.
+    assert through([0.5, 0, 0], [0, 0.5, 0])[0] == [3.75, 4.25, 4.75, 5.25]
+    assert through([1, 0, 4], [0, 1, 0]) == [[0] * 4] * 4  # wholly outside
+
+
+def test_gradient_of_sampling(draw):
+    features, transform = draw(M, C, H, W).requires_grad_(), (IDENTITY + draw(M, 2, 3) / 3).requires_grad_()
+    assert gradcheck(transformed, (features, transform))
+
+
+def test_keeps_channels_last_both_ways(draw):
+    features = draw(M, C, H, W).contiguous(memory_format=torch.channels_last).requires_grad_()
+    sampled = transformed(features, IDENTITY + draw(M, 2, 3) / 3)
+    (gradient,) = torch.autograd.grad(sampled.square().sum(), features)
+    for one in (sampled, gradient):
+        assert one.stride() == features.stride()
+
+
+def test_no_rows(draw):
+    assert transformed(draw(0, C, H, W), draw(0, 2, 3)).shape == (0, C, H, W)
+
+
+def test_bfloat16_does_not_move_the_samples(draw):
+    features, transform = draw(M, C, 49, 49), (IDENTITY + draw(M, 2, 3) / 4).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        sampled = transformed(features.bfloat16(), transform)
+    assert sampled.dtype == torch.bfloat16
+    exact = transformed(features.bfloat16().double(), transform.double())
+    assert_close(sampled.double(), exact, rtol=2**-8, atol=1e-3)  # rounded once, at the end
+
+
+# --- localisation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def localiser():
+    torch.manual_seed(0)
+    return Localiser(6, 4, 5).double()
+
+
+@pytest.fixture
+def moved(draw, localiser):
+    localiser.context.weight.data, localiser.affine.weight.data = draw(5, 6), draw(6, 5)
+    return localiser
+
+
+def test_starts_as_the_identity_whatever_it_sees(draw, localiser):
+    assert_close(localiser(draw(M, 6), torch.tensor([0, 3, 1])), IDENTITY.expand(M, 2, 3), rtol=0, atol=0)
+
+
+def test_what_moves_it_first_is_the_query(draw, localiser):
+    shown, query = draw(8, 6), torch.tensor([0, 1, 2, 3] * 2)
+    optimizer = torch.optim.SGD(localiser.parameters(), 0.1)
+    localiser(shown, query)[:, 1, 1].sum().backward()
+    optimizer.step()
+    transform = localiser(shown, query)
+    assert_close(transform[:4], transform[4:], rtol=0, atol=0)  # whatever is shown
+    assert transform[:4].std(0).max() > 0.1
+
+
+def test_is_a_perceptron_on_what_is_shown_and_asked(draw, moved):
+    shown, image, query = draw(2, 6), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    first = torch.cat([moved.context.weight, moved.query.weight.T], 1)  # on [shown, one-hot query]
+    expected = []
+    for n, q in zip(image, query, strict=True):
+        one_hot = torch.zeros(4, dtype=torch.float64)
+        one_hot[q] = 1
+        hidden = (first @ torch.cat([shown[n], one_hot])).clamp(min=0)
+        expected.append((moved.affine.weight @ hidden + moved.affine.bias).view(2, 3))
+    assert_close(moved(shown, query, image), torch.stack(expected))
+    assert_close(moved(shown[image], query), torch.stack(expected))
+
+
+def test_gradient_of_localisation(draw, moved):
+    shown, image, query = draw(2, 6).requires_grad_(), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    names, values = zip(*moved.named_parameters(), strict=True)
+
+    def transform(shown: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(moved, dict(zip(names, values, strict=True)), (shown, query, image))
+
+    assert gradcheck(transform, (shown, *values))
+
+
+def test_gives_float32_under_bfloat16(localiser):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert localiser.float()(torch.ones(1, 6), torch.tensor([0])).dtype == torch.float32

@@ -1,0 +1,200 @@
+"""Plots of one run: the numbers that are drawn, by hand and against loops, and that they are what is seen."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from test_plots import pixels
+
+from progressive_attention.pages import run_plots
+from progressive_attention.pages.run_plots import (
+    MOST_CONFUSED,
+    MOST_RANKED,
+    OTHERS,
+    SHARES,
+    WIDTH,
+    Confusion,
+    Line,
+    ap_figure,
+    confusion,
+    confusion_figure,
+    entropy_figure,
+    line_figure,
+    quantiles,
+    ranked_attributes,
+    training_lines,
+)
+
+LOG = [
+    {"epoch": 1, "step": 5, "loss": 2.0, "validation_accuracy": 0.25, "train_seconds": 9.5, "validation_seconds": 1},
+    {"epoch": 2, "step": 10, "loss": 1.0, "validation_accuracy": 0.75, "train_seconds": 8.5, "validation_seconds": 1},
+    {"epoch": 3, "step": 15, "loss": 0.5, "validation_accuracy": 0.5, "train_seconds": 7.5, "validation_seconds": 1},
+]
+RANKED = [
+    ("red", {"count": 9, "ap": 0.75, "query_prior_ap": 0.5}),
+    ("old", {"count": 2, "ap": 0.25, "query_prior_ap": None}),
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures in place of their PNGs."""
+    monkeypatch.setattr(run_plots, "finish", lambda figure, path: figure)
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+# --- training curves --------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_a_log():
+    loss, score, seconds = training_lines(LOG, "validation_accuracy", "validation accuracy")
+    assert (loss.x, loss.y, loss.best) == ([1, 2, 3], [2.0, 1.0, 0.5], None)
+    assert (score.title, score.x, score.y, score.best) == ("Validation accuracy", [1, 2, 3], [25, 75, 50], 1)
+    assert seconds.y == [9.5, 8.5, 7.5]
+
+
+def test_first_of_equal_scores_is_the_best_as_in_training():
+    same = [{**line, "validation_accuracy": 0.5} for line in LOG]
+    assert training_lines(same, "validation_accuracy", "validation accuracy")[1].best == 0
+
+
+def test_line_is_drawn_and_its_best_point_marked(drawn):
+    figure = line_figure(training_lines(LOG, "validation_accuracy", "validation accuracy")[1])
+    (axes,) = figure.axes
+    curve, mark = axes.lines
+    assert_array_equal(curve.get_xydata(), [[1, 25], [2, 75], [3, 50]])
+    assert_array_equal(mark.get_xydata(), [[2, 75]])
+    assert texts(axes) == ["kept: 75.0 at epoch 2"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation accuracy [%]")
+
+
+def test_one_epoch_is_a_point(drawn):
+    figure = line_figure(training_lines(LOG[:1], "validation_accuracy", "validation accuracy")[0])
+    (curve,) = figure.axes[0].lines
+    assert curve.get_marker() == "o"
+    many = line_figure(Line("Rate", "rate", np.arange(200), np.arange(200)))
+    assert many.axes[0].lines[0].get_marker() == "None"
+
+
+# --- confusion --------------------------------------------------------------------------------------------------------
+
+
+def test_confusion_by_hand():
+    found = confusion(
+        ["red", "red", "blue", "red"], ["red", "blue", "blue", "white"], ["white", "blue", "green", "red"]
+    )
+    assert found.names == ["white", "blue", "red"]
+    assert_array_equal(found.rows, [[0, 0, 0], [0, 1, 0], [1, 1, 1]])
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), min_size=1, max_size=60))
+def test_confusion_is_the_loop(rows):
+    names = [f"colour {i}" for i in range(20)]
+    truth, answer = ([names[i] for i in column] for column in zip(*rows, strict=True))
+    found = confusion(truth, answer, names)
+    assert len(found.names) <= MOST_CONFUSED
+    assert found.rows.sum() == len(rows)
+    kept = [name for name in found.names if name != OTHERS]
+    assert kept == [name for name in names if name in kept]
+    for y, true in enumerate(found.names):
+        for x, said in enumerate(found.names):
+            right = [
+                (one if one in kept else OTHERS) == true and (other if other in kept else OTHERS) == said
+                for one, other in zip(truth, answer, strict=True)
+            ]
+            assert found.rows[y, x] == sum(right)
+    left_out = [name for name in truth if name not in kept]
+    if OTHERS in found.names and left_out:  # nobody left out has more rows than one who is kept
+        assert max(map(left_out.count, left_out)) <= min(truth.count(name) for name in kept)
+
+
+def test_confusion_is_drawn(drawn):
+    found = Confusion(["red", "very long name of a colour"], np.array([[3, 1], [0, 4]]))
+    (axes,) = confusion_figure(found).axes
+    assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+    assert texts(axes) == ["3\n75.0 %", "1\n25.0 %", "4\n100.0 %"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["red", "very long nam…"]
+
+
+def test_few_of_many_are_not_none(drawn):
+    (axes,) = confusion_figure(Confusion(["a", "b"], np.array([[9999, 1], [0, 0]]))).axes
+    assert texts(axes) == ["9,999\n100.0 %", "1\n< 0.1 %"]
+
+
+# --- entropy ----------------------------------------------------------------------------------------------------------
+
+
+def test_quantiles_by_hand():
+    entropy = np.array([[0.0, np.nan, 1], [1, np.nan, np.nan], [0.5, np.nan, 1]])
+    found = quantiles(entropy)
+    assert_allclose(found[:, 0], SHARES)  # of 0, 0.5 and 1: linear
+    assert np.isnan(found[:, 1]).all()
+    assert_allclose(found[:, 2], 1)
+
+
+def test_entropy_is_drawn_by_group_and_layer(drawn):
+    rng = np.random.default_rng(0)
+    right, wrong = rng.random((40, 3)), rng.random((7, 3))
+    (axes,) = entropy_figure({"right": right, "wrong": wrong}, ["gate", "gate", "softmax"]).axes
+    for line, entropy in zip(axes.lines, (right, wrong), strict=True):
+        assert_allclose(line.get_ydata(), 100 * np.median(entropy, 0))
+    whiskers, halves = axes.collections[:2]
+    for bars, (low, high) in ((whiskers, (0.05, 0.95)), (halves, (0.25, 0.75))):
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        assert_allclose(ends, 100 * np.quantile(right, (low, high), 0).T)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["right (n = 40)", "wrong (n = 7)"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "layer 1\ngate",
+        "layer 2\ngate",
+        "layer 3\nsoftmax",
+    ]
+
+
+# --- average precision ------------------------------------------------------------------------------------------------
+
+
+def test_most_frequent_attributes_come_first_and_those_that_never_hold_not_at_all():
+    each = {f"a{i}": {"count": i, "ap": None if i == 0 else 0.5, "query_prior_ap": None} for i in range(40)}
+    assert [name for name, _ in ranked_attributes(each)] == [f"a{i}" for i in range(39, 39 - MOST_RANKED, -1)]
+    assert ranked_attributes({"none": each["a0"]}) == []
+
+
+def test_aps_are_drawn(drawn):
+    (axes,) = ap_figure(RANKED).axes
+    alone, network = axes.lines
+    assert_array_equal(network.get_xydata(), [[75, 0], [25, 1]])
+    assert_array_equal(alone.get_xydata()[0], [50, 0])
+    assert np.isnan(alone.get_xdata()[1])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["red (9)", "old (2)"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["query alone", "network"]
+    (axes,) = ap_figure(RANKED[1:]).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["network"]
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def figures(word: str) -> list[bytes]:
+    return [
+        line_figure(Line(word, word, [1, 2], [3, 4], 1, word)),
+        confusion_figure(Confusion([word, "other"], np.eye(2, dtype=int))),
+        confusion_figure(Confusion([f"{word}{i}" for i in range(12)], np.eye(12, dtype=int))),
+        entropy_figure({"right": np.full((2, 1), 0.5), "wrong": np.zeros((0, 1))}, ["softmax"]),
+        ap_figure([(word, RANKED[0][1])]),
+    ]
+
+
+@pytest.mark.parametrize("word", ["red", "$x^", "a_b\\frac{"])
+def test_every_figure_fits_a_phone_and_takes_words_as_they_are(word):
+    for png in figures(word):
+        height, width, _ = pixels(png).shape
+        assert width == WIDTH
+        assert 100 < height < 1200
+
+
+def test_same_input_same_bytes():
+    assert figures("red") == figures("red")

@@ -1,0 +1,62 @@
+"""The papers' figures are complete, and those of an independent transcription."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from progressive_attention.config import ALIASES, MODELS, STYLES
+from progressive_attention.reproduce import published
+
+THEIRS = json.loads((Path(__file__).parents[2] / "support" / "published_results.json").read_text(encoding="utf-8"))
+
+
+def test_every_row_is_there():
+    assert set(published.NAMES) < set(MODELS)
+    for style in STYLES:
+        assert list(published.TABLE_1[style]) == ["uniform", *published.NAMES]
+        assert set(published.STRENGTH_2016[style]) == {"uniform", *published.NAMES_2016} - {"stn-s"}
+    assert list(published.MBG_BY_SCALE) == list(published.NAMES)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_table_1_is_the_papers(style):
+    i = 2 * STYLES.index(style)
+    assert THEIRS["table1"]["columns"][i : i + 2] == [f"{style}_acc", f"{style}_tpr"]
+    theirs = {name: row[i : i + 2] for name, row in THEIRS["table1"].items() if name != "columns"}
+    assert {name: list(row) for name, row in published.TABLE_1[style].items()} == theirs
+
+
+def test_scale_table_is_the_papers():
+    theirs = dict(THEIRS["table1_mbg_accuracy_by_scale"])
+    assert tuple(theirs.pop("bins")) == published.SCALE_BINS
+    assert {name: list(row) for name, row in published.MBG_BY_SCALE.items()} == theirs
+
+
+def test_strengths_are_those_of_2016():
+    names = {"uniform": "uniform", **{theirs.lower(): ours for ours, theirs in published.NAMES_2016.items()}}
+    theirs = THEIRS["hattnet_table1b_true_positive_strength"]
+    for i, style in enumerate(theirs["columns"]):
+        expected = {names[name]: row[i] for name, row in theirs.items() if name in names}
+        assert published.STRENGTH_2016[style] == expected
+
+
+def test_names_of_2016_are_the_same_networks():
+    """Their accuracies of 2016 are those of 2018."""
+    for ours, name in published.NAMES_2016.items():
+        theirs = THEIRS["hattnet_table1a_accuracy"][name.lower()]
+        assert [published.TABLE_1[style][ours].accuracy for style in STYLES] == theirs
+        assert ALIASES.get(name.lower(), ours) == ours
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "expected"),
+    [("mref", "san", 82.94), ("mref", "stn-m", 93.89), ("mref", "film", None), ("x", "san", None)],
+)
+def test_accuracy_by_scale_elsewhere_is_over_all_scales(data, model, expected):
+    assert published.accuracy_by_scale(data, model) == expected
+
+
+def test_accuracy_by_scale_of_mbg():
+    found = published.accuracy_by_scale("mbg", "stn-s")
+    assert found == {"0.5-1.0": 31.1, "1.0-1.5": 35.3, "1.5-2.0": 35.8, "2.0-2.5": 37.7, "2.5-3.0": 45.0}

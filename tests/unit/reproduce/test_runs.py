@@ -1,0 +1,243 @@
+"""Runs: what is read is checked, what is averaged differs by the seed only, intervals are the textbook's."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import fake_run, fake_table
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from progressive_attention.config import MODELS
+from progressive_attention.files import read_json
+from progressive_attention.metrics.attention import wilson_interval
+from progressive_attention.reproduce.published import SCALE_BINS
+from progressive_attention.reproduce.runs import (
+    LATER,
+    ROWS,
+    STUDENT,
+    Budget,
+    Cell,
+    Estimate,
+    cells,
+    estimate,
+    read_runs,
+)
+
+
+def written(tmp_path, value):
+    path = tmp_path / "table1.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def only(runs) -> Cell:
+    (cell,) = cells(runs)
+    return cell
+
+
+def test_every_model_has_a_row():
+    assert set(ROWS) == set(MODELS)
+
+
+def test_runs_come_back_as_they_were(tmp_path):
+    runs = fake_table()
+    assert read_runs(written(tmp_path, runs)) == runs
+
+
+def test_runs_from_before_the_flow_map_have_none_of_it():
+    path = Path(__file__).parents[2] / "support" / "table1_without_flow.json"
+    old, found = read_json(path), read_runs(path)
+    assert [{name: run[name] for name in before} for run, before in zip(found, old, strict=True)] == old
+    assert {run.get(name, 0) for run in found for name in LATER} == {None}
+    assert {cell.mean("tpr_flow") for cell in cells(found)} == {None}
+    assert [cell.curve("flow") for cell in cells(found)] == [None] * 3
+
+
+@pytest.mark.parametrize(("old", "new"), [("hattnet", "pan-soft"), ("hattnet-ctx", "pan-soft-ctx")])
+def test_names_of_2016_become_those_of_2018(tmp_path, old, new):
+    assert read_runs(written(tmp_path, [fake_run() | {"model": old}]))[0]["model"] == new
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": "pann"}, r"run 1: model must be one of .*pan-hard-ctx.* got 'pann'"),
+        ({"dataset": "MREF"}, "dataset must be one of mref, mdist, mbg"),
+        ({"dataset": ["mref"]}, "dataset must be one of"),
+        ({"queries_per_image": "two"}, "queries_per_image must be one of one, all, rows"),
+        ({"variant": None}, "variant must be text, got None"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
+        ({"images": 3e4}, "images must be a whole number"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"seconds": "9"}, "seconds must be a number >= 0, got '9'"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number"),
+        ({"accuracy": 98.5}, r"accuracy must be a share in 0\.\.1 .* got 98.5; correct it or run that network again"),
+        ({"accuracy": None}, "accuracy must be a share"),
+        ({"tpr_last": -0.1}, "tpr_last must be a share"),
+        ({"pointing_accumulated": "1"}, "pointing_accumulated must be a share"),
+        ({"tpr_flow": 62.4}, "tpr_flow must be a share"),
+        ({"box_iou": "0.3"}, "box_iou must be a share"),
+        ({"accuracy_by_scale": {"0.5-1.0": 1.0}}, "accuracy_by_scale must be shares in 0..1 or null for 0.5-1.0, 1.0"),
+        ({"accuracy_by_scale": dict.fromkeys(SCALE_BINS, 99)}, "accuracy_by_scale must be shares"),
+        ({"count_by_scale": dict.fromkeys(SCALE_BINS, 0.5)}, "count_by_scale must be whole numbers"),
+        ({"count_by_scale": []}, "count_by_scale must be whole numbers"),
+        ({"precision_recall": {"first": None}}, "precision_recall must be by map"),
+        ({"precision_recall": {"last": {"threshold": [0.5]}}}, "precision_recall of last must be columns of one"),
+        ({"precision_recall": {"last": [1]}}, "precision_recall of last must be columns of one"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path, changes, told):
+    path = written(tmp_path, [fake_run(), {**fake_run(), **changes}])
+    with pytest.raises(ValueError, match=rf"table1\.json, run 1: .*{told.removeprefix('run 1: ')}"):
+        read_runs(path)
+
+
+@pytest.mark.parametrize("key", ["threshold", "precision", "recall", "iou", "best_iou", "best_threshold"])
+def test_curves_are_complete(tmp_path, key):
+    run = fake_run()
+    curve = {**run["precision_recall"]["last"], key: [0.5, 2.0]}
+    with pytest.raises(ValueError, match="precision_recall of last must be columns of one length"):
+        read_runs(written(tmp_path, [run | {"precision_recall": {"last": curve}}]))
+
+
+@pytest.mark.parametrize("key", sorted({*fake_run()} - {*LATER}))
+def test_missing_keys_are_named(tmp_path, key):
+    run = {name: value for name, value in fake_run().items() if name != key}
+    with pytest.raises(ValueError, match=rf"run 0 lacks {key}; remove it from the file, and 'pan reproduce'"):
+        read_runs(written(tmp_path, [run]))
+
+
+@pytest.mark.parametrize("value", [{}, [], {"runs": []}])
+def test_other_files_are_refused(tmp_path, value):
+    with pytest.raises(ValueError, match=r"table1\.json must hold a list of at least one run; 'pan reproduce'"):
+        read_runs(written(tmp_path, value))
+
+
+def test_other_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"run 0: expected an object of results, got 3"):
+        read_runs(written(tmp_path, [3]))
+
+
+@pytest.mark.parametrize("freedom", range(1, len(STUDENT) + 1))
+def test_student_quantiles(freedom):
+    assert STUDENT[freedom - 1] == pytest.approx(stats.t.ppf(0.975, freedom), abs=6e-4)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=31))
+def test_interval_over_seeds_is_students(values):
+    found = estimate(values)
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5 or 1e-300
+    )
+    assert found is not None
+    np.testing.assert_allclose([found.value, found.low, found.high], [np.mean(values), low, high], atol=3e-4)
+    assert found.seeds == len(values)
+
+
+def test_many_seeds_take_the_last_quantile():
+    values = [0.0, 1.0] * 50
+    found = estimate(values)
+    assert found is not None
+    assert found.high == pytest.approx(0.5 + 2.042 * np.std(values, ddof=1) / 10)
+
+
+def test_one_seed_has_the_interval_of_its_questions():
+    assert estimate([0.9], 1000) == Estimate(0.9, *wilson_interval(900, 1000), 1)
+    assert estimate([0.9]) == Estimate(0.9, None, None, 1)
+    assert estimate([0.9, None], 1000) == estimate([0.9], 1000)
+
+
+@pytest.mark.parametrize("values", [[], [None], [None, None]])
+def test_nothing_known(values):
+    assert estimate(values, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("variant", "closing gates"),
+        ("model", "san"),
+        ("dataset", "mbg"),
+        ("protocol", "authors"),
+        ("recipe", "paper"),
+        ("queries_per_image", "one"),
+        ("images", 15_000),
+        ("epochs", 6),
+    ],
+)
+def test_runs_trained_differently_are_never_averaged(key, value):
+    assert len(cells([fake_run(seed=0), fake_run(seed=1) | {key: value}])) == 2
+
+
+def test_seeds_make_one_cell_in_any_order():
+    runs = [fake_run(seed=seed) for seed in (2, 0, 1)]
+    cell = only(runs)
+    assert cell == only(runs[::-1])
+    assert [run["seed"] for run in cell.runs] == [0, 1, 2]
+    assert cell.budget == Budget("paper", "fast", "all", 30_000)
+    assert (cell.epochs, cell.variant) == (12, "")
+    assert cell.accuracy() == estimate([run["accuracy"] for run in cell.runs])
+
+
+def test_the_longest_training_stands_for_the_model_and_shorter_ones_are_variants():
+    runs = [fake_run(epochs=6), fake_run(epochs=12), fake_run("san", epochs=6), fake_run(epochs=3, variant="x")]
+    found = {(cell.model, cell.variant): cell.epochs for cell in cells(runs)}
+    rows = {("pan-hard-ctx", ""): 12, ("pan-hard-ctx", "6 epochs"): 6, ("san", ""): 6, ("pan-hard-ctx", "x"): 3}
+    assert found == rows
+
+
+def test_same_seed_twice_is_refused():
+    with pytest.raises(
+        ValueError, match=r"mref pan-hard-ctx, 30,000 images x 12 epochs: seeds \[1, 1\] hold one twice"
+    ):
+        cells([fake_run(seed=1), fake_run(seed=1, learning_rate=0.001)])
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "batch", "recipe_changes", "network_changes"])
+def test_seeds_that_were_trained_differently_are_no_cell(key):
+    with pytest.raises(ValueError, match=rf"x 12 epochs: {key} is \[1\], \[2\] for seeds \[0, 1\], and a mean would"):
+        cells([fake_run(seed=1, **{key: [2]}), fake_run(seed=0, **{key: [1]})])
+
+
+def test_order_of_cells():
+    found = cells(fake_table()[::-1])
+    sizes = [cell.budget.images for cell in found]
+    assert sizes == sorted(sizes, reverse=True)
+    first = [cell for cell in found if cell.budget == found[0].budget and not cell.variant]
+    assert list(dict.fromkeys(cell.model for cell in first)) == list(ROWS)
+    assert [cell.dataset for cell in first[:3]] == ["mref", "mdist", "mbg"]
+
+
+def test_accuracy_of_one_scale():
+    run = fake_run()
+    share = run["accuracy_by_scale"]["2.5-3.0"]
+    assert only([run]).accuracy("2.5-3.0") == Estimate(share, *wilson_interval(round(400 * share), 400), 1)
+    none = {"accuracy_by_scale": {**run["accuracy_by_scale"], "2.5-3.0": None}}
+    none["count_by_scale"] = {**run["count_by_scale"], "2.5-3.0": 0}
+    second = fake_run(seed=1) | {"accuracy_by_scale": run["accuracy_by_scale"]}
+    assert only([fake_run() | none, second]).accuracy("2.5-3.0") == only([run]).accuracy("2.5-3.0")
+    empty = {scale: None for scale in SCALE_BINS}
+    assert only([fake_run(accuracy_by_scale=empty)]).accuracy("2.5-3.0") is None
+
+
+def test_curve_is_the_mean_at_each_threshold():
+    runs = [fake_run(seed=seed) for seed in (0, 1)]
+    found = only(runs).curve("last")
+    assert found is not None
+    assert found["precision"][0] is None
+    for key in ("precision", "recall", "iou"):
+        for i in range(1, 20):
+            values = [run["precision_recall"]["last"][key][i] for run in runs]
+            assert found[key][i] == pytest.approx(sum(values) / 2, abs=1e-15)
+    assert only([fake_run("film")]).curve("last") is None
+
+
+def test_curves_of_different_thresholds_are_refused():
+    other = fake_run(seed=1)
+    other["precision_recall"]["last"]["threshold"] = [t / 2 for t in other["precision_recall"]["last"]["threshold"]]
+    with pytest.raises(ValueError, match="curves have different thresholds; measure them again alike"):
+        only([fake_run(), other]).curve("last")
