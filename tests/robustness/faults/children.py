@@ -1,17 +1,14 @@
 """Work in a child process that is forked, so that it starts at once, and ended as a fault wants it."""
 
-import ctypes
 import json
 import os
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,22 +18,21 @@ from safetensors import safe_open
 from works import Work
 
 PATIENCE = 120.0  # seconds after which a child hangs
-CLONE_NEWNS = 0x20000
 HIDDEN = ".pan-"  # in the names of what is being written
-Meddle = Callable[[int], None]  # told the child's process id
+Meddle = Callable[[int], None]  # given the child's process id
 
 
 class Ended(NamedTuple):
     """A child's exit code (-9: killed), what it printed, and how long it took, in seconds."""
 
     code: int
-    told: str
+    output: str
     seconds: float
 
 
 def run(work: Work, folder: Path, meddle: Meddle | None = None, sabotage: Callable[[], None] | None = None) -> Ended:
     """``work`` in a child whose working directory is ``folder``; ``sabotage`` is called in it first."""
-    told = folder.with_suffix(".told")
+    output = folder.with_suffix(".output")
     sys.stdout.flush()
     begins, begun = os.pipe()
     child = os.fork()
@@ -44,9 +40,10 @@ def run(work: Work, folder: Path, meddle: Meddle | None = None, sabotage: Callab
         code = 1
         try:
             os.setsid()  # its own children end with it, below
-            where = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            where = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(where, 1)
             os.dup2(where, 2)
+            sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  not pytest's
             os.chdir(folder)
             os.environ["PAN_CACHE"] = str(folder / "cache")
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -77,7 +74,7 @@ def run(work: Work, folder: Path, meddle: Meddle | None = None, sabotage: Callab
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     seconds = time.monotonic() - started
-    return Ended(os.waitstatus_to_exitcode(status), told.read_text(errors="replace"), seconds)
+    return Ended(os.waitstatus_to_exitcode(status), output.read_text(errors="replace"), seconds)
 
 
 def after(seconds: float, *signals: int) -> Meddle:
@@ -88,24 +85,6 @@ def after(seconds: float, *signals: int) -> Meddle:
         for i, number in enumerate(signals):
             time.sleep(0.02 * bool(i))
             os.kill(child, number)  # not yet waited for, so the id is still its own
-
-    return meddle
-
-
-def kill_one_of(mark: str) -> Meddle:
-    """Kill the first of a child's own processes whose command has ``mark``, half a second after it was born."""
-
-    def meddle(child: int) -> None:
-        ends = time.monotonic() + 60
-        while time.monotonic() < ends:
-            for born in Path(f"/proc/{child}/task/{child}/children").read_text().split():
-                with suppress(FileNotFoundError):
-                    if mark in Path(f"/proc/{born}/cmdline").read_text():
-                        time.sleep(4)  # it imports for so long
-                        with suppress(ProcessLookupError):
-                            os.kill(int(born), signal.SIGKILL)
-                        return
-            time.sleep(0.01)
 
     return meddle
 
@@ -147,47 +126,6 @@ def leavings(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if HIDDEN in path.name)
 
 
-def own_mounts() -> bool:
-    """Whether this process may mount: then for itself alone, and all of it ends with it."""
-    if os.geteuid() or ctypes.CDLL(None).unshare(CLONE_NEWNS):
-        return False
-    return not subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode
-
-
-@contextmanager
-def disk(folder: Path, size: int, mounting: bool) -> Iterator[Callable[[str], None]]:
-    """``folder`` as a disk of its own; yields what changes it: "ro", "rw", "size=BYTES"."""
-
-    def mount(options: str, *more: str) -> None:
-        if mounting:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, *more, "tmpfs", str(folder)], check=True)
-
-    def change(options: str) -> None:
-        mount(f"remount,{options}")
-        if not mounting and options in ("ro", "rw"):
-            for one in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-                one.chmod(0o555 if options == "ro" else 0o755)
-
-    folder.mkdir()
-    mount(f"size={size}")
-    try:
-        yield change
-    finally:
-        if mounting:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-        shutil.rmtree(folder)
-
-
 def small_files(size: int) -> Callable[[], None]:
-    """No file larger than that: what a full disk is to one who can't mount one."""
+    """No file larger than that: what a full disk does, without one."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-def jump(seconds: float, later: float) -> Callable[[], None]:
-    """A clock that jumps by so many seconds, so much later."""
-
-    def sabotage() -> None:
-        real, born = time.time, time.monotonic()
-        time.time = lambda: real() + (seconds if time.monotonic() - born > later else 0.0)
-
-    return sabotage

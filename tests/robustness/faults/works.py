@@ -69,10 +69,8 @@ def scenes(folder: Path, _: Path) -> None:
     images = rng.integers(0, 60, (60, 60, 60, 3), dtype=np.uint8)
     for i in range(60):
         images[i, 20:40, 5 + 30 * side[i] : 25 + 30 * side[i], 2 * red[i]] = 220
-    np.savez(
-        folder / "squares.npz", images=images, query=red, query_names=["blue", "red"], attribute=side,
-        attribute_names=["left", "right"],
-    )  # fmt: skip
+    names = {"query_names": ["blue", "red"], "attribute_names": ["left", "right"]}
+    np.savez(folder / "squares.npz", images=images, query=red, attribute=side, **names)
 
 
 TRAIN = ["train", "--data", "squares.npz", "--model", "pan-hard-ctx", "--batch", "9", "--device", "cpu", "--out", "run"]
@@ -81,11 +79,6 @@ TRAIN = ["train", "--data", "squares.npz", "--model", "pan-hard-ctx", "--batch",
 def train() -> int:
     training.SAVE_EVERY = -1.0  # after each step, so that most moments have something to lose
     return cli.main([*TRAIN, "--epochs", "2"])
-
-
-def train_long() -> int:
-    """One long epoch, nothing saved in it but by who ends it well."""
-    return cli.main([*TRAIN, "--epochs", "1", "--batch", "3"])
 
 
 def trained(folder: Path) -> Outcome:
@@ -121,11 +114,11 @@ def nothing(folder: Path, _: Path) -> None:
     """Nothing is needed."""
 
 
-def render(images: int = 120, workers: int = 1) -> int:
-    """The scene cache that PAN_CACHE names; errors as the commands tell them."""
-    synthetic.CHUNK, synthetic.IN_PROCESS = 10, 0 if workers > 1 else 10**9
+def render() -> int:
+    """The scene cache that PAN_CACHE names; errors as the commands report them."""
+    synthetic.CHUNK = 10
     try:
-        synthetic.synthetic("mbg", "train", images=images, workers=workers)
+        synthetic.synthetic("mbg", "train", images=120, workers=1)
     except (ValueError, OSError) as error:
         print(f"pan render: error: {cli.one_line(error)}", file=sys.stderr)
         return 2
@@ -133,10 +126,6 @@ def render(images: int = 120, workers: int = 1) -> int:
         print("pan render: stopped", file=sys.stderr)
         return 130
     return 0
-
-
-def render_in_processes() -> int:
-    return render(3000, workers=2)
 
 
 def rendered(folder: Path) -> Outcome:
@@ -183,28 +172,14 @@ def experiment(folder: Path, _: Path) -> None:
     (folder / "mine.toml").write_text(EXPERIMENT)
 
 
-def reproduce(processes: str = "1") -> int:
-    training.SAVE_EVERY = -1.0
-    words = ["reproduce", "mine.toml", "--out", "state", "--device", "cpu", "--processes", processes]
-    return cli.main([*words, "--seeds", "0,1"] if processes != "1" else words)
-
-
-def reproduce_in_processes() -> int:
-    return reproduce("2")
+def reproduce() -> int:
+    return cli.main(["reproduce", "mine.toml", "--out", "state", "--device", "cpu", "--processes", "1"])
 
 
 def paged(folder: Path) -> Outcome:
     state = folder / "state"
-    files = [state / "README.md", state / "index.html", *sorted((state / "figures").iterdir())]
+    files = [state / "README.md", *sorted((state / "figures").glob("*.png"))]
     return {"table": (state / "table1.json").read_text(), **{path.name: digest(path) for path in files}}
-
-
-def reproduced(folder: Path) -> Outcome:
-    runs = json.loads((folder / "state" / "table1.json").read_text())
-    return {
-        "runs": [{k: v for k, v in timeless(run).items() if k not in ("commit", "command")} for run in runs],
-        **{path.parent.name: digest(path) for path in sorted(folder.glob("state/runs/*/weights.safetensors"))},
-    }
 
 
 def report() -> int:
@@ -222,12 +197,7 @@ WORKS = {
         Work("rendering", nothing, render, rendered),
         Work("importing", table, import_table, imported),
         Work("pages", results, reproduce, paged),
+        Work("evaluation", with_run, evaluate, evaluated),
         Work("report", with_run, report, reported),
     )
-}
-LONG = Work("one long epoch", scenes, train_long, trained)
-EVALUATION = Work("evaluation", with_run, evaluate, evaluated)
-SEVERAL = {
-    "reproduce in two processes": Work("reproduce in two processes", experiment, reproduce_in_processes, reproduced),
-    "rendering in two processes": Work("rendering in two processes", nothing, render_in_processes, rendered),
 }
