@@ -42,7 +42,8 @@ NEVER = {
     "python benchmarks/faithfulness.py": "half an hour; the same",
     "pan absence": "minutes; tests/unit/evaluation/test_absence.py measures few scenes",
     "python benchmarks/drift.py": "minutes; tests/flows/test_drift.py measures a few images",
-    "python tests/robustness/faults/run.py": "minutes; tests/robustness/test_faults.py injects a few",
+    "FAULTS=10 python -m pytest": "an hour; the gate tries one moment of each",
+    "FUZZ_CASES=5000 python -m pytest": "an hour; the gate tries a few cases of each",
     "python tests/robustness/load/run.py": "minutes; tests/robustness/test_load.py sends a few",
     "pan report runs/mref": "asks what a training left; tests/unit/pages/test_run_report.py has small ones",
     "pan report runs/first": "the same; tests/flows/test_tutorial.py runs it after a training",
@@ -168,7 +169,7 @@ def test_quoted_source_is_the_source(page: Path) -> None:
 def test_concepts_quotes_the_equations() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     for name in ("AttentionScorer", "gate", "spatial_softmax", "attend", "soft_pool", "marginalise"):
-        found = QUOTATION.search(text[text.index(f"<!-- source: attention.{name} -->") :])
+        found = QUOTATION.search(text[text.index(f"<!-- source: network.equations.{name} -->") :])
         assert found is not None
         assert name in found[0].splitlines()[2], found[0]
 

@@ -226,7 +226,7 @@ def test_the_page_names_every_run(tmp_path):
 
 
 def test_the_papers_second_table_is_as_published():
-    given = json.loads((ROOT / "tests" / "published_results.json").read_text())
+    given = json.loads((ROOT / "tests" / "support" / "published_results.json").read_text())
     columns = given["table2_visual_genome"].pop("columns")
     for model, values in given["table2_visual_genome"].items():
         told = dict(zip(columns, values, strict=True))
