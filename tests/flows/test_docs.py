@@ -87,7 +87,7 @@ def check_command(command: str) -> None:
             name, extras = re.fullmatch(r"([\w./-]+)(?:\[([\w,]+)\])?", wanted).groups()
             assert name in (".", "progressive-attention"), command
             assert set((extras or "dev").split(",")) <= set(EXTRAS), command
-        case ["python", script, *_]:
+        case ["python", script, *_] | [_, "python", "-m", "pytest", script]:
             assert (ROOT / script).is_file(), command
         case ["git", "clone", _] | ["cd", _] | ["source", ".venv/bin/activate"]:
             pass  # before there is anything to test
