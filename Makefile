@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# One thread a core; a file's tests share its fixtures in one process.
+FAST := OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8 --dist loadfile \
+  --durations 30
 INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 TOOLS := build/tools
 OLDEST := build/oldest
@@ -13,7 +16,7 @@ PYTHONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test slow gpu coverage mutants oldest wheels audit lint format docs notebooks clean distclean
+.PHONY: help quickstart test check slow gpu coverage mutants oldest wheels audit lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,8 +24,11 @@ help:  ## this list
 quickstart: $(VENV)/.runtime  ## train a small network, ask it questions, leave pictures in runs/quickstart
 	$(BIN)/python -m progressive_attention quickstart --out runs/quickstart
 
-test: lint  ## style, types and the fast tests: what guards main
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8  # one thread a core
+test: lint  ## style, types, and the tests of each part
+	$(FAST) tests/unit tests/contract
+
+check: $(VENV)/.dev  ## the rest of the gate: commands, pages, documents, campaigns, faults and fuzz
+	$(FAST) tests/flows tests/robustness
 
 slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measured
 	$(PYTEST) -m slow

@@ -1,5 +1,6 @@
 """What several files of tests share: fixtures, and no deadline for property tests, which machines may run slowly."""
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,3 +35,17 @@ def photograph_sets(photograph_folder: Path) -> "tuple[QuestionSet, QuestionSet]
     from tiny_photographs import photographs
 
     return photographs(photograph_folder)
+
+
+MAY_SKIP = ("Chromium", "CUDA")  # what a machine may lack
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count what was skipped; in CI, a skip is a failure, but for want of Chromium or a GPU."""
+    reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
+    wrong = [reason for reason in reasons if not any(word in reason for word in MAY_SKIP)]
+    excused = len(reasons) - len(wrong)
+    terminalreporter.write_line(f"skipped: {excused} for want of Chromium or a GPU, {len(wrong)} for other reasons")
+    if wrong and os.environ.get("CI"):
+        terminalreporter.write_line(f"in CI, every test must run; skipped: {sorted(set(wrong))}", red=True)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
