@@ -121,9 +121,7 @@ def build_parser() -> Parser:
     )
     device_option(train)
     train.add_argument("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
-    train.add_argument(
-        "--trackio", type=word, metavar="PROJECT", help="curves in this project of trackio, on this machine"
-    )
+    train.add_argument("--trackio", help=argparse.SUPPRESS)  # gone; train says what to use
     train.add_argument("--out", type=out_folder, required=True, metavar="RUN", help="folder of the run")
     scene_options(train)
 

@@ -10,19 +10,24 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 T = TypeVar("T")
-PATIENCE = 600.0  # seconds in which a process that says nothing is not yet taken for lost
-AGAIN = "start the job again, and a training goes on from its last checkpoint; torchrun --max-restarts 3 does it itself"
+PATIENCE = 600.0  # seconds after which a silent process counts as lost; PAN_TIMEOUT in the environment replaces it
+AGAIN = (
+    "start the job again, and a training goes on from its last checkpoint; torchrun --max-restarts 3 does so by itself"
+)
 
 
 def several() -> bool:
@@ -32,8 +37,8 @@ def several() -> bool:
 
 def group() -> Any:
     """``torch.distributed`` where processes have joined, else None."""
-    found = sys.modules.get("torch.distributed")  # without torch nobody has joined
-    return found if found is not None and found.is_available() and found.is_initialized() else None
+    module = sys.modules.get("torch.distributed")  # without torch nobody has joined
+    return module if module is not None and module.is_available() and module.is_initialized() else None
 
 
 def rank() -> int:
@@ -43,7 +48,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     joined_now = group()
     return joined_now.get_world_size() if joined_now else 1
 
@@ -57,8 +62,8 @@ def is_first() -> bool:
 def joined() -> Iterator[None]:
     """Be one of the job's processes for a while: gloo for what is in memory, NCCL for what is on a GPU.
 
-    ``PAN_TIMEOUT`` in the environment replaces PATIENCE. Raises ValueError for an environment that is not torchrun's,
-    and ConnectionError, here and in any later exchange, when another process is lost.
+    Raises ValueError for an environment that is not torchrun's, and ConnectionError, here and in any later exchange,
+    when another process is lost.
     """
     if not several():
         yield
@@ -72,24 +77,30 @@ def joined() -> Iterator[None]:
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start several processes "
             "by torchrun, or unset WORLD_SIZE"
         )
-    told = os.environ.get("PAN_TIMEOUT", str(PATIENCE))
-    try:
-        patience = timedelta(seconds=float(told))
-        assert patience > timedelta()
-    except (ValueError, OverflowError, AssertionError) as error:
-        raise ValueError(f"PAN_TIMEOUT must be a number of seconds above zero, got {told!r}") from error
+    patience = read_patience()
     signal.signal(signal.SIGTERM, stopped)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with exchange():
         store, number, processes = next(rendezvous("env://", timeout=patience))
-        store = distributed.PrefixStore(agreed(store, number, processes, patience), store)  # type: ignore
-        distributed.init_process_group(backend, None, patience, processes, number, store)
+        start = distributed.PrefixStore(agreed(store, number, processes, patience), store)
+        distributed.init_process_group(backend, None, patience, processes, number, start)
     try:
         yield
     except BaseException:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one error is enough
         raise
     distributed.destroy_process_group()  # after an error the others may not be there to agree
+
+
+def read_patience() -> timedelta:
+    """``PAN_TIMEOUT`` of the environment, PATIENCE if it is not set; raises ValueError for what is no time."""
+    text = os.environ.get("PAN_TIMEOUT", str(PATIENCE))
+    try:
+        if (seconds := float(text)) > 0:
+            return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"PAN_TIMEOUT must be a number of seconds above zero, got {text!r}")
 
 
 def agreed(store: Any, number: int, processes: int, patience: timedelta) -> str:
@@ -116,12 +127,14 @@ def stopped(*_: object) -> NoReturn:
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Around every exchange: raises ConnectionError where it fails, with torch's reason, and what is most likely."""
+    """Around every exchange: raises ConnectionError where it fails, with torch's reason and the likely cause."""
     try:
         yield
     except RuntimeError as error:
-        told = str(error).partition("Exception raised from ")[0] or type(error).__name__  # without a trace in C++
-        reason = re.sub(r"^\[\S+:\d+\] ", "", " ".join(told.split()))  # nor the place in gloo's source
+        if not several() or "memory" in str(error):  # of a backward pass, within which gradients are exchanged
+            raise
+        text = str(error).partition("Exception raised from ")[0] or type(error).__name__  # without a trace in C++
+        reason = re.sub(r"^\[\S+:\d+\] ", "", " ".join(text.split()))  # nor the place in gloo's source
         raise ConnectionError(
             f"an exchange between the job's processes failed ({reason}); most likely one was lost, killed or stopped "
             f"by an error of its own: {AGAIN}"
@@ -172,6 +185,28 @@ def from_first(make: Callable[[], T]) -> T:
         with exchange():
             joined_now.broadcast_object_list(made, src=0)
     return made[0]
+
+
+def summed(values: "Tensor") -> "Tensor":
+    """Sum over processes of values of one shape; no gradient goes through it."""
+    joined_now = group()
+    if joined_now is None:
+        return values
+    total = values.detach().clone()
+    with exchange():
+        joined_now.all_reduce(total)
+    return total
+
+
+def average(tensors: "Sequence[Tensor]") -> None:
+    """Give each process the mean over processes of these tensors of one type, in place, by one exchange."""
+    if world() == 1 or not tensors:
+        return
+    import torch
+
+    mean = summed(torch.cat([tensor.flatten() for tensor in tensors])) / world()
+    for tensor, part in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 def merge_rows(known: np.ndarray, *columns: np.ndarray) -> None:

@@ -78,7 +78,6 @@ def test_an_export_ends_as_its_format(mine, capsys):
         *([*command, ""] for command in (PREDICT, TRAIN, IMPORT, EVALUATE, REPORT, EXPORT, BENCH)),
         ["render", "mref", "--out", ""],
         ["quickstart", "--out", " "],
-        [*TRAIN, "r", "--trackio", ""],
         ["train", "--data", "", "--out", "r"],
         ["predict", "--weights", "", "mine.png", "--query", "7"],
         ["predict", "--weights", "mref-san", "", "--query", "7"],

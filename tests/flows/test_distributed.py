@@ -1,4 +1,4 @@
-"""Several processes, by real torchrun: they take the steps that one takes, and give the same figures."""
+"""Several processes, by real torchrun: together they take the steps that one would, and give the same figures."""
 
 import json
 import os
@@ -13,18 +13,24 @@ import numpy as np
 import pytest
 import torch
 from free_port import free_port
+from in_processes import CASES, NORMED
 from safetensors.torch import load_file
-from test_label_evaluation import trained_on
 from tiny_photographs import SIDE, write_photographs
 from tiny_photographs import about as photographs_about
+from tiny_photographs import network as photograph_network
 from tiny_runs import results
+from torch import nn
 
 from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.questions import make_batch
+from progressive_attention.network.build import build_model
 from progressive_attention.saved import network_folder
-from progressive_attention.training.loop import read_log
+from progressive_attention.training.loop import order_in_epoch, read_log
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parents[1] / "support"
-EVALUATE = ("-m", "progressive_attention", "evaluate", "--device", "cpu", "--json")
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+EVALUATE = ["-m", "progressive_attention", "evaluate", "--device", "cpu", "--json"]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -34,8 +40,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def torchrun(*command: object, restarts: int = 0, **more: str) -> subprocess.CompletedProcess:
     """A command in two processes; ``more`` goes into their environment."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    words = [*launcher, "--master-port", str(free_port()), "--max-restarts", str(restarts), *map(str, command)]
+    words = [*LAUNCHER, "--master-port", str(free_port()), "--max-restarts", str(restarts), *map(str, command)]
     return subprocess.run(words, capture_output=True, text=True, env=environment(**more), timeout=300)
 
 
@@ -51,20 +56,50 @@ def finished(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
-    finished(job("gradients", folder))
+    assert "Warning" not in finished(job("gradients", folder)).stderr
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", in_processes.CASES)
-def test_two_processes_have_the_gradient_of_one(name, of_two, tmp_path):
-    expected = in_processes.gradients(name, tmp_path)
-    found = load_file(of_two / f"{name}.safetensors")
-    assert found.keys() == expected.keys()
-    # The transformers' gradients reach 4,000 here: of what is above 1, the share counts.
+def assert_same_gradient(values: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """A transformer's gradients reach 4,000 here: of what is above 1, the share counts."""
     scale = max(1.0, *(float(value.abs().max()) for value in expected.values()))
+    assert values.keys() >= expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-10 * scale)
+        torch.testing.assert_close(values[key], value, rtol=0, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_have_the_gradient_of_one(name, of_two, tmp_path):
+    expected = in_processes.gradients(CASES[name], tmp_path)
+    assert_same_gradient(load_file(of_two / f"{name}.safetensors"), expected)
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_batch_norms_see_their_own_process_and_average_what_they_learn(name, of_two):
+    """By hand: each part's loss over the number of all questions, by itself; a single question is not normed."""
+    case = NORMED[name]
+    questions = case.questions()
+    groups = questions.groups(together=True)
+    (order,) = order_in_epoch(len(groups), case.recipe, 0, 0)
+    model = case.network(fixed=False)
+    learnt = []
+    for part in (order[::2], order[1::2]):
+        model.load_state_dict(case.network(fixed=False).state_dict())
+        model.train()
+        batch = make_batch(questions, [groups[i] for i in part])
+        asked = batch.query >= 0
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(bool(asked.sum() > 1))
+        if asked.any():
+            image = torch.from_numpy(questions.images[batch.image]).permute(0, 3, 1, 2).float() / 255
+            logit = model(image, torch.from_numpy(batch.query)).logit[torch.from_numpy(asked)]
+            right = logit.gather(1, torch.from_numpy(batch.attribute[asked])[:, None])
+            (-right.sum() / len(questions)).backward()
+        learnt.append({key: value.clone() for key, value in model.named_buffers() if "running" in key})
+    expected = {f"gradient of {key}": parameter.grad for key, parameter in model.named_parameters()}
+    expected |= {key: (value + learnt[1][key]) / 2 for key, value in learnt[0].items()}
+    assert_same_gradient(load_file(of_two / f"{name}.safetensors"), expected)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +117,6 @@ def wholes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squares", "begun"])
 def test_a_whole_run_in_two_processes_is_that_of_one(name, wholes):
     one, two = (load_file(wholes / many / name / "checkpoint.safetensors") for many in ("one", "two"))
@@ -91,26 +125,24 @@ def test_a_whole_run_in_two_processes_is_that_of_one(name, wholes):
         torch.testing.assert_close(two[key], value, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name, rtol", [("photographs", 1e-3), ("frozen", 1e-3)])
-def test_labels_unreadable_images_and_frozen_stages(name, rtol, wholes):
+@pytest.mark.parametrize("name", ["photographs", "frozen"])
+def test_labels_unreadable_images_and_frozen_stages(name, wholes):
     one, two = (read_log(wholes / many / name / "log.jsonl") for many in ("one", "two"))
     assert len(one) == len(two) == 3
     for mine, theirs in zip(one, two, strict=True):
-        assert theirs["loss"] == pytest.approx(mine["loss"], rel=rtol)
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-3)
         assert theirs["step"] == mine["step"]
     score = "validation_weighted_mean_ap"
     assert two[0][score] == pytest.approx(one[0][score], rel=1e-6)
 
 
-@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_when_torchrun_starts_again(tmp_path):
+    """With dropout, and batch norms that learn: the job of two processes goes on exactly."""
     finished(job("undisturbed", tmp_path / "undisturbed"))
     finished(job("killed", tmp_path / "killed", restarts=1))
     assert results(tmp_path / "killed" / "run") == results(tmp_path / "undisturbed" / "run")
 
 
-@pytest.mark.slow
 def test_a_worker_that_hangs_ends_the_job(tmp_path):
     done = job("stopped", tmp_path, PAN_TIMEOUT="3")
     assert done.returncode == 1
@@ -130,14 +162,12 @@ def worker(port: str, number: int) -> int | None:
     return None
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker by /proc")
 def test_a_killed_worker_ends_the_job_with_one_line(tmp_path):
     data, out, port = tmp_path / "squares.npz", tmp_path / "run", str(free_port())
     write_squares(data, 60)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     train = ["-m", "progressive_attention", "train", "--data", str(data), "--epochs", "1000", "--batch", "8"]
-    words = [*launcher, *train, "--device", "cpu", "--out", str(out)]
+    words = [*LAUNCHER, "--master-port", port, *train, "--device", "cpu", "--out", str(out)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as run:
         until = time.monotonic() + 120
         while not (out / "checkpoint.safetensors").exists():
@@ -145,12 +175,11 @@ def test_a_killed_worker_ends_the_job_with_one_line(tmp_path):
             assert run.poll() is None, run.stderr.read()
             time.sleep(0.1)
         os.kill(worker(port, 1), signal.SIGKILL)
-        printed, told = run.communicate(timeout=120)
+        printed, errors = run.communicate(timeout=120)
     assert run.returncode == 1
     assert printed == ""
-    (line,) = [line for line in told.splitlines() if line.startswith("pan train: error: ")]
-    assert "the job" in line
-    assert line.endswith("a training goes on from its last checkpoint; torchrun --max-restarts 3 does it itself")
+    (line,) = [line for line in errors.splitlines() if line.startswith("pan train: error: ")]
+    assert "--max-restarts 3" in line
     assert (out / "checkpoint.safetensors").exists()
     assert not list(out.glob(".*"))
 
@@ -168,18 +197,11 @@ def write_squares(path: Path, images: int) -> None:
 
 
 def evaluated_alike(weights: Path, data: Path, folder: Path) -> dict:
-    """The figures that one process and two print, and the rows they write, which must not differ in a byte."""
+    """The figures of ``pan evaluate``, of which one process and two print and write the same bytes."""
     outputs = []
     for many in ("one", "two"):
-        words = [
-            *EVALUATE,
-            "--weights",
-            str(weights),
-            "--data",
-            str(data),
-            "--rows",
-            str(folder / many / "rows.parquet"),
-        ]
+        rows = folder / many / "rows.parquet"
+        words = [*EVALUATE, "--weights", str(weights), "--data", str(data), "--rows", str(rows)]
         if many == "one":
             command = [sys.executable, *words]
             done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
@@ -193,21 +215,15 @@ def evaluated_alike(weights: Path, data: Path, folder: Path) -> dict:
     return json.loads(outputs[0])
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_to_the_last_digit(tmp_path):
-    network = in_processes.tiny_models.build_model(
-        "pan-soft-ctx", num_queries=2, num_attributes=3, hidden=4, image_size=62
-    )
-    names = ("left", "right"), ("red", "green", "blue")
-    tensors, described = network.state_dict(), network_folder.describe(network.config, *names)
-    network_folder.save(tmp_path / "network", tensors, described)
+    network = build_model("pan-soft-ctx", num_queries=2, num_attributes=3, hidden=4, image_size=62)
+    about = network_folder.describe(network.config, ("left", "right"), ("red", "green", "blue"))
+    network_folder.save(tmp_path / "network", network.state_dict(), about)
     write_squares(tmp_path / "squares.npz", 333)  # six batches, the last one small
     summary = evaluated_alike(tmp_path / "network", tmp_path / "squares.npz", tmp_path)
-    assert summary["count"] == 333
-    assert summary["precision_recall"]["last"]["count"] == 333
+    assert summary["count"] == summary["precision_recall"]["last"]["count"] == 333
 
 
-@pytest.mark.slow
 def test_two_processes_rank_labels_to_the_last_digit(tmp_path):
     write_photographs(tmp_path / "photographs", images=240, broken=(7, 100, 239))
     manifest = tmp_path / "photographs" / "manifest.jsonl"
@@ -216,9 +232,8 @@ def test_two_processes_rank_labels_to_the_last_digit(tmp_path):
         del row["width"], row["height"]  # each process reads the headers of its share
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     train = from_folder(tmp_path / "photographs", "train", SIDE)
-    network = trained_on(train).model
+    network = photograph_network(train)
     network_folder.save(tmp_path / "network", network.state_dict(), photographs_about(network, train))
     summary = evaluated_alike(tmp_path / "network", tmp_path / "photographs", tmp_path)
     assert summary["unread"] > 0
-    assert summary["weighted_mean_ap"] > 0
-    assert summary["query_prior_weighted_mean_ap"] > 0
+    assert min(summary["weighted_mean_ap"], summary["query_prior_weighted_mean_ap"]) > 0

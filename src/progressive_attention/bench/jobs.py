@@ -6,7 +6,6 @@ Legend: N images, K questions about each.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from progressive_attention.bench.plain import AttentionFreeCNN, PlainReading
 from progressive_attention.config import RECIPES, ModelConfig, Recipe
 from progressive_attention.evaluation.ask import as_bytes, as_floats, precision
 from progressive_attention.network.build import from_config, model_config
-from progressive_attention.training.loop import finite, make_optimizer, parameter_groups
+from progressive_attention.training.learner import finite
 from progressive_attention.training.objectives import answers_only
+from progressive_attention.training.optimizers import make_optimizer, parameter_groups
 
 NAME, QUERIES, ATTRIBUTES = "pan-hard-ctx", 10, 5  # as on MREF
 Job = Callable[[], object]
@@ -113,7 +113,7 @@ def job_of(
         optimizer.zero_grad()
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), setting.recipe.clip)
-        finite(value, norm, 0, Path())  # for which a GPU is waited for
+        finite(value, norm, 0)  # for which a GPU is waited for
         optimizer.step()
 
     step = learn if setting.training else torch.inference_mode()(answer)

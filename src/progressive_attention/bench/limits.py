@@ -92,7 +92,7 @@ def product_part(
 
 
 def gated_product_part(name: str, before: Shape, after: Shape, kernel: int, images: int, rows: int, size: int) -> Part:
-    """The convolution of N images' features, gated by M maps, as ``sharing.GatedConvolution`` does it.
+    """The convolution of N images' features, gated by M maps, each tap once an image.
 
     Every tap's product once per image, at every cell, and for each question a sum over taps weighed by the gate.
     """

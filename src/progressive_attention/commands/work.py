@@ -28,6 +28,7 @@ from progressive_attention.evaluation.measured import (
 from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, score_of, summary_table
 from progressive_attention.files import read_json
 from progressive_attention.network.backbone import BACKBONES, build_backbone, check_known
+from progressive_attention.pages.training_pictures import attention_pictures
 from progressive_attention.predict.text_queries import (
     SENTENCE_ENCODER,
     check_reads_vectors,
@@ -43,9 +44,7 @@ from progressive_attention.saved import weights
 from progressive_attention.training.loop import Progress as Step
 from progressive_attention.training.loop import check_kept
 from progressive_attention.training.setup import prepared
-from progressive_attention.training.step_log import StepLog
-from progressive_attention.training.tensorboard_log import TensorBoardLog, attention_pictures
-from progressive_attention.training.trackio_log import TrackioLog
+from progressive_attention.training.tensorboard_log import TensorBoardLog
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -95,8 +94,7 @@ def train(arguments: argparse.Namespace) -> None:
     with ExitStack() as opened:
         for log in logs:
             opened.enter_context(log)
-            if isinstance(log, TensorBoardLog):
-                log.pictures = attention_pictures(arguments.out, validation)
+            log.pictures = attention_pictures(arguments.out, validation)
         watch(run, f"{arguments.model} on {train_set.name}", recipe.epochs, console, logs)
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
@@ -112,14 +110,11 @@ def train(arguments: argparse.Namespace) -> None:
     )
 
 
-def step_logs(arguments: argparse.Namespace) -> list[StepLog]:
-    """Where ``--tensorboard`` and ``--trackio`` want points; only the first of several processes writes them."""
-    logs: list[StepLog] = []
-    if arguments.tensorboard:
-        logs.append(TensorBoardLog(arguments.out / "tensorboard"))
+def step_logs(arguments: argparse.Namespace) -> list[TensorBoardLog]:
+    """Where ``--tensorboard`` wants points; only the first of several processes writes them."""
     if arguments.trackio:
-        logs.append(TrackioLog(arguments.trackio, str(arguments.out)))
-    return logs if is_first() else []
+        raise ValueError("--trackio is gone; use --tensorboard for curves, or read log.jsonl in the run's folder")
+    return [TensorBoardLog(arguments.out / "tensorboard")] if arguments.tensorboard and is_first() else []
 
 
 def check_no_weights(backbone: str) -> None:

@@ -19,8 +19,7 @@ from progressive_attention.data.image_files import FileImages
 from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
 from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
-from progressive_attention.one_batch import summed
-from progressive_attention.processes import gathered, local_device, own_part
+from progressive_attention.processes import gathered, local_device, own_part, summed
 
 T = TypeVar("T")
 KEEP_FEATURES = 4 * 2**30  # bytes of features of frozen stages that are kept

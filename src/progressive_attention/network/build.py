@@ -4,7 +4,6 @@ Legend: N images, M questions (one row each), C channels, H x W cells (H_l x W_l
 """
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from progressive_attention.network import equations as att
 from progressive_attention.network.backbone import Backbone, build_backbone, is_vgg, outline, staged, usual_stages
 from progressive_attention.network.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
-from progressive_attention.network.sharing import AskEachQuestion, gated_stage, shares_convolution
-from progressive_attention.one_batch import LONE
-from progressive_attention.processes import world
+from progressive_attention.network.sharing import AskEachQuestion
 from progressive_attention.saved.hub import HubMixin
 
 
@@ -71,25 +68,13 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
                 read = self.head_norms[str(i)](features)
                 score = self.scorers[str(i)](read, question, of_image if shared else None)
                 attention.append(self.choose(score) if i == self.last else att.gate(score))
-            if i < self.last:
-                gates = attention[-1] if i in self.attended else None
-                features = self._next_stage(i, features, gates, of_image if shared else None, image)
-            elif shared:
+            if shared:
                 features = AskEachQuestion.apply(features, of_image)
+            if i < self.last:
+                if i in self.attended:
+                    features = att.attend(features, attention[-1])
+                features = staged(self.stages[i + 1], self.norms[i](features), image)
         return Prediction(self._classified(features, attention[-1], score, question), attention, magnitude)
-
-    def _next_stage(
-        self, i: int, features: Tensor, gates: Tensor | None, of_image: Tensor | None, given: Tensor
-    ) -> Tensor:
-        """Gate and norm behind stage i, and stage i + 1; with ``of_image`` the features are those of N images."""
-        stage, norm = self.stages[i + 1], self.norms[i]
-        if gates is not None and of_image is not None:
-            if shares_convolution(stage, norm, features, len(of_image)):
-                return staged(partial(gated_stage, stage, norm, attention=gates, image=of_image), features, given)
-            features = AskEachQuestion.apply(features, of_image)
-        if gates is not None:
-            features = att.attend(features, gates)
-        return staged(stage, norm(features), given)
 
     def _classified(self, features: Tensor, attention: Tensor, score: Tensor, question: Tensor) -> Tensor:
         """Features before the last gate (M, C, H, W), map and score (M, H, W), queries -> logit (M, A)."""
@@ -97,13 +82,11 @@ class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
         if soft:
             features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
         norm = self.norms[-1]
-        if (
-            self.training
-            and features.numel() == features.shape[1]
-            and isinstance(norm, nn.BatchNorm2d)
-            and world() == 1  # else the norm knows how many there are
-        ):
-            raise ValueError(LONE)
+        if norm.training and features.numel() == features.shape[1] and isinstance(norm, nn.BatchNorm2d):
+            raise ValueError(
+                "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or "
+                "call .eval()"
+            )
         features = norm(features)  # of the pooled feature, or of each location's
         if self.prior is not None:
             features = self.prior(features, question)

@@ -37,7 +37,8 @@ from progressive_attention.predict.text_queries import Encode, knowing
 from progressive_attention.reproduce.machine import package_version
 from progressive_attention.saved import weights
 from progressive_attention.saved.network_folder import read_config
-from progressive_attention.training.loop import learning_rate, read_log
+from progressive_attention.training.loop import read_log
+from progressive_attention.training.optimizers import learning_rate
 
 FIRST, SUREST = 4, 6  # examples: the first questions, and the surest wrong answers
 

@@ -31,7 +31,8 @@ from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.machine import commit, hardware
 from progressive_attention.saved import weights
 from progressive_attention.saved.weights import Trained
-from progressive_attention.training.loop import Diverged, read_log
+from progressive_attention.training.learner import Diverged
+from progressive_attention.training.loop import read_log
 from progressive_attention.training.setup import prepared
 
 VOC_SPLITS = "train,validation"  # the papers' choice

@@ -14,7 +14,7 @@ from progressive_attention.config import Recipe
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Field, Geometry, geometry
 from progressive_attention.network.build import ProgressiveAttentionNetwork
-from progressive_attention.one_batch import summed
+from progressive_attention.processes import summed
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 """(prediction, attribute ids (B, K) with -1 = not asked, target masks (B, K, H, W) bool or None) -> scalar.

@@ -1,16 +1,66 @@
-"""The optimiser of the ``fast`` recipe: Muon for convolutions, AdamW for all else.
+"""How a recipe moves the weights: its learning rate at each step, which parameters learn, and its optimiser.
 
-torch.optim.Muon takes matrices only, and convolution kernels are nearly all of our weights.
+That of the ``fast`` recipe is Muon for convolutions, AdamW for all else. torch.optim.Muon takes matrices only, and
+convolution kernels are nearly all of our weights.
 """
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from progressive_attention.config import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the reference's coefficients
 STEPS = 5
 OUTPUTS = 16  # kernels with fewer outputs, such as a score's, have too few directions to balance
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The recipe's rate at a step counted from 0. One-cycle: up in a fifth of the run, down by a cosine to nothing; a
+    run of a single step takes it whole.
+    """
+    if recipe.schedule == "step":
+        late = step // steps_per_epoch - recipe.decay_start
+        return recipe.learning_rate * (recipe.decay ** (late // recipe.decay_every + 1) if late >= 0 else 1.0)
+    if steps == 1:
+        return recipe.learning_rate
+    at = (step + 1) / steps
+    if at < 0.2:
+        return recipe.learning_rate * at / 0.2
+    return recipe.learning_rate * (1 + math.cos(math.pi * (at - 0.2) / 0.8)) / 2
+
+
+def parameter_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
+    """The parameters that learn, those with one factor on their learning rate together; the others are frozen.
+
+    Raises ValueError for a rate of a module that the network lacks, but for "localisation", which only spatial
+    transformers have: a recipe is for any network.
+    """
+    modules = dict(model.named_modules())
+    for name, _ in recipe.module_rates:
+        if name not in {*modules, *dict(model.named_parameters()), "localisation"}:
+            known = ", ".join(module for module in modules if module and module.count(".") < 2)
+            raise ValueError(f"module_rates names {name!r}, which {type(model).__name__} lacks; it has {known}")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if factor := recipe.rate_factor(name):
+            groups.setdefault(factor, []).append(parameter)
+        parameter.requires_grad_(factor > 0)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """The recipe's optimiser for parameters, or groups of them; their rate is set at every step."""
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "muon":
+        return Muon(parameters, recipe.learning_rate, recipe.weight_decay)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

@@ -41,29 +41,40 @@ def prepared(
     for a network that can't take the images or has no maps on them.
     """
     torch.manual_seed(seed)
-    config = model_config(
-        model,
-        len(train.query_names),
-        len(train.attribute_names),
-        **{
-            "image_size": train.images.shape[1],
-            "likelihood": train.likelihood,
-            "soft_reduction": "mean" if protocol == "authors" else "sum",
-            "query_size": 0 if query_vectors is None else query_vectors.shape[1],
-            **(changes or {}),
-        },
-    )
-    sizes = {"images": len(train.images), "questions": len(train)}
-    about = weights.describe(
-        config, train.query_names, train.attribute_names, name=model, data=data, protocol=protocol, **sizes
-    )
+    choices = {
+        "image_size": train.images.shape[1],
+        "likelihood": train.likelihood,
+        "soft_reduction": "mean" if protocol == "authors" else "sum",
+        "query_size": 0 if query_vectors is None else query_vectors.shape[1],
+    }
+    choices.update(changes or {})
+    config = model_config(model, len(train.query_names), len(train.attribute_names), **choices)
     network = from_config(config, backbone_weights, query_vectors)
     check_use(network, (train.images.shape[1], train.images.shape[2]))
     if isinstance(train.attribute, Labels):
         start_at_shares(network, train.attribute)
-    loss = objective(recipe, network)
-    options = {"seed": seed, "device": device, "loss": loss, "keep_epochs": keep_epochs}
-    return training(network, train, validation, recipe, out, about, **options)
+    about = weights.describe(
+        config,
+        train.query_names,
+        train.attribute_names,
+        name=model,
+        data=data,
+        protocol=protocol,
+        images=len(train.images),
+        questions=len(train),
+    )
+    return training(
+        network,
+        train,
+        validation,
+        recipe,
+        out,
+        about,
+        seed=seed,
+        device=device,
+        loss=objective(recipe, network),
+        keep_epochs=keep_epochs,
+    )
 
 
 def check_use(network: QuestionNetwork, size: tuple[int, int]) -> None:
@@ -78,10 +89,10 @@ def check_use(network: QuestionNetwork, size: tuple[int, int]) -> None:
 def start_at_shares(network: nn.Module, labels: Labels) -> None:
     """Let the classifier's bias be each attribute's log-odds among the labels, where a network that knows nothing is.
 
-    Else the first steps go into learning that most attributes hold of few objects. Lin et al., "Focal Loss for Dense
-    Object Detection", ICCV 2017, section 4.1.
+    Otherwise the first steps go into learning that most attributes are true of few objects. Lin et al., "Focal Loss
+    for Dense Object Detection", ICCV 2017, section 4.1.
     """
-    holds, known = labels.totals
-    odds = np.log((holds + 0.5) / (known - holds + 0.5))
+    true, known = labels.totals
+    odds = np.log((true + 0.5) / (known - true + 0.5))
     with torch.no_grad():
         network.get_submodule("classifier").bias.copy_(torch.from_numpy(odds))  # type: ignore[operator]

@@ -1,84 +1,67 @@
 """What a training tells its watcher, as curves and pictures for TensorBoard, beside the run's own log.jsonl."""
 
 import io
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
-from progressive_attention.data.questions import QuestionSet
-from progressive_attention.files import read_json
-from progressive_attention.pages.plots import answer_figure
-from progressive_attention.predict.predictor import Predictor
+from progressive_attention.saved.model_card import VALIDATION
 from progressive_attention.training.loop import Progress
-from progressive_attention.training.step_log import StepLog
 
 Pictures = Callable[[int], Mapping[str, bytes]]
+"""An epoch that has just ended, counted from 1 -> PNG files by tag."""
 
 
-def summary_writer() -> Callable[[str], Any]:
-    """TensorBoard's writer, as torch has it; raises ValueError where TensorBoard is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboard is not installed; pip install 'progressive-attention[tensorboard]'") from error
-    return SummaryWriter
+class TensorBoardLog:
+    """Give it to ``fit`` as ``watch``: points of every step in ``folder``, and what ``pictures`` draws at epochs' ends.
 
-
-class TensorBoardLog(StepLog):
-    """Points and pictures in ``folder``; ``pictures`` gives PNG files by tag for an epoch that has just ended
-    (``attention_pictures``). Raises ValueError where TensorBoard is missing.
+    Tags: ``train/loss`` of each step, ``train/learning_rate``, ``train/questions_per_second``; at each epoch's end its
+    mean loss, ``epoch/loss``, and its validation score, e.g. ``epoch/validation_accuracy``. TensorBoard forgets older
+    points from the first step on that is written: an interrupted run may do steps again. Raises ValueError where
+    TensorBoard is missing. A training that stops before its first step leaves nothing.
     """
 
     def __init__(self, folder: Path, pictures: Pictures | None = None) -> None:
-        super().__init__()
-        self.folder, self.pictures, self.open = folder, pictures, summary_writer()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                "tensorboard is not installed; pip install 'progressive-attention[tensorboard]'"
+            ) from error
+        self.folder, self.pictures, self.open = folder, pictures, SummaryWriter
         self.writer: Any = None
+        self.since: float | None = None  # when the last step ended, None where something else came between
 
-    def write(self, points: Mapping[str, float], progress: Progress) -> None:
+    def __call__(self, progress: Progress) -> None:
+        """Write a step's points."""
         if self.writer is None:
-            self.writer = self.open(str(self.folder))
+            self.writer = self.open(str(self.folder), purge_step=progress.step)
+        record = progress.record or {}
+        points = {"train/loss": progress.step_loss, "train/learning_rate": progress.learning_rate}
+        if self.since is not None:
+            points["train/questions_per_second"] = progress.questions / (time.perf_counter() - self.since)
+        points |= {f"epoch/{name}": value for name, value in record.items() if name in ("loss", *VALIDATION)}
         for tag, value in points.items():
-            self.writer.add_scalar(tag, value, progress.step)
-        drawn = self.pictures(progress.epoch) if progress.record and self.pictures else {}
+            if not math.isnan(value):  # of a step that asked nothing
+                self.writer.add_scalar(tag, value, progress.step)
+        drawn = self.pictures(progress.epoch) if record and self.pictures else {}
         for tag, picture in drawn.items():
             pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
             self.writer.add_image(tag, pixels, progress.step, dataformats="HWC")
         self.writer.flush()
+        self.since = None if record else time.perf_counter()  # a validation is no part of the next step
 
-    def begin(self, step: int) -> int:
-        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    def __enter__(self) -> Self:
+        return self
 
-        last = -1
-        for path in sorted(self.folder.glob("events.out.tfevents.*")):
-            if step == 1:
-                path.unlink()
-            else:
-                last = max(last, *(event.step for event in EventFileLoader(str(path)).Load()), -1)
-        return last
-
-    def close(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-def attention_pictures(run: Path, questions: QuestionSet, count: int = 3) -> Pictures:
-    """What draws, after an epoch that is the best so far, the network's answers about ``count`` images.
-
-    It is asked the first question of each.
-    """
-    _, rows = np.unique(questions.image, return_index=True)
-
-    def drawn(epoch: int) -> dict[str, bytes]:
-        if read_json(run / "config.json")["best"]["epoch"] != epoch:
-            return {}
-        predictor = Predictor(run, "cpu")
-        answers = [
-            predictor.ask(questions.images[questions.image[row : row + 1]][0], questions.words(row)[0])
-            for row in rows[:count].tolist()
-        ]
-        return {f"attention/{number}": answer_figure(answer) for number, answer in enumerate(answers, 1)}
-
-    return drawn
