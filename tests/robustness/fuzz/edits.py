@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 OUTSIDE = "../secret/secret.png"  # what no reader may open, seen from a case's folder
-WORDS = ["", " ", ";", "\0", "=1+1", "[]", ".", "..", "/", "a.png", "./a.png", OUTSIDE, "zip.zip/" + OUTSIDE, "e\u0301"]
+WORDS = ["", " ", ";", "\0", "=1+1", "[]", ".", "..", "/", "a.png", "./a.png", OUTSIDE, "images.zip/" + OUTSIDE, "e\u0301"]
 WORDS += ["nan", "null", "7", "007", "1.5", "true", "2020-01-01", "12:30:00", "0x1F", "1_0", "é", "\u202e", "a,b"]
 WORDS += ["a;;b", "-1", "1e999", "train", "test", '"', "a\nb", "a\rb", "/etc/hostname", "a.zip/../a.png"]
 WORDS += ["x" * 70_000, "9" * 30]
