@@ -19,7 +19,7 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from progressive_attention import Predictor
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.predict import export_web as web_page
 
 WEIGHTS, QUERY, FIRST, COUNT = "mref-pan", "4", 10, 50

@@ -23,7 +23,7 @@ import torch
 
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import predictions
 from progressive_attention.files import write_json
 from progressive_attention.network.build import build_model

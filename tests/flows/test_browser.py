@@ -19,8 +19,8 @@ from tiny_models import build
 
 from progressive_attention import Predictor
 from progressive_attention.cli import main
-from progressive_attention.data.pictures import Fit
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.images import Fit
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.metrics.pointing import highest_point
 from progressive_attention.predict import export_web as web_page

@@ -12,7 +12,7 @@ from test_inference import CPU, SET, ByQuery, of_images
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention.data.pictures import Fit
+from progressive_attention.data.images import Fit
 from progressive_attention.data.questions import Labels, batches
 from progressive_attention.evaluation import ask as inference
 from progressive_attention.evaluation.ask import (

@@ -11,8 +11,7 @@ from rich.console import Console
 from test_report import Page
 
 from progressive_attention.commands import quickstart
-from progressive_attention.data.scenes import COLOURS
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved import network_folder, weights

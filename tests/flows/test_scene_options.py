@@ -8,8 +8,9 @@ from wrong_commands import error_of
 
 from progressive_attention.cli import main
 from progressive_attention.config import LARGEST_SEED
+from progressive_attention.data.scene_cache import synthetic
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.data.sources import load_questions
-from progressive_attention.data.synthetic import SceneSource, synthetic
 from progressive_attention.evaluation.measured import source_of
 
 
@@ -28,9 +29,7 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path / "scenes.npz"
 
 
-@pytest.mark.parametrize(
-    "option", [("--images", "30"), ("--protocol", "paper"), ("--mnist-dir", "none"), ("--backgrounds", "none")]
-)
+@pytest.mark.parametrize("option", [("--images", "30"), ("--protocol", "paper"), ("--backgrounds", "none")])
 def test_options_of_scenes_with_data_of_ones_own(photograph_folder, scenes, capsys, option):
     asked = f"{option[0]} is about scenes that are drawn (mref, mdist, mbg), not about "
     train = "train", "--data", str(photograph_folder), "--out", "r"
@@ -49,9 +48,7 @@ def test_a_training_on_data_of_ones_own_has_a_seed(photograph_folder, capsys):
     )
 
 
-@pytest.mark.parametrize(
-    "given", [{"images": 4}, {"protocol": "authors"}, {"mnist_dir": Path("none")}, {"backgrounds": Path("none")}]
-)
+@pytest.mark.parametrize("given", [{"images": 4}, {"protocol": "authors"}, {"backgrounds": Path("none")}])
 def test_how_scenes_are_drawn_in_python(photograph_folder, scenes, given):
     for data in photograph_folder, scenes:
         with pytest.raises(ValueError, match=f"^{next(iter(given))}: only for scenes that are drawn .*; leave it out$"):

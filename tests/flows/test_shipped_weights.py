@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from progressive_attention import Predictor
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.data.sources import load_questions
-from progressive_attention.data.synthetic import SceneSource
 from progressive_attention.evaluation.absence_evaluation import figures_of, scored
 from progressive_attention.evaluation.one_attribute import evaluate
 from progressive_attention.files import read_json

@@ -13,7 +13,7 @@ from tiny_runs import questions_in_epoch, results
 from torch.testing import assert_close
 
 from progressive_attention.config import MODELS
-from progressive_attention.data import image_files
+from progressive_attention.data import images
 from progressive_attention.data.questions import Labels, make_batch
 from progressive_attention.evaluation import ask as inference
 from progressive_attention.evaluation.many_attributes import evaluate_labels
@@ -104,7 +104,7 @@ def test_who_reads_the_images_changes_nothing(whole, photograph_folder, tmp_path
     """Neither how many threads decode, nor whether pixels are kept, nor reading ahead."""
     recipe, expected = whole
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    monkeypatch.setattr("progressive_attention.data.image_files.KEEP_BYTES", 0)
+    monkeypatch.setattr("progressive_attention.data.images.KEEP_BYTES", 0)
     monkeypatch.setattr(inference, "ahead", iter)
     finish(photograph_folder, recipe, tmp_path)
     assert results(tmp_path) == expected
@@ -247,7 +247,7 @@ def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):
     write_photographs(tmp_path / "set", images=36, broken=(0,))
     train, validation = photographs(tmp_path / "set")
     there: dict = {}
-    monkeypatch.setattr(image_files, "gathered", lambda own: [own, there.get(own is validation.images.unreadable, {})])
+    monkeypatch.setattr(images, "gathered", lambda own: [own, there.get(own is validation.images.unreadable, {})])
     there[True] = {3: "27.png can't be read"}
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, more than 5%; the first: 27\.png can't"):
         inference.validation_score(network(validation), validation, CPU)

@@ -10,7 +10,7 @@ import torch
 
 from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, spread
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import accuracy, has_fast_bf16
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.saved.weights import load

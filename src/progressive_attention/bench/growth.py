@@ -22,7 +22,7 @@ from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, spread
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import Images, Labels, QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import has_fast_bf16
 from progressive_attention.training.setup import prepared
 

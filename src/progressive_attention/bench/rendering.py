@@ -17,12 +17,11 @@ from PIL import Image
 
 from progressive_attention.bench.measure import Record, compared, interleaved
 from progressive_attention.config import STYLES
-from progressive_attention.data.image_files import FileImages
+from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.images import FileImages, Fit, open_picture
 from progressive_attention.data.npz import from_npz
-from progressive_attention.data.photographs import Photographs
-from progressive_attention.data.pictures import Fit, open_picture
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.one_attribute import evaluate
 from progressive_attention.saved.weights import load
 

@@ -156,4 +156,3 @@ def scene_options(parser: argparse.ArgumentParser, trained: bool = False) -> Non
     drawn = f"of scenes{'' if trained else ' and training'} (default: {before}0)"
     parser.add_argument("--seed", type=seed, help=drawn)
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
-    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="the four MNIST files, instead of the shipped")

@@ -107,7 +107,7 @@ def add_import(actions: Commands) -> None:
         "  pan data import coco --annotations instances_val2017.json --images val2017/ --out coco",
     )
     coco.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="instances_*.json")
-    images_option(coco, "the images, or zips of them")
+    images_option(coco, "the images")
     coco.add_argument("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a file apart")
 
     for source, form in (("csv", "CSV"), ("jsonl", "JSON Lines"), ("parquet", "Parquet")):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from progressive_attention.data.image_root import SUFFIXES
-from progressive_attention.data.pictures import open_picture
+from progressive_attention.data.images import open_picture
 from progressive_attention.evaluation.absence import Detector
 from progressive_attention.pages.plots import answer_figure
 from progressive_attention.predict.predictor import Answer, Predictor

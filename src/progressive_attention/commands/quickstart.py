@@ -15,7 +15,7 @@ from rich.console import Console
 
 from progressive_attention.config import recipe_for
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.one_attribute import examples, summarise
 from progressive_attention.files import write_json

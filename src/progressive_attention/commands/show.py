@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES
-from progressive_attention.data.scenes import COLOURS
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.files import read_json
 from progressive_attention.pages.plots import contact_sheet
 from progressive_attention.saved import weights
 
-SCENE_OPTIONS = ("protocol", "seed", "images", "mnist_dir", "backgrounds")
+SCENE_OPTIONS = ("protocol", "seed", "images", "backgrounds")
 
 
 def scene_arguments(
@@ -27,7 +26,7 @@ def scene_arguments(
     if data is not None and data not in STYLES and given:
         told = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{told} is about scenes that are drawn ({', '.join(STYLES)}), not about {data}; leave it out")
-    options = {"mnist_dir": arguments.mnist_dir, "backgrounds": arguments.backgrounds}
+    options = {"backgrounds": arguments.backgrounds}
     for name, value in {"protocol": PROTOCOLS[0], "seed": 0, "images": None}.items():
         given = getattr(arguments, name, None)
         options[name] = given if given is not None else (learnt or {}).get(name, value)

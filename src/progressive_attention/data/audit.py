@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 from progressive_attention.config import SPLITS
 from progressive_attention.data import findings
 from progressive_attention.data.findings import KINDS, Counts, Item, Pictures, Pixels, Values, answer_column, flat
+from progressive_attention.data.images import labelled, target, to_rgb
 from progressive_attention.data.manifest import Manifest, find_manifest, read_manifest
-from progressive_attention.data.pictures import labelled, target, to_rgb
 from progressive_attention.data.rows import attempt, look
 
 SEVERITIES = ("error", "warning", "note")

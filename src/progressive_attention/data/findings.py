@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.image_files import UNREADABLE_SHARE
+from progressive_attention.data.images import UNREADABLE_SHARE
 from progressive_attention.data.manifest import Manifest
 from progressive_attention.data.names import normalise, singulars
 from progressive_attention.data.rows import Refused, attempt, fitted

@@ -19,8 +19,8 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.images import FORMATS, examined
 from progressive_attention.data.manifest import Manifest, read_manifest
-from progressive_attention.data.pictures import FORMATS, examined
 from progressive_attention.data.table import check_free
 from progressive_attention.files import temporary_for
 

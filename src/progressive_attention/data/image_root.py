@@ -1,6 +1,7 @@
-"""Image files below one folder, those inside of its .zip files too, and never outside of it.
+"""Image files below one folder, and never outside of it.
 
-A path is written as in a table: relative, with forward slashes; ``images.zip/VG_100K/1.jpg`` is a member of a zip.
+A path is written as in a table: relative, with forward slashes. Visual Genome's own two zips may stay packed:
+``images.zip/VG_100K/1.jpg`` is a member of one.
 """
 
 import io
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ZIPS = ("images.zip", "images2.zip")
 MAX_MEMBER = 256 * 2**20  # bytes of an unpacked zip member; no photograph comes near
 
 
@@ -21,7 +23,7 @@ class ImageRoot:
 
     def __init__(self, root: Path | str) -> None:
         if not os.path.isdir(root):  # unlike Path.is_dir it is false, too, for what can't be a path
-            raise ValueError(f"{root} is not a folder; give the one that holds the images (or their .zip files)")
+            raise ValueError(f"{root} is not a folder; give the one that holds the images")
         self.root = Path(root).resolve()
 
     def open(self, path: str) -> BinaryIO:
@@ -34,17 +36,17 @@ class ImageRoot:
             if not stat.S_ISREG(full.stat().st_mode):  # a pipe would be waited for
                 raise ValueError(f"{full} is no file")
             return full.open("rb")
-        except FileNotFoundError as error:
-            raise ValueError(f"{full} does not exist; is {self.root} the right folder?") from error
         except OSError as error:
-            raise ValueError(f"{full} can't be opened ({error.strerror})") from error
+            what = "does not exist" if isinstance(error, FileNotFoundError) else f"can't be opened ({error.strerror})"
+            packed = ".zip/" in path.lower()
+            remedy = f"unpack that zip (only {' and '.join(ZIPS)} are read as they are)" if packed else ""
+            raise ValueError(f"{full} {what}; {remedy or f'is {self.root} the right folder?'}") from error
 
     def split(self, path: str) -> tuple[str | None, str]:
         """(zip file, member) of a path through a zip, (None, path) of others."""
         archive, _, member = path.removeprefix("./").partition("/")
-        if member and archive.lower().endswith(".zip") and archive in self.archives:
-            return archive, member
-        return None, path
+        through = member and archive in ZIPS and archive in self.archives
+        return (archive, member) if through else (None, path)
 
     def check(self, path: str) -> None:
         """Raises ValueError for a path out of the root, or one that is not written from there on."""
@@ -80,34 +82,32 @@ class ImageRoot:
 
     @cached_property
     def archives(self) -> dict[str, zipfile.ZipFile]:
-        """The .zip files directly in the root, opened; raises ValueError for a broken one."""
-        found = {}
-        for path in filter(Path.is_file, sorted(self.root.glob("*.[zZ][iI][pP]"))):
-            full = self.inside(path.name)
+        """Visual Genome's zips in the root, opened; raises ValueError for a broken one."""
+        archives = {}
+        for name in [name for name in ZIPS if (self.root / name).is_file()]:
+            full = self.inside(name)
             try:
-                found[path.name] = zipfile.ZipFile(full)
+                archives[name] = zipfile.ZipFile(full)
             except Exception as error:  # as above
-                raise ValueError(f"{path} can't be read as a zip ({error}); fetch it again") from error
-        return found
+                raise ValueError(f"{full} can't be read as a zip ({error}); fetch it again") from error
+        return archives
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """File name -> the paths of image files that end with it, folders first, then zips."""
+        paths: dict[str, list[str]] = {}
+        for path in self.files():
+            paths.setdefault(path.rpartition("/")[2], []).append(path)
+        return paths
 
     def files(self) -> Iterator[str]:
-        """Paths of all image files below the root, folders first, then zips; links to folders are not followed."""
+        """Paths of all image files below the root; links to folders are not followed."""
         for folder, folders, names in os.walk(self.root):
             folders.sort()
             below = Path(folder).relative_to(self.root)
             yield from ((below / name).as_posix() for name in sorted(names) if name.lower().endswith(SUFFIXES))
-        for archive, opened in self.archives.items():
-            yield from (
-                f"{archive}/{info.filename}" for info in opened.infolist() if info.filename.lower().endswith(SUFFIXES)
-            )
-
-    @cached_property
-    def by_name(self) -> dict[str, list[str]]:
-        """File name -> the paths that end with it, in ``files``' order."""
-        found: dict[str, list[str]] = {}
-        for path in self.files():
-            found.setdefault(path.rpartition("/")[2], []).append(path)
-        return found
+        for archive, content in self.archives.items():
+            yield from (f"{archive}/{name}" for name in content.namelist() if name.lower().endswith(SUFFIXES))
 
     def named(self, name: str, folder: str = "") -> str | None:
         """The first path that ends with a file name and does not lead out of the root; None if there is none.

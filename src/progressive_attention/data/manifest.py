@@ -25,8 +25,8 @@ import pyarrow.json
 import pyarrow.parquet
 
 from progressive_attention.config import SPLITS, one_of
-from progressive_attention.data.image_files import FileImages, FileMasks
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.images import FileImages, FileMasks
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.table import ABOUT, BOX, SCHEMA
 from progressive_attention.files import read_json
@@ -271,7 +271,7 @@ def labels_of(table: pa.Table, names: tuple[str, ...]) -> Labels:
 def from_folder(folder: Path, split: str, side: int) -> QuestionSet:
     """One split of a manifest folder (or several, ``"train,validation"``), images fitted into ``side`` x ``side``.
 
-    Names are those of all splits. Images are opened when they are asked for; ``image_files`` tells what happens to
+    Names are those of all splits. Images are opened when they are asked for; ``images`` says what happens to
     those that can't be. Raises ValueError as ``read_manifest`` does, for a split without rows, and for paths that lead
     out of the folder.
     """

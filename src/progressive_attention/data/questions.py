@@ -11,9 +11,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from progressive_attention.data.pictures import Fit
+from progressive_attention.data.images import Fit
 
-SAMPLED = 16  # images whose pixels tell a set from another
+ABSENT = "absent"  # the attribute of questions about what is not in the image, in every data set that has them
+SAMPLED = 16  # images whose pixels identify a set
 
 
 class Masks(Protocol):
@@ -28,19 +29,13 @@ class Images(Protocol):
     """Anything that gives some images' pixels: an (N, H, W, 3) uint8 array, a memory map, or files."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W, 3)."""
-        ...
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def dtype(self) -> np.dtype:
-        """uint8."""
-        ...
+    def dtype(self) -> np.dtype: ...
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all pixels."""
-        ...
+    def nbytes(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -53,7 +48,7 @@ class Images(Protocol):
 class Labels:
     """Any number of attributes a row, kept as what is known: of row r those from ``start[r]`` to ``start[r + 1]``.
 
-    ``start`` (R + 1,) int64; ``attribute`` ids, each once a row, and ``value`` (1 holds, 0 does not), both (P,);
+    ``start`` (R + 1,) int64; ``attribute`` ids, each once a row, and ``value`` (1 is true, 0 is not), both (P,);
     ``unlisted`` is what the others are: 0, or -1 where they are unknown. ``labels[rows]`` gives (n, A) int8.
     """
 
@@ -69,20 +64,18 @@ class Labels:
         return len(self.start) - 1, self.num_attributes
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        counts = self.start[rows + 1] - self.start[rows]
-        row = np.repeat(np.arange(len(rows)), counts)
-        place = np.arange(len(row)) + np.repeat(self.start[rows] - (counts.cumsum() - counts), counts)
-        labels = np.full((len(rows), self.num_attributes), self.unlisted, np.int8)
-        labels[row, self.attribute[place]] = self.value[place]
+        some = self.rows(rows)
+        labels = np.full(some.shape, self.unlisted, np.int8)
+        labels[np.repeat(np.arange(len(rows)), np.diff(some.start)), some.attribute] = some.value
         return labels
 
     @property
     def totals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each attribute, labels that hold and labels that are known: (A,) int64 each."""
-        holds = np.bincount(self.attribute[self.value == 1], minlength=self.num_attributes)
+        """Of each attribute, how many labels are true and how many are known: (A,) int64 each."""
+        positive = np.bincount(self.attribute[self.value == 1], minlength=self.num_attributes)
         if self.unlisted == 0:
-            return holds, np.full(self.num_attributes, len(self.start) - 1)
-        return holds, np.bincount(self.attribute, minlength=self.num_attributes)
+            return positive, np.full(self.num_attributes, len(self.start) - 1)
+        return positive, np.bincount(self.attribute, minlength=self.num_attributes)
 
     def rows(self, rows: np.ndarray) -> "Labels":
         """The labels of only these rows, in this order."""
@@ -117,13 +110,28 @@ class OwnerMasks:
 
 
 @dataclass(frozen=True)
+class RowsOfMasks:
+    """Some rows of another mask source."""
+
+    masks: Masks
+    chosen: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self.masks[self.chosen[rows]]
+
+    def read(self, rows: np.ndarray, fits: Iterable[Fit]) -> np.ndarray:
+        """As that of masks in files."""
+        return self.masks.read(self.chosen[rows], fits)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
 class QuestionSet:
     """Questions about images, with their answers and, where known, masks, boxes and scales.
 
     ``images`` (N, H, W, 3) uint8, possibly a memory map or files; ``image``, ``query`` (R,) int64; ``attribute`` (R,)
-    int64 where exactly one holds, else ``Labels``; ``scale`` (R,) float64, NaN where unknown; ``box`` (R, 4) x0 y0 x1
-    y1 in pixels, half open, NaN where unknown; ``masks[rows]`` bool, and ``void[rows]`` bool for pixels that count
-    neither as target nor as its surroundings.
+    int64 where exactly one is true, else ``Labels``; ``scale`` (R,) float64, NaN where unknown; ``box`` (R, 4) x0 y0
+    x1 y1 in pixels, half open, NaN where unknown; ``masks[rows]`` bool, and ``void[rows]`` bool for pixels that count
+    neither as target nor as its surroundings. Raises ValueError for wrong shapes and for ids without a name.
     """
 
     name: str
@@ -143,33 +151,31 @@ class QuestionSet:
         if len(images.shape) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"{self.name}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
         limits = {"image": len(images), "query": len(self.query_names), "attribute": len(self.attribute_names)}
-        shape = len(self.image), len(self.attribute_names)
         if isinstance(self.attribute, Labels):
-            limits.pop("attribute")
+            shape = len(self.image), limits.pop("attribute")
             if self.attribute.shape != shape:
                 raise ValueError(f"{self.name}: labels must be {shape}, got {self.attribute.shape}")
         for column, limit in limits.items():
             values = getattr(self, column)
-            if values.shape != self.image.shape or values.ndim != 1:
+            if values.shape != (len(self.image),):
                 raise ValueError(f"{self.name}: {column} must be ({len(self.image)},), got {values.shape}")
             if len(values) and not 0 <= values.min() <= values.max() < limit:
-                raise ValueError(
-                    f"{self.name}: {column} ids must be in 0..{limit - 1}, got {values.min()}..{values.max()}"
-                )
+                got = f"{values.min()}..{values.max()}"
+                raise ValueError(f"{self.name}: {column} ids must be in 0..{limit - 1}, got {got}")
 
     def __len__(self) -> int:
         return len(self.query)
 
     @property
     def likelihood(self) -> Literal["softmax", "bernoulli"]:
-        """How its answers are told apart: one of all attributes, or each by itself."""
+        """What an answer is: one of all attributes, or each by itself."""
         return "bernoulli" if isinstance(self.attribute, Labels) else "softmax"
 
     def words(self, row: int) -> tuple[str, list[str]]:
-        """A row's query and the attributes that hold."""
+        """A row's query and the attributes that are true."""
         answer = self.attribute[np.array([row])][0]
-        holds = np.flatnonzero(answer == 1) if isinstance(self.attribute, Labels) else [answer]
-        return self.query_names[self.query[row]], [self.attribute_names[i] for i in holds]
+        true = np.flatnonzero(answer == 1) if isinstance(self.attribute, Labels) else [answer]
+        return self.query_names[self.query[row]], [self.attribute_names[i] for i in true]
 
     def rows(self, rows: np.ndarray) -> "QuestionSet":
         """The same images with only these questions, in this order; by row numbers or a (R,) bool array."""
@@ -186,7 +192,7 @@ class QuestionSet:
         )
 
     def groups(self, together: bool) -> "RowGroups":
-        """Rows to ask in one go: all questions of an image together, or each row alone."""
+        """Rows to ask in one go: all questions of an image together, or each row by itself."""
         if not together:
             return RowGroups(np.arange(len(self)), np.arange(len(self) + 1))
         order = np.argsort(self.image, kind="stable")
@@ -195,8 +201,9 @@ class QuestionSet:
 
 
 def fingerprint_of(questions: QuestionSet) -> str:
-    """A hash of rows, words and image names, the same everywhere; of images in memory, which have no names, of the
-    pixels of at most SAMPLED, evenly spaced.
+    """A hash of rows, words and image names, the same everywhere.
+
+    Images in memory have no names: of those the pixels of at most SAMPLED, evenly spaced.
     """
     answers, images = questions.attribute, questions.images
     labels = [answers.start, answers.attribute, answers.value] if isinstance(answers, Labels) else [answers]
@@ -213,7 +220,7 @@ def fingerprint_of(questions: QuestionSet) -> str:
 
 @dataclass(frozen=True)
 class RowGroups(Sequence[np.ndarray]):
-    """Rows in groups, group i being ``order[start[i]:start[i + 1]]``: of millions of images, no object each."""
+    """Rows in groups, group i being ``order[start[i]:start[i + 1]]``: millions of images need no object each."""
 
     order: np.ndarray
     start: np.ndarray
@@ -228,36 +235,21 @@ class RowGroups(Sequence[np.ndarray]):
 
 
 @dataclass(frozen=True)
-class RowsOfMasks:
-    """Some rows of another mask source."""
-
-    masks: Masks
-    chosen: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self.masks[self.chosen[rows]]
-
-    def read(self, rows: np.ndarray, fits: Iterable[Fit]) -> np.ndarray:
-        """As that of masks in files."""
-        return self.masks.read(self.chosen[rows], fits)  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
 class Batch:
-    """B images with up to K questions each; ``row`` (B, K) is -1 where an image has fewer than K questions."""
+    """B images with up to K questions each; -1 where an image has fewer than K."""
 
     image: np.ndarray  # (B,) int64, which images of the set
-    query: np.ndarray  # (B, K) int64, -1 = no question
-    attribute: np.ndarray  # (B, K) int64, -1 = no question; or of labels (B, K, A) int8, -1 = unknown or no question
-    row: np.ndarray  # (B, K) int64, -1 = no question
+    query: np.ndarray  # (B, K) int64
+    attribute: np.ndarray  # (B, K) int64; or of labels (B, K, A) int8, -1 = unknown, too
+    row: np.ndarray  # (B, K) int64
     place: tuple[Fit, ...] | None = None  # of augmented images: where each of the B lies
 
     def without(self, images: np.ndarray) -> "Batch":
         """The same, with nothing asked about some of its images, (B,) bool."""
-        gone = {name: getattr(self, name).copy() for name in ("query", "attribute", "row")}
-        for values in gone.values():
+        columns = {name: getattr(self, name).copy() for name in ("query", "attribute", "row")}
+        for values in columns.values():
             values[images] = -1
-        return replace(self, **gone)
+        return replace(self, **columns)
 
 
 def make_batch(questions: QuestionSet, groups: Sequence[np.ndarray]) -> Batch:
@@ -265,14 +257,13 @@ def make_batch(questions: QuestionSet, groups: Sequence[np.ndarray]) -> Batch:
     row = np.full((len(groups), max(map(len, groups), default=1)), -1)
     for i, group in enumerate(groups):
         row[i, : len(group)] = group
-    image = questions.image[row[:, 0]]
     asked = row >= 0
     if isinstance(questions.attribute, Labels):
         attribute = np.full((*row.shape, questions.attribute.num_attributes), -1, np.int8)
         attribute[asked] = questions.attribute[row[asked]]
     else:
         attribute = np.where(asked, questions.attribute[row], -1)
-    return Batch(image, np.where(asked, questions.query[row], -1), attribute, row)
+    return Batch(questions.image[row[:, 0]], np.where(asked, questions.query[row], -1), attribute, row)
 
 
 def batches(questions: QuestionSet, groups: Sequence[np.ndarray], order: np.ndarray, size: int) -> Iterator[Batch]:

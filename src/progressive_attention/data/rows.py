@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.images import FORMATS, MAX_PIXELS, labelled, target, upright_size
 from progressive_attention.data.manifest import split_of
-from progressive_attention.data.pictures import FORMATS, MAX_PIXELS, labelled, target, upright_size
 from progressive_attention.data.table import BOX, REJECTED, SCHEMA, as_table, write_dataset
 
 T = TypeVar("T")

@@ -10,14 +10,15 @@ Legend: images are SIZE x SIZE; a glyph is a digit resized to (size, size) uint8
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from progressive_attention.config import STYLES, one_of
-from progressive_attention.data.digits import SIDE
-from progressive_attention.data.photographs import Photographs
+from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, checked_seed, one_of
+from progressive_attention.data.backgrounds import Photographs
+from progressive_attention.data.digits import FINGERPRINT, SIDE, pools
 
 SIZE = 100
 COLOURS = ("red", "green", "blue", "yellow", "white")
@@ -73,13 +74,46 @@ class Pool:
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
         self.of_number = [np.flatnonzero(labels == number) for number in range(10)]
-        if missing := [number for number, samples in enumerate(self.of_number) if not len(samples)]:
-            raise ValueError(f"expected digits of every number 0..9, got none of {missing}; use the files of MNIST")
         self.glyph = lru_cache(maxsize=64)(self._glyph)  # sampling asks for the support, rendering for the pixels
 
     def _glyph(self, sample: int, size: int) -> np.ndarray:
         """Digit ``sample`` as (size, size) uint8."""
         return resize(self.images[sample], size)
+
+
+class SceneSource:
+    """Scenes of one style, split and protocol: ``image, owner = source.render(source.scene(index))``.
+
+    Protocol ``authors`` has one pool of scenes for every split. ``backgrounds`` (MBG only) replaces the embedded
+    photographs. ``fingerprint`` identifies digits and photographs.
+    """
+
+    def __init__(
+        self, style: str, split: str, protocol: str = "paper", seed: int = 0, backgrounds: Path | None = None
+    ) -> None:
+        self.style = one_of("style", style, STYLES)
+        one_of("split", split, SPLITS)
+        one_of("protocol", protocol, PROTOCOLS)
+        checked_seed("seed", seed)
+        if backgrounds and style != "mbg":
+            raise ValueError(f"backgrounds are for mbg, got them for {style}; leave --backgrounds out")
+        if backgrounds:
+            backgrounds = Path(backgrounds).expanduser().resolve()  # workers may have another working directory
+        self.arguments = style, split, protocol, seed, backgrounds
+        self.split = "pool" if protocol == "authors" else split
+        self.key = seed, (*SPLITS, "pool").index(self.split)
+        self.pool = Pool(*pools(protocol, split))
+        self.photographs = Photographs(split, protocol, backgrounds, SIZE) if style == "mbg" else None
+        self.fingerprint = [FINGERPRINT, self.photographs.fingerprint if self.photographs else ""]
+
+    def scene(self, index: int) -> Scene:
+        """The scene of an index >= 0."""
+        sizes = self.photographs.sizes if self.photographs else ()
+        return sample_scene(self.style, (*self.key, index), self.pool, sizes)
+
+    def render(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+        """Image (100, 100, 3) uint8 and owner (100, 100) uint8."""
+        return render_scene(scene, self.pool, self.photographs)
 
 
 class Stream:
@@ -125,7 +159,6 @@ def sample_scene(
     style: str, key: tuple[int, ...], pool: Pool, photograph_sizes: Sequence[tuple[int, int]] = ()
 ) -> Scene:
     """The scene of a key (integers >= 0); MBG needs the photographs' (height, width)."""
-    one_of("style", style, STYLES)
     stream = Stream(key)
     while (digits := sample_digits(stream, pool)) is None:
         pass
@@ -133,8 +166,6 @@ def sample_scene(
     patches = tuple(sample_patch(stream, pool) for _ in range(PATCHES)) if style == "mdist" else ()
     background = None
     if style == "mbg":
-        if not photograph_sizes:
-            raise ValueError("style 'mbg' expected photograph sizes, got none; pass Photographs(split).sizes")
         which, x, y = stream.take(3)
         photograph = below(which, len(photograph_sizes))
         height, width = photograph_sizes[photograph]
@@ -193,12 +224,12 @@ def find_place(stream: Stream, ink: np.ndarray) -> tuple[float, int, int, int] |
 
 def add_ink(table: np.ndarray, ink: np.ndarray, x: int, y: int) -> None:
     """Add a (size, size) bool support at (x, y) to a summed-area table, in place."""
-    own = ink.cumsum(0, dtype=table.dtype).cumsum(1)
+    added = ink.cumsum(0, dtype=table.dtype).cumsum(1)
     right, bottom = x + len(ink) + 1, y + len(ink) + 1
-    table[y + 1 : bottom, x + 1 : right] += own
-    table[y + 1 : bottom, right:] += own[:, -1:]
-    table[bottom:, x + 1 : right] += own[-1]
-    table[bottom:, right:] += own[-1, -1]
+    table[y + 1 : bottom, x + 1 : right] += added
+    table[y + 1 : bottom, right:] += added[:, -1:]
+    table[bottom:, x + 1 : right] += added[-1]
+    table[bottom:, right:] += added[-1, -1]
 
 
 def sample_patch(stream: Stream, pool: Pool) -> Patch:
@@ -224,8 +255,7 @@ def render_scene(scene: Scene, pool: Pool, photographs: Photographs | None = Non
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     owner = np.zeros((SIZE, SIZE), np.uint8)
     if scene.background is not None:
-        if photographs is None:
-            raise ValueError("an MBG scene expected photographs, got None; pass those it was sampled with")
+        assert photographs is not None, "an MBG scene needs the photographs that it was sampled with"
         which, x, y = scene.background
         image[:] = photographs.load(which)[y : y + SIZE, x : x + SIZE]
     for patch in scene.patches:

@@ -10,7 +10,7 @@ from progressive_attention.config import PROTOCOLS, STYLES
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.questions import Labels, QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 
 
 def load_questions(
@@ -23,7 +23,6 @@ def load_questions(
     images: int | None = None,
     image_size: int = 100,
     absent: bool = False,
-    mnist_dir: Path | None = None,
     backgrounds: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> QuestionSet:
@@ -44,7 +43,6 @@ def load_questions(
             seed=seed,
             images=30_000 if images is None else images,
             absent=absent,
-            mnist_dir=mnist_dir,
             backgrounds=backgrounds,
             progress=progress,
         )
@@ -53,7 +51,7 @@ def load_questions(
         raise ValueError(
             f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file"
         )
-    drawn = {"images": images, "mnist_dir": mnist_dir, "backgrounds": backgrounds}
+    drawn = {"images": images, "backgrounds": backgrounds}
     drawn["protocol"] = None if protocol == PROTOCOLS[0] else protocol
     if given := [name for name, value in drawn.items() if value is not None]:
         raise ValueError(

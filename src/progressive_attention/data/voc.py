@@ -15,7 +15,7 @@ from PIL import Image
 
 from progressive_attention.config import SPLITS, one_of
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.pictures import labelled
+from progressive_attention.data.images import labelled
 from progressive_attention.data.rows import Draft, Refusal, Refused, attempt, in_threads, look
 from progressive_attention.data.table import BOX
 

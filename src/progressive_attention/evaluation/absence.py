@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from progressive_attention.config import ModelConfig
-from progressive_attention.data.absent import ABSENT
+from progressive_attention.data.questions import ABSENT
 from progressive_attention.maps.pixel_maps import accumulated_map, as_values, normalised
 from progressive_attention.maps.receptive_field import Geometry
 from progressive_attention.network.question_network import Prediction

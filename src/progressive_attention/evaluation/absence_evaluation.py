@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from progressive_attention.data.absent import ABSENT
-from progressive_attention.data.questions import Labels, QuestionSet
+from progressive_attention.data.questions import ABSENT, Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.evaluation.absence import scores_of
 from progressive_attention.evaluation.ask import predictions

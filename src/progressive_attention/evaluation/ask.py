@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from progressive_attention.data.image_files import FileImages
+from progressive_attention.data.images import FileImages
 from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
 from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.network.question_network import Prediction, QuestionNetwork

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from progressive_attention.data.image_files import BoxMasks
+from progressive_attention.data.images import BoxMasks
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.evaluation.ask import predictions

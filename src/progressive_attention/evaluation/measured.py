@@ -16,8 +16,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from progressive_attention.config import STYLES, checked
-from progressive_attention.data.absent import ABSENT
-from progressive_attention.data.questions import Labels, QuestionSet, fingerprint_of
+from progressive_attention.data.questions import ABSENT, Labels, QuestionSet, fingerprint_of
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation.many_attributes import askable, evaluate_labels
 from progressive_attention.evaluation.one_attribute import examples, summarise, with_curves
@@ -29,7 +28,6 @@ from progressive_attention.saved import weights
 from progressive_attention.saved.weights import Trained
 
 ABOUT = b"progressive_attention"  # the key of the rows' file's notes
-PATHS = "mnist_dir", "backgrounds"
 Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
 
 
@@ -207,8 +205,12 @@ def read_notes(path: Path) -> dict[str, Any]:
         if (notes["columns"], notes["figures"]) != (schema.names, sha256(figures).hexdigest()):
             return {}
         parquet.read_table(path, page_checksum_verification=True)
-        paths = {name: Path(notes["source"][name]) for name in PATHS if notes["source"].get(name)}
-        return {**notes, "source": {**notes["source"], **paths}}
+        source = notes["source"]
+        if source.pop("mnist_dir", None):  # of an earlier version: these scenes can't be drawn again
+            return {}
+        if source.get("backgrounds"):
+            source["backgrounds"] = Path(source["backgrounds"])
+        return notes
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return {}
 

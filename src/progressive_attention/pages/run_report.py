@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from progressive_attention.config import Recipe
-from progressive_attention.data.image_files import BoxMasks
+from progressive_attention.data.images import BoxMasks
 from progressive_attention.data.questions import QuestionSet, fingerprint_of
 from progressive_attention.evaluation.many_attributes import askable
 from progressive_attention.evaluation.measured import (

@@ -19,9 +19,8 @@ import numpy as np
 from PIL import Image
 
 from progressive_attention.config import PROTOCOLS, STYLES
-from progressive_attention.data.photographs import PACK
-from progressive_attention.data.scenes import COLOURS, Scene
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.backgrounds import PACK
+from progressive_attention.data.scenes import COLOURS, Scene, SceneSource
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Geometry
 from progressive_attention.maps.shown_maps import COLOUR_MAP

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from progressive_attention.data.absent import ABSENT
-from progressive_attention.data.pictures import Fit, open_picture, to_rgb
+from progressive_attention.data.images import Fit, open_picture, to_rgb
+from progressive_attention.data.questions import ABSENT
 from progressive_attention.evaluation.absence import detector
 from progressive_attention.evaluation.ask import as_tensor, pick_device
 from progressive_attention.maps.pixel_maps import as_values, pixel_maps

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from progressive_attention.config import SPLITS
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.many_attributes import evaluate_labels
 from progressive_attention.evaluation.one_attribute import examples, summarise, with_curves
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, percent, score_of

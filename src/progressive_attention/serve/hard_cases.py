@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from progressive_attention.data.scenes import COLOURS, Scene
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import COLOURS, Scene, SceneSource
 from progressive_attention.evaluation.ask import as_tensor
 from progressive_attention.saved.weights import Trained
 

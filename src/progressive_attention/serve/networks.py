@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from progressive_attention.data.pictures import Fit, opened, to_rgb
+from progressive_attention.data.images import Fit, opened, to_rgb
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.saved import weights
 from progressive_attention.serve.panel import Asked

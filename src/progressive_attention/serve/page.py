@@ -8,8 +8,7 @@ import gradio as gr
 import numpy as np
 
 from progressive_attention.config import STYLES
-from progressive_attention.data.scenes import MOST, Scene
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import MOST, Scene, SceneSource
 from progressive_attention.files import replacing
 from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import Networks, as_json, uploaded

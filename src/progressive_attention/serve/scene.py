@@ -14,12 +14,12 @@ from progressive_attention.data.scenes import (
     PATCHES,
     SIZE,
     Scene,
+    SceneSource,
     Stream,
     below,
     sample_digits,
     sample_patch,
 )
-from progressive_attention.data.synthetic import SceneSource
 
 MOST_CLUTTER = 40
 LARGEST_SEED = 999_999

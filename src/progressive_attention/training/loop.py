@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
-from progressive_attention.data.image_files import FileImages
+from progressive_attention.data.images import FileImages
 from progressive_attention.data.questions import Batch, QuestionSet, fingerprint_of, make_batch
 from progressive_attention.evaluation.ask import Entrance, keep_freed_memory, loaded, validation_score
 from progressive_attention.files import read_json, write_text

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 from tiny_jobs import pretend
 
 from progressive_attention import cli
-from progressive_attention.data import synthetic
+from progressive_attention.data import scene_cache
 from progressive_attention.reproduce.campaign import plan
 from progressive_attention.training import loop as training
 
@@ -116,9 +116,9 @@ def nothing(folder: Path, _: Path) -> None:
 
 def render() -> int:
     """The scene cache that PAN_CACHE names; errors as the commands report them."""
-    synthetic.CHUNK = 10
+    scene_cache.CHUNK = 10
     try:
-        synthetic.synthetic("mbg", "train", images=120, workers=1)
+        scene_cache.synthetic("mbg", "train", images=120, workers=1)
     except (ValueError, OSError) as error:
         print(f"pan render: error: {cli.one_line(error)}", file=sys.stderr)
         return 2

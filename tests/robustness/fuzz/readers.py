@@ -17,13 +17,12 @@ from tiny_text import asked_by_letters
 from fuzz import seeds
 from fuzz.edits import OUTSIDE, WORDS
 from fuzz.oracle import wrongly_read
+from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.coco import import_coco
-from progressive_attention.data.digits import read_idx
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.images import Fit, open_picture, opened, picture_size, target, to_rgb
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.npz import from_npz
-from progressive_attention.data.photographs import Photographs
-from progressive_attention.data.pictures import Fit, open_picture, opened, picture_size, target, to_rgb
 from progressive_attention.data.tables import import_table
 from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.voc import import_voc
@@ -85,12 +84,6 @@ def genome(folder: Path, rng: Random) -> None:
 def voc(folder: Path, rng: Random) -> None:
     import_voc(folder, folder / "out", task="segmentation")
     reread(folder)
-
-
-def idx(folder: Path, rng: Random) -> None:
-    for path in sorted(folder.iterdir()):
-        head = (2051, 3, 4, 4) if path.name.startswith("images") else (2049, 3)
-        assert read_idx(path, head).shape == head[1:]
 
 
 def npz(folder: Path, rng: Random) -> None:
@@ -159,8 +152,8 @@ def image_root(folder: Path, rng: Random) -> None:
         *rng.sample(WORDS, 5),
         OUTSIDE,
         absolute,
-        "zip.zip/" + absolute,
-        "zip.zip/../" + OUTSIDE,
+        "images.zip/" + absolute,
+        "images.zip/../" + OUTSIDE,
     ]:
         try:
             root.check(path)
@@ -184,7 +177,6 @@ READERS: dict[str, Reader] = {
     "coco": Reader(seeds.coco, coco, 2, True),
     "visual-genome": Reader(seeds.genome, genome, 2, True),
     "voc": Reader(seeds.voc, voc, 2, True),
-    "idx": Reader(seeds.idx, idx, 2),
     "npz": Reader(seeds.npz, npz, 4),
     "query-vectors": Reader(seeds.query_vectors, query_vectors, 3),
     "network": Reader(seeds.weights, network, 1),

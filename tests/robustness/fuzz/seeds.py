@@ -1,9 +1,7 @@
 """Small valid files of each format, made in code: a seed is a folder, paths with their bytes."""
 
-import gzip
 import io
 import json
-import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -161,13 +159,6 @@ def voc() -> list[Files]:
     return [files]
 
 
-def idx() -> list[Files]:
-    images = struct.pack(">IIII", 2051, 3, 4, 4) + bytes(range(48))
-    labels = struct.pack(">II", 2049, 3) + bytes([7, 0, 9])
-    plain = {"images": images, "labels": labels}
-    return [plain, {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in plain.items()}]
-
-
 def npz() -> list[Files]:
     rng = np.random.default_rng(0)
     arrays = {"images": rng.integers(0, 256, (3, 4, 4, 3), np.uint8), "query": np.array([0, 1, 0]), "scale": np.ones(3)}
@@ -281,5 +272,8 @@ def pictures() -> list[Files]:
 
 def roots() -> list[Files]:
     return [
-        {**PICTURES, "zip.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"})}
+        {
+            **PICTURES,
+            "images.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"}),
+        }
     ]

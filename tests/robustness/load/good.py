@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.serve.networks import as_json
 from progressive_attention.serve.panel import Asked, answers, attention

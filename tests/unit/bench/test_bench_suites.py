@@ -22,9 +22,9 @@ from progressive_attention.bench import accuracy, latency, rendering
 from progressive_attention.bench.children import Finished, run_child
 from progressive_attention.cli import build_parser
 from progressive_attention.config import STYLES
-from progressive_attention.data.image_files import FileImages
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.images import FileImages
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.saved import weights
 

@@ -141,7 +141,7 @@ def test_without_attributes_a_note_says_so(folder):
 
 
 def test_images_in_folders_and_zips_below(folder):
-    with zipfile.ZipFile(folder / "images" / "train.zip", "w") as archive:
+    with zipfile.ZipFile(folder / "images" / "images.zip", "w") as archive:
         archive.write(folder / "images" / "a.png", "train/zipped.png")
         archive.write(folder / "images" / "a.png", "train/twice.png")
         archive.write(folder / "images" / "a.png", "val/twice.png")
@@ -150,7 +150,7 @@ def test_images_in_folders_and_zips_below(folder):
     told, rows, rejected = imported(
         folder, instances(*[{"image_id": i, "bbox": [0, 0, 2, 2]} for i in range(5)], images=images)
     )
-    assert [row["image"] for row in rows] == ["sub/b.jpg", "train.zip/train/zipped.png", "train.zip/val/twice.png"]
+    assert [row["image"] for row in rows] == ["sub/b.jpg", "images.zip/train/zipped.png", "images.zip/val/twice.png"]
     assert [(row["image"], row["reason"]) for row in rejected] == [
         ("twice.png", "image file missing"),  # which of the two?
         ("al/twice.png", "image file missing"),

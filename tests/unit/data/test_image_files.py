@@ -1,4 +1,4 @@
-"""Pixels from files: the same however they are asked for, and what can't be read is black and told, never guessed."""
+"""Pixels and masks from files: the same however they are asked for; what can't be read is black and noted."""
 
 import os
 import zipfile
@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from progressive_attention.data import image_files as module
-from progressive_attention.data.image_files import FileImages
+from progressive_attention.data import images as module
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.pictures import Fit, open_picture
+from progressive_attention.data.images import BoxMasks, FileImages, FileMasks, Fit, open_picture
+from progressive_attention.data.questions import RowsOfMasks
 
 SIDE = 12
 SIZES = [(8, 8), (20, 10), (5, 30), (64, 48), (12, 12), (1, 9), (7, 3), (40, 40)]
 NAMES = [f"{i}.png" for i in range(len(SIZES))]
-EXIF_ORIENTATION = 0x0112
 
 
 def noise(width, height, seed=0):
@@ -63,42 +62,33 @@ def test_they_look_like_an_array(folder):
     assert images.nbytes == 8 * SIDE * SIDE * 3
     assert_array_equal(images.sizes, SIZES)
     assert images.fits == [Fit.into(SIDE, *size) for size in SIZES]
+    for index in (8, -9, [0, 8]):
+        with pytest.raises(IndexError):
+            images[index]
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(-8, 7), max_size=12), max_size=5))
 def test_any_order_and_repeated(folder, expected, keeping, asked):
     images = images_of(folder)
-    assert hasattr(images, "kept") is keeping
+    assert (images.kept is not None) is keeping
     for some in asked:
-        found = images[np.array(some, np.int64)]
-        assert found.dtype == np.uint8
-        assert_array_equal(found, expected[np.array(some, np.int64)])
-    for one in {i for some in asked for i in some}:
-        assert_array_equal(images[one], expected[one])
-        assert_array_equal(images[np.int64(one)], expected[one])
+        pixels = images[np.array(some, np.int64)]
+        assert pixels.dtype == np.uint8
+        assert_array_equal(pixels, expected[np.array(some, np.int64)])
+    for image in {i for some in asked for i in some}:
+        assert_array_equal(images[image], expected[image])
 
 
 @pytest.mark.parametrize("key", [slice(None), slice(5, 1, -2), [3, 1], np.arange(8) % 3 == 0, np.int64(4), slice(2, 2)])
 def test_the_ways_to_ask_of_an_array(folder, expected, keeping, key):
-    found = images_of(folder)[key]
-    assert_array_equal(found, expected[key])
-
-
-def test_who_asks_can_change_nothing(folder, expected, keeping):
     images = images_of(folder)
-    images[np.arange(8)][:] = 0
-    images[3][:] = 0
-    assert_array_equal(images[:], expected)
+    assert_array_equal(images[key], expected[key])
+    images[key][:] = 0  # who asks can change nothing
+    assert_array_equal(images[key], expected[key])
 
 
-@pytest.mark.parametrize("index", [8, -9, [0, 8]])
-def test_images_there_are_not(folder, index):
-    with pytest.raises(IndexError):
-        images_of(folder)[index]
-
-
-@pytest.mark.parametrize("cores", [1, 2, 7, None])
+@pytest.mark.parametrize("cores", [1, 7, None])
 def test_threads_change_nothing(folder, expected, monkeypatch, cores):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     many = np.random.default_rng(0).integers(0, 8, 100)
@@ -109,117 +99,84 @@ def test_threads_change_nothing(folder, expected, monkeypatch, cores):
 
 def test_each_is_decoded_once_where_they_are_kept(folder, keeping, monkeypatch):
     images, calls = images_of(folder), []
-    monkeypatch.setattr(FileImages, "decode", lambda self, image, fit: calls.append(image))
+    monkeypatch.setattr(FileImages, "decode", lambda self, image, fit: calls.append(image) or 0)
     images[np.array([3, 1, 3])]
     images[np.array([1, 2])]
     assert sorted(calls) == ([1, 2, 3] if keeping else [1, 1, 2, 3, 3])
 
 
-def test_stated_sizes_save_reading_headers(folder, expected, monkeypatch):
-    monkeypatch.setattr(module, "picture_size", lambda file, name: pytest.fail(f"{name} was opened"))
-    assert_array_equal(images_of(folder, sizes=SIZES)[:], expected)
-
-
-def test_a_size_half_stated_is_read(folder, expected):
+def test_stated_sizes_save_reading_headers_and_half_a_size_does_not(folder, expected, monkeypatch):
     sizes = np.array([(0, height) if i % 2 else (width, -1) for i, (width, height) in enumerate(SIZES)])
     before = sizes.copy()
     images = images_of(folder, sizes=sizes)
     assert_array_equal(images.sizes, SIZES)
     assert_array_equal(sizes, before)
     assert_array_equal(images[:], expected)
+    monkeypatch.setattr(module, "picture_size", lambda file, name: pytest.fail(f"{name} was opened"))
+    assert_array_equal(images_of(folder, sizes=SIZES)[:], expected)
 
 
 def test_members_of_zips(folder, expected, tmp_path):
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for name in NAMES[::2]:
-            archive.write(folder / name, f"VG/{name}")
-    for name in NAMES[1::2]:
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-    names = [f"photos.zip/VG/{name}" if i % 2 == 0 else name for i, name in enumerate(NAMES)]
-    images = images_of(tmp_path, names)
-    order = np.random.default_rng(0).integers(0, 8, 40)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in NAMES:
+            archive.write(folder / name, f"VG_100K/{name}")
+    images = images_of(tmp_path, [f"images.zip/VG_100K/{name}" for name in NAMES])
+    order = np.random.default_rng(0).integers(0, 8, 40)  # in several threads
     assert_array_equal(images[order], expected[order])
     assert not images.unreadable
 
 
-COLOURS = {
-    "rgb.png": (Image.new("RGB", (4, 4), (10, 20, 30)), (10, 20, 30)),
-    "grey.png": (Image.new("L", (4, 4), 77), (77, 77, 77)),
-    "bilevel.png": (Image.new("1", (4, 4), 1), (255, 255, 255)),
-    "deep.png": (Image.fromarray(np.full((4, 4), 0x8040, np.uint16)), (0x80, 0x80, 0x80)),
-    "clear.png": (Image.new("RGBA", (4, 4), (100, 200, 50, 0)), (0, 0, 0)),
-    "veiled.png": (Image.new("RGBA", (4, 4), (255, 0, 0, 51)), (51, 0, 0)),
-    "palette.png": (Image.new("RGB", (4, 4), (9, 99, 199)).quantize(4), (9, 99, 199)),
-    "palette.gif": (Image.new("RGB", (4, 4), (9, 99, 199)).quantize(4), (9, 99, 199)),
-    "ink.jpg": (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),
-    "grey.jpg": (Image.new("L", (4, 4), 128), (128, 128, 128)),
-    "ink.tiff": (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),
-}
-
-
-@pytest.mark.parametrize("name", COLOURS)
-def test_any_mode_of_file(tmp_path, name):
-    picture, colour = COLOURS[name]
-    picture.save(tmp_path / name)
-    found = images_of(tmp_path, [name], side=8)[0].astype(int)
-    assert np.abs(found - colour).max() <= 2 * name.endswith("jpg")
-
-
-@pytest.mark.parametrize("orientation, corner", [(1, (0, 0)), (3, (1, 1)), (6, (0, 1)), (8, (1, 0))])
-@pytest.mark.parametrize("known", [True, False])
-def test_photographs_held_any_way_are_small_and_upright(tmp_path, orientation, corner, known):
-    """Red is the first corner in the file; a large JPEG is decoded smaller than it is."""
-    stored = Image.new("RGB", (320, 160), (0, 0, 255))
-    stored.paste((255, 0, 0), (0, 0, 160, 80))
+def test_photographs_are_turned_before_they_are_fitted(tmp_path):
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
+    exif[0x0112] = 6
+    stored = Image.new("RGB", (320, 160), (0, 0, 255))
+    stored.paste((255, 0, 0), (0, 0, 160, 80))  # upright, the corner at the top right
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    size = (160, 320) if orientation > 4 else (320, 160)
-    images = images_of(tmp_path, ["a.jpg"], [size] if known else None, side=16)
-    assert_array_equal(images.sizes, [size])
-    red = images[0][..., 0] > images[0][..., 2]
-    upright = red[:, 4:12] if orientation > 4 else red[4:12]
-    down, across = upright.shape[0] // 2, upright.shape[1] // 2
-    expected = np.zeros_like(upright)
-    expected[corner[0] * down : (corner[0] + 1) * down, corner[1] * across : (corner[1] + 1) * across] = True
-    assert_array_equal(upright, expected)
-    assert not images.unreadable
+    for sizes in (None, [(160, 320)]):
+        images = images_of(tmp_path, ["a.jpg"], sizes, side=16)
+        assert_array_equal(images.sizes, [(160, 320)])
+        red = images[0][..., 0] > images[0][..., 2]
+        expected = np.zeros((16, 16), bool)
+        expected[:8, 8:12] = True
+        assert_array_equal(red, expected)
 
 
 # --- what can't be read -----------------------------------------------------------------------------------------------
 
 
 def spoil(folder, kind):
-    """One of many files made unreadable; returns its name, its stated size, and how it is told."""
-    whole = (folder / "39.png").read_bytes()
-    size, name = (6, 6), "39.png"
+    """The last of forty files made unreadable; returns its name and the size that the table states."""
+    path, size = folder / "39.png", (6, 6)
+    whole = path.read_bytes()
     if kind == "cut":
-        (folder / name).write_bytes(whole[:-40])
+        path.write_bytes(whole[:-40])
     elif kind == "text":
-        (folder / name).write_text("Dear diary, this is no picture.")
-    elif kind == "gone":
-        (folder / name).unlink()
-    elif kind == "folder":
-        (folder / name).unlink()
-        (folder / name).mkdir()
+        path.write_text("Dear diary, this is no picture.")
+    elif kind in ("gone", "folder"):
+        path.unlink()
+        if kind == "folder":
+            path.mkdir()
     elif kind == "large":
-        Image.new("1", (200, 200)).save(folder / name)
         size = (200, 200)
-    elif kind == "other":
-        size = (6, 7)
+        Image.new("1", size).save(path)
     elif kind == "turned":
-        noise(6, 8).save(folder / name)
         size = (8, 6)
+        noise(6, 8).save(path)
     else:
-        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        with zipfile.ZipFile(folder / "images.zip", "w") as archive:
             archive.writestr("x.png", whole)
-        name = "all.zip/y.png"
-    told = {
-        **{"cut": "can't be read as an image", "text": "can't be read as an image", "gone": "does not exist"},
-        **{"folder": "is no file", "large": "has 200 x 200 pixels, expected at", "member": "has no member 'y.png'"},
-        **{"other": "39.png is 6 x 6 pixels, but 6 x 7 in the table", "turned": "is 6 x 8 pixels, but 8 x 6 in the"},
-    }
-    return name, size, told[kind]
+    return "images.zip/y.png" if kind == "member" else path.name, size
+
+
+FAULTS = {
+    "cut": "can't be read as an image",
+    "text": "can't be read as an image",
+    "gone": "does not exist",
+    "folder": "is no file",
+    "large": "has 200 x 200 pixels, expected at",
+    "member": "has no member 'y.png'",
+    "turned": "39.png is 6 x 8 pixels, but 8 x 6 in the table",  # wrong only where a size is stated
+}
 
 
 @pytest.fixture
@@ -229,35 +186,21 @@ def forty(tmp_path):
     return tmp_path
 
 
-ANYWAY = ["cut", "text", "gone", "folder", "large", "member"]
-BY_SIZE = ["other", "turned"]  # wrong only where a size is stated
-FAULTS = [*((kind, stated) for kind in ANYWAY for stated in (True, False)), *((kind, True) for kind in BY_SIZE)]
-
-
-@pytest.mark.parametrize("kind, stated", FAULTS)
-def test_unreadable_files_are_black_and_noted_once(forty, kind, stated, keeping, monkeypatch):
-    monkeypatch.setattr("progressive_attention.data.pictures.MAX_PIXELS", 1000)
-    name, size, told = spoil(forty, kind)
+@pytest.mark.parametrize("kind, stated", [(kind, stated) for kind in FAULTS for stated in (True, False)][:-1])
+def test_unreadable_files_are_black_and_noted_once(forty, kind, stated, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+    name, size = spoil(forty, kind)
     sizes = [(6, 6)] * 39 + [size]
     images = images_of(forty, [*(f"{i}.png" for i in range(39)), name], sizes if stated else None, side=6)
     assert bool(images.unreadable) is not stated
-    for _ in range(2):
-        for asked in (np.array([39, 5, 39]), np.array([39]), np.arange(40)):
-            found = images[asked]
-            assert not found[asked == 39].any()
-            assert (found[asked != 39] >= 50).all()
-        assert not images.read(np.array([39]), [Fit(6, -1, 0, 8, 8, True)]).any()
-        assert list(images.unreadable) == [39]
-        assert told in images.unreadable[39]
-
-
-def test_an_unreadable_file_is_not_opened_again(forty, monkeypatch):
-    spoil(forty, "cut")
-    images = images_of(forty, [f"{i}.png" for i in range(40)], [(6, 6)] * 40, side=6)
-    monkeypatch.setattr(module, "KEEP_BYTES", 0)
-    images[np.array([39])]
-    monkeypatch.setattr(ImageRoot, "open", lambda *_: pytest.fail("it was opened"))
-    assert not images[np.array([39])].any()
+    for asked in (np.array([39, 5, 39]), np.array([39]), np.arange(40)):
+        pixels = images[asked]
+        assert not pixels[asked == 39].any()
+        assert (pixels[asked != 39] >= 50).all()
+    assert list(images.unreadable) == [39]
+    assert FAULTS[kind] in images.unreadable[39]
+    monkeypatch.setattr(ImageRoot, "open", lambda *_: pytest.fail("it was opened again"))
+    assert not images.read(np.array([39]), [Fit(6, -1, 0, 8, 8, True)]).any()
 
 
 @pytest.mark.parametrize("bad, allowed", [(1, True), (2, True), (3, False), (40, False)])
@@ -269,8 +212,8 @@ def test_too_many_unreadable_files_stop(forty, bad, allowed, stated):
 
     def read():
         images = images_of(forty, [f"{i}.png" for i in range(40)], [(6, 6)] * 40 if stated else None)
-        for one in reversed(range(40)):
-            images[np.array([one])]
+        for image in reversed(range(40)):
+            images[np.array([image])]
         return images
 
     if allowed:
@@ -282,8 +225,7 @@ def test_too_many_unreadable_files_stop(forty, bad, allowed, stated):
 
 def test_no_images_at_all(folder):
     images = images_of(folder, [])
-    assert images.shape == (0, SIDE, SIDE, 3)
-    assert images[np.array([], np.int64)].shape == (0, SIDE, SIDE, 3)
+    assert images.shape == images[np.array([], np.int64)].shape == (0, SIDE, SIDE, 3)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -326,11 +268,9 @@ def test_crops_enlarge_and_move(folder):
     _, x, y, w, h, mirrored = places.T
     assert fit.w <= w.min() < 1.03 * fit.w < 1.22 * fit.w < w.max() <= 1.25 * fit.w
     assert np.abs(h - w / 2).max() <= 1
-    assert (x <= 0).all()
-    assert (x >= 200 - w).all()
+    assert ((x <= 0) & (x >= 200 - w)).all()
     assert len(set(x)) > 20
-    assert (y >= 0).all()
-    assert (y <= 200 - h).all()
+    assert ((y >= 0) & (y <= 200 - h)).all()
     assert y.min() < 15
     assert (200 - h - y).min() < 15
     assert 0.4 < mirrored.mean() < 0.6
@@ -342,3 +282,142 @@ def test_what_is_read_lies_in_its_place(folder):
     places = images.places(np.array([0, 1, 2, 3]), "crop", 1, 1)
     expected = [fit.image(open_picture(folder / NAMES[i])) for i, fit in zip(asked, places, strict=True)]
     assert_array_equal(images.read(asked, places), expected)
+
+
+# --- masks in files ---------------------------------------------------------------------------------------------------
+
+LABELS = np.array([[0, 1, 1, 255], [2, 2, 0, 255], [0, 0, 3, 3], [7, 0, 0, 0]], np.uint8)
+COLOUR_MAP = [0, 0, 0, *range(1, 256), *range(1, 256), *range(1, 256)]  # VOC's has a colour for each class too
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Images of 4 x 4 and 8 x 4 pixels, and masks in every form."""
+    noise(4, 4).save(tmp_path / "a.png")
+    noise(8, 4).save(tmp_path / "b.png")
+    palette = Image.fromarray(LABELS).convert("P")
+    palette.putpalette(COLOUR_MAP)
+    for name, picture in {
+        "grey": Image.fromarray(LABELS),
+        "palette": palette,
+        "deep": Image.fromarray(LABELS.astype(np.uint16) * 300),
+        "wide": Image.fromarray(LABELS.repeat(2, 1)),
+        "colour": Image.fromarray(LABELS).convert("RGB"),
+    }.items():
+        picture.save(tmp_path / f"{name}.png")
+    (tmp_path / "notes.png").write_text("no picture")
+    return tmp_path
+
+
+def masks_of(folder, rows, side=4):
+    """Rows of (mask, value, image)."""
+    paths, values, image = zip(*rows, strict=True)
+    images = images_of(folder, ["a.png", "b.png"], side=side)
+    return FileMasks(ImageRoot(folder), paths, np.array(values), images, np.array(image))
+
+
+def test_the_targets_pixels_have_its_value(masks):
+    rows = [(name, value, 0) for name in ("grey.png", "palette.png") for value in (0, 1, 2, 3, 7, 255, 254)]
+    assert_array_equal(masks_of(masks, rows)[np.arange(len(rows))], [value == LABELS for _, value, _ in rows])
+
+
+def test_masks_by_rows(masks):
+    rows = [("grey.png", 1, 0), (None, 5, 0), ("palette.png", 255, 0), ("deep.png", 2100, 0), ("", 1, 0)]
+    rows += [("grey.png", -1, 0), ("palette.png", -1, 0), ("colour.png", -1, 0), (None, -1, 1), ("wide.png", 2, 1)]
+    wide = np.zeros((8, 8), bool)
+    wide[2:6] = (LABELS == 2).repeat(2, 1)
+    nothing, some = np.zeros((4, 4), bool), LABELS > 0
+    small = [LABELS == 1, nothing, LABELS == 255, LABELS == 7, nothing, some, some, some]
+    expected = np.array([mask.repeat(2, 0).repeat(2, 1) for mask in small] + [np.zeros((8, 8), bool), wide])
+    source = masks_of(masks, rows, side=8)
+    assert source[np.arange(10)].dtype == bool
+    assert_array_equal(source[np.arange(10)], expected)
+    order = np.array([9, 0, 5, 5, 3, 0, 8])
+    assert_array_equal(source[order], expected[order])
+    assert_array_equal(RowsOfMasks(source, order)[np.array([0, 4])], expected[[9, 3]])
+    assert source[np.array([], np.int64)].shape == (0, 8, 8)
+
+
+def test_masks_move_with_their_images(masks):
+    source = masks_of(masks, [("grey.png", 1, 0), ("wide.png", 2, 1)], side=8)
+    fits = [Fit(8, -1, 2, 10, 10, True), Fit(8, -2, 1, 10, 5)]
+    expected = [
+        fit.mask(Image.fromarray((values * 255).astype(np.uint8)))
+        for fit, values in zip(fits, (LABELS == 1, (LABELS == 2).repeat(2, 1)), strict=True)
+    ]
+    assert_array_equal(source.read(np.arange(2), fits), expected)
+    assert_array_equal(RowsOfMasks(source, np.array([1, 0])).read(np.array([1, 0]), fits), expected)
+
+
+WRONG = [
+    (("colour.png", 1, 0), r"colour\.png can't be read as an image \(its mode is RGB"),
+    (("notes.png", 1, 0), r"notes\.png can't be read as an image"),
+    (("gone.png", -1, 0), r"gone\.png does not exist"),
+    (("../a.png", -1, 0), r"'\.\./a\.png' lies outside"),
+    (("wide.png", 1, 0), r"wide\.png is 8 x 4 pixels, but its image 4 x 4"),
+    (("grey.png", 1, 1), r"grey\.png is 4 x 4 pixels, but its image 8 x 4"),
+]
+
+
+@pytest.mark.parametrize("row, message", WRONG, ids=[message[:14] for _, message in WRONG])
+def test_masks_that_cannot_be_used_are_named(masks, row, message):
+    source = masks_of(masks, [("grey.png", 1, 0), ("wide.png", 2, 1), row, (None, 1, 0)])
+    assert source[np.array([0, 1, 3])].any((1, 2)).tolist() == [True, True, False]
+    with pytest.raises(ValueError, match=message):
+        source[np.array([0, 1, 2])]  # though another row of the same file may be right
+
+
+def test_masks_of_unreadable_images_ask_for_nothing(masks):
+    """The image's size is not known then, and no question is asked."""
+    for i in range(38):
+        noise(4, 4).save(masks / f"{i}.png")
+    (masks / "a.png").write_text("no picture")
+    images = images_of(masks, ["a.png", *(f"{i}.png" for i in range(38)), "b.png"], side=4)
+    source = FileMasks(ImageRoot(masks), ["grey.png"], np.array([1]), images, np.array([0]))
+    assert source[np.array([0])].shape == (1, 4, 4)
+
+
+# --- boxes as masks ---------------------------------------------------------------------------------------------------
+
+
+def by_pixels(box, side):
+    """Each pixel by itself; at least one of a box with an area inside the square: that with its middle."""
+    x0, y0, x1, y1 = (min(max(value, 0), side) for value in box)
+    if not (x0 < x1 and y0 < y1):
+        return np.zeros((side, side), bool)
+    across = [x for x in range(side) if x0 <= x + 0.5 < x1] or [int((x0 + x1) / 2)]
+    down = [y for y in range(side) if y0 <= y + 0.5 < y1] or [int((y0 + y1) / 2)]
+    return np.array([[x in across and y in down for x in range(side)] for y in range(side)])
+
+
+edges = st.integers(-8, 40).map(lambda n: n / 4) | st.floats(-20, 20, width=32) | st.sampled_from([np.inf, -np.inf])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.lists(st.tuples(edges, edges, edges, edges), min_size=1, max_size=5), st.data())
+def test_boxes_are_the_pixels_whose_middle_is_inside(side, boxes, data):
+    rows = np.array(data.draw(st.lists(st.integers(0, len(boxes) - 1), max_size=5)), np.int64)
+    masks = BoxMasks(np.array(boxes), side)[rows]
+    assert (masks.shape, masks.dtype) == ((len(rows), side, side), bool)
+    assert_array_equal(masks, np.array([by_pixels(boxes[row], side) for row in rows], bool).reshape(-1, side, side))
+
+
+BOXES = [
+    ((1, 2, 3, 5), (slice(2, 5), slice(1, 3))),
+    ((0.5, 0.5, 2.5, 1.5), (slice(0, 1), slice(0, 2))),  # half open: a middle on the far edge is out
+    ((2.6, 1, 2.9, 3), (slice(1, 3), slice(2, 3))),  # thin
+    ((-5, 1, 0.2, 2), (slice(1, 2), slice(0, 1))),  # a sliver of it is inside
+    ((5.9, 5.9, 9, 9), (slice(5, 6), slice(5, 6))),
+    ((6, 0, 9, 3), None),
+    ((1, 1, 1, 3), None),  # without an area
+    ((np.nan,) * 4, None),
+    ((0, np.nan, 3, 3), None),
+]
+
+
+@pytest.mark.parametrize("box, where", BOXES)
+def test_boxes_by_hand(box, where):
+    expected = np.zeros((6, 6), bool)
+    if where:
+        expected[where] = True
+    assert_array_equal(BoxMasks(np.array([box]), 6)[np.array([0])], [expected])

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from test_manifest import FORMATS, write_table
 
+from progressive_attention.data.images import Fit
 from progressive_attention.data.manifest import from_folder, read_manifest
-from progressive_attention.data.pictures import Fit
 from progressive_attention.data.table import SCHEMA
 
 ROWS = [

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from progressive_attention.data.scenes import (
+    SceneSource,
     resize,
     resize_weights,
 )
-from progressive_attention.data.synthetic import SceneSource
 
 POOL = SceneSource("mref", "test").pool
 

@@ -135,14 +135,14 @@ def test_sizes_are_of_the_upright_image(pictures):
 
 
 def test_images_in_zips(pictures):
-    with zipfile.ZipFile(pictures / "more.zip", "w") as archive:
+    with zipfile.ZipFile(pictures / "images.zip", "w") as archive:
         archive.write(pictures / "a.png", "VG_100K/1.png")
         archive.write(pictures / "a.png", "../up.png")
         archive.writestr("text.png", "no image")
-    assert size_of(pictures, "more.zip/VG_100K/1.png") == (40, 20)
-    assert reason_of(pictures, "more.zip/2.png")[0] == "image file missing"
-    assert reason_of(pictures, "more.zip/../up.png")[0] == "image outside"
-    reason, detail = reason_of(pictures, "more.zip/text.png")
+    assert size_of(pictures, "images.zip/VG_100K/1.png") == (40, 20)
+    assert reason_of(pictures, "images.zip/2.png")[0] == "image file missing"
+    assert reason_of(pictures, "images.zip/../up.png")[0] == "image outside"
+    reason, detail = reason_of(pictures, "images.zip/text.png")
     assert reason == "image unreadable"
     assert "0x" not in detail, "an address would make two imports differ"
 

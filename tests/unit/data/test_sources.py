@@ -35,7 +35,7 @@ def test_synthetic_sets_by_name(monkeypatch):
     load_questions("mref")
     load_questions("mbg", "train", protocol="authors", queries="all", seed=3, images=9, image_size=64, absent=True)
     defaults = {"protocol": "paper", "queries": "one", "seed": 0, "images": 30_000, "absent": False}
-    others = {"mnist_dir": None, "backgrounds": None, "progress": None}
+    others = {"backgrounds": None, "progress": None}
     authors = {"protocol": "authors", "queries": "all", "seed": 3, "images": 9, "absent": True}
     assert calls == [(("mref", "test"), defaults | others), (("mbg", "train"), authors | others)]
 

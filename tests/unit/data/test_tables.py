@@ -80,9 +80,9 @@ def test_folders_and_zips_elsewhere(folder):
     images.mkdir()
     masks.mkdir()
     (folder / "m.png").rename(masks / "m.png")
-    with zipfile.ZipFile(images / "z.zip", "w") as archive:
+    with zipfile.ZipFile(images / "images.zip", "w") as archive:
         archive.write(folder / "a.png", "deep/a.png")
-    text = "image,query,attributes,mask\nz.zip/deep/a.png,dog,red,m.png\nz.zip/a.png,dog,red,m.png\n"
+    text = "image,query,attributes,mask\nimages.zip/deep/a.png,dog,red,m.png\nimages.zip/a.png,dog,red,m.png\n"
     told, rows, rejected = from_text(folder, text, images=images, masks=masks)
     assert (rows[0]["width"], rows[0]["height"]) == (40, 20)
     assert [row["reason"] for row in rejected] == ["image file missing"]

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.genome_objects import REASONS, clip, find
 from progressive_attention.data.names import normalise, rare_plurals
-from progressive_attention.data.visual_genome import import_visual_genome
+from progressive_attention.data.visual_genome import REASONS, clip, find, import_visual_genome
 
 # --- object by object -------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ import pytest
 from hand_genome import FILES, image, importer, listed, read, thing, write_files, write_photos
 from PIL import Image
 
-from progressive_attention.data.genome_json import STEP, Words, read_entries
 from progressive_attention.data.manifest import read_manifest
 from progressive_attention.data.visual_genome import import_visual_genome
+from progressive_attention.data.visual_genome_files import STEP, no_words, read_entries
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_was_written_is_a_manifest(take, tmp_path):
 
 
 def test_progress_counts_the_images_of_all_files(take, monkeypatch):
-    monkeypatch.setattr("progressive_attention.data.genome_json.STEP", 2)
+    monkeypatch.setattr("progressive_attention.data.visual_genome_files.STEP", 2)
     shown = []
     things = {n: [thing(n)] for n in range(1, 6)}
     take(things, objects=listed(things, "objects"), progress=lambda done, total: shown.append((done, total)))
@@ -101,29 +101,23 @@ def test_progress_counts_the_images_of_all_files(take, monkeypatch):
 GOOD = json.dumps(listed({1: [thing(11)], 2: [thing(21), thing(22)]}, "attributes"))
 DEEP = "[" * 100_000
 BAD_FILES = [
-    ("attributes", GOOD[:-30], r"attributes\.json is broken: Input data was truncated after its \d+ bytes; fetch it"),
-    ("attributes", "", "truncated after its 0 bytes"),
+    ("attributes", GOOD[:-30], r"attributes\.json is broken: Input data was truncated; fetch it again"),
+    ("attributes", "", "truncated"),
     ("attributes", GOOD + "]", r"malformed: trailing characters \(byte \d+\)"),
     ("attributes", GOOD.replace("10", "NaN", 1), r"malformed: invalid character \(byte \d+\)"),
-    ("attributes", GOOD.replace("10", "Infinity", 1), "malformed"),
     ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\[0\]\.attributes\[0\]\.x`"),
     ("attributes", GOOD.replace("22", '"22"'), r"Expected .*got `str` - at `\$\[1\]\.attributes\[1\]\.object_id`"),
     ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\[1\]\.attributes\[1\]\.object_id`"),
-    ("attributes", GOOD.replace('["red"]', "[1]", 1), r"Expected `str`, got `int` - at `\$\[0\]\.attributes\[0\]"),
     ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\[0\]\.attributes\[0\]\.attrib"),
-    ("attributes", GOOD.replace("cow", "\\ud800", 1), r"malformed: .*escape \(byte \d+\)"),
     ("attributes", GOOD.replace('"object_id": 22, ', ""), r"\$\[1\]: entry 2 of its list has no object_id"),
     ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\] has no image_id"),
     ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there 2 times, expected once"),
     ("attributes", '{"1": []}', "Expected `array`, got `object`"),
     ("attributes", '[{"image_id": 1, "objects": []}]', r"missing required field `attributes` - at `\$\[0\]`"),
     ("attributes", DEEP, "recursion"),
-    ("attributes", f'[{{"image_id": 1, "attributes": [{DEEP}{"]" * 100_000}]}}]', "recursion"),
     ("attributes", f'[{{"image_id": 1, "attributes": [], "x": {DEEP}{"]" * 100_000}}}]', "recursion"),
-    ("objects", '[{"image_id": 1, "attributes": []}]', r"objects\.json .*required field `objects` - at `\$\[0\]`"),
     ("objects", '[{"image_id": 1, "objects": [{"object_id": 1, "merged_object_ids": 5}]}]', "merged_object_ids"),
     ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*>= 1 - at `\$\[1\]\.width`"),
-    ("image_data", json.dumps([image(1), {"image_id": 2}]), r"required field `width` - at `\$\[1\]`"),
     ("image_data", json.dumps([image(1), image(1)]), r"image_data\.json: image 1 is there 2 times"),
     ("image_data", '[{"width": 1, "height": 1}]', r"image_data\.json: \$\[0\] has no image_id"),
 ]
@@ -146,31 +140,33 @@ def test_bytes_that_are_no_text(tmp_path, photos):
         import_visual_genome(tmp_path, photos, tmp_path / "out", setting="all")
 
 
-def test_missing_files_and_bad_zips(tmp_path, photos):
+def test_missing_files(tmp_path, photos):
     write_files(tmp_path, [image(1)], None)
     with pytest.raises(ValueError, match=r"has neither attributes\.json nor attributes\.json\.zip"):
-        import_visual_genome(tmp_path, photos, tmp_path / "out")
-    (tmp_path / "attributes.json.zip").write_bytes(b"PK nothing")
-    with pytest.raises(ValueError, match=r"attributes\.json\.zip can't be read .*fetch it again"):
-        import_visual_genome(tmp_path, photos, tmp_path / "out")
-    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("attributes.json", "[]" * 999)
-    content = bytearray((tmp_path / "attributes.json.zip").read_bytes())
-    content[70:90] = bytes(20)
-    (tmp_path / "attributes.json.zip").write_bytes(content)
-    with pytest.raises(ValueError, match=r"attributes\.json\.zip can't be read .*fetch it again"):
-        import_visual_genome(tmp_path, photos, tmp_path / "out")
-    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w") as archive:
-        archive.writestr("readme.txt", "")
-    with pytest.raises(ValueError, match=r"must hold one \.json file of at most .* got none"):
         import_visual_genome(tmp_path, photos, tmp_path / "out")
     with pytest.raises(ValueError, match="nowhere is not a folder"):
         import_visual_genome(tmp_path, tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_a_zip_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("progressive_attention.data.genome_json.MAX_JSON", 1000)
-    with zipfile.ZipFile(tmp_path / "attributes.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("attributes.json", " " * 1001)
+def zip_of(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return bytearray(path.read_bytes())
+
+
+def test_bad_zips(tmp_path, monkeypatch):
+    path = tmp_path / "attributes.json.zip"
+    packed = zip_of(path, {"attributes.json": "[]" * 999}, zipfile.ZIP_LZMA)
+    packed[70:90] = bytes(20)
+    for content in (b"PK nothing", packed):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"attributes\.json\.zip is broken: as a zip .*; fetch it again"):
+            read_entries(tmp_path, "attributes", no_words())
+    zip_of(path, {"readme.txt": ""})
+    with pytest.raises(ValueError, match=r"must hold one \.json file of at most .* got none"):
+        read_entries(tmp_path, "attributes", no_words())
+    monkeypatch.setattr("progressive_attention.data.visual_genome_files.MAX_JSON", 1000)
+    zip_of(path, {"attributes.json": " " * 1001})  # and it is not unpacked
     with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json \(1,001 bytes\)"):
-        read_entries(tmp_path, "attributes", Words())
+        read_entries(tmp_path, "attributes", no_words())

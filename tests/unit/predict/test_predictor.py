@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from progressive_attention.data.pictures import Fit
+from progressive_attention.data.images import Fit
 from progressive_attention.maps.pixel_maps import pixel_maps, region_map
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import build_model

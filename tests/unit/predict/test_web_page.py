@@ -18,9 +18,9 @@ from PIL import Image
 from tiny_models import PIXELS, build
 from torch.testing import assert_close
 
-from progressive_attention.data.photographs import PACK
-from progressive_attention.data.scenes import COLOURS
-from progressive_attention.data.synthetic import SceneSource, synthetic
+from progressive_attention.data.backgrounds import PACK
+from progressive_attention.data.scene_cache import synthetic
+from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.files import read_json
 from progressive_attention.maps.pixel_maps import as_values
 from progressive_attention.maps.receptive_field import geometry

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from progressive_attention.data.scenes import COLOURS
-from progressive_attention.data.synthetic import SceneSource
+from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.saved import weights
 from progressive_attention.serve.hard_cases import CASES, answers, search
 from progressive_attention.serve.layers import hatched, heat, removed

@@ -4,7 +4,6 @@ Legend: N images, R rows (one digit, so one question each).
 """
 
 import errno
-import io
 import json
 import math
 import os
@@ -22,61 +21,18 @@ from typing import Any
 import joblib
 import numpy as np
 
-from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, checked, checked_seed, one_of
-from progressive_attention.data.absent import ABSENT, with_absent
-from progressive_attention.data.digits import load_digits, pools
-from progressive_attention.data.photographs import Photographs
-from progressive_attention.data.questions import OwnerMasks, QuestionSet
-from progressive_attention.data.scenes import COLOURS, SIZE, Pool, Scene, render_scene, sample_scene
+from progressive_attention.config import checked, one_of
+from progressive_attention.data.questions import ABSENT, OwnerMasks, QuestionSet
+from progressive_attention.data.scenes import COLOURS, SIZE, Scene, SceneSource
 from progressive_attention.files import temporary_for
 
 RENDERER = 1  # raise it whenever a pixel or a row changes
 CHUNK = 250  # scenes a worker renders before it reports
 IN_PROCESS = 500  # fewer scenes are not worth starting workers
 PIXELS = {"images": (SIZE, SIZE, 3), "owner": (SIZE, SIZE)}
+NOWHERE = 255  # as a value of owner maps: that of no pixel
 Progress = Callable[[int, int], None]
-
-
-class SceneSource:
-    """Scenes of one style, split and protocol: ``image, owner = source.render(source.scene(index))``.
-
-    Protocol ``authors`` has one pool of scenes for every split. ``backgrounds`` (MBG only) replaces the embedded
-    photographs, ``mnist_dir`` the embedded digits. ``fingerprint`` names digits and photographs.
-    """
-
-    def __init__(
-        self,
-        style: str,
-        split: str,
-        protocol: str = "paper",
-        seed: int = 0,
-        mnist_dir: Path | None = None,
-        backgrounds: Path | None = None,
-    ) -> None:
-        self.style = one_of("style", style, STYLES)
-        one_of("split", split, SPLITS)
-        one_of("protocol", protocol, PROTOCOLS)
-        checked_seed("seed", seed)
-        if backgrounds and style != "mbg":
-            raise ValueError(f"backgrounds are for mbg, got them for {style}; leave --backgrounds out")
-        # workers may have another working directory
-        folders = [folder and Path(folder).expanduser().resolve() for folder in (mnist_dir, backgrounds)]
-        self.arguments = style, split, protocol, seed, *folders
-        self.split = "pool" if protocol == "authors" else split
-        self.key = seed, (*SPLITS, "pool").index(self.split)
-        digits = load_digits(folders[0])
-        self.pool = Pool(*pools(digits, protocol, split))
-        self.photographs = Photographs(split, protocol, folders[1], SIZE) if style == "mbg" else None
-        self.fingerprint = [digits.fingerprint, self.photographs.fingerprint if self.photographs else ""]
-
-    def scene(self, index: int) -> Scene:
-        """The scene of an index >= 0."""
-        sizes = self.photographs.sizes if self.photographs else ()
-        return sample_scene(self.style, (*self.key, index), self.pool, sizes)
-
-    def render(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Image (100, 100, 3) uint8 and owner (100, 100) uint8."""
-        return render_scene(scene, self.pool, self.photographs)
+Columns = dict[str, np.ndarray]
 
 
 def synthetic(
@@ -88,7 +44,6 @@ def synthetic(
     seed: int = 0,
     images: int = 30_000,
     absent: bool = False,
-    mnist_dir: Path | None = None,
     backgrounds: Path | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
@@ -101,14 +56,13 @@ def synthetic(
     every digit a row; the first ``images`` rows train, the next ``images // 3`` validate, the last ``images // 3``
     test. With ``absent`` the digits that a scene lacks are asked about, too, after all others, and answered "absent":
     one a scene for ``paper`` with ``queries="one"``, else all. The pixels depend on style, split, protocol, seed and
-    the digits and photographs alone: not on ``workers``, and scene i not on ``images``. ``progress(done, total)`` is
-    called while rendering. ``cache_dir`` defaults to the environment's PAN_CACHE, else ~/.cache/progressive_attention.
+    the photographs alone: not on ``workers``, and scene i not on ``images``. ``progress(done, total)`` is called while
+    rendering. ``cache_dir`` defaults to the environment's PAN_CACHE, else ~/.cache/progressive_attention.
     """
     one_of("queries", queries, ("one", "all", "rows"))
-    source = SceneSource(style, split, protocol, seed, mnist_dir, backgrounds)
-    if checked("images", images, int) < (
-        least := 2 if protocol == "authors" else 1
-    ):  # five digits a scene are then always enough
+    source = SceneSource(style, split, protocol, seed, backgrounds)
+    least = 2 if protocol == "authors" else 1  # five digits a scene are then always enough
+    if checked("images", images, int) < least:
         raise ValueError(f"images must be >= {least} for protocol {protocol!r}, got {images}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}; None means one per processor")
@@ -118,8 +72,8 @@ def synthetic(
     arrays = cached(source, count, cache, workers or joblib.cpu_count(), progress)
     digits, attributes = len(arrays["image"]), COLOURS
     if absent:
-        arrays, attributes = arrays | with_absent(arrays, 10, len(COLOURS)), (*COLOURS, ABSENT)
-    image, label = arrays["image"], arrays["label"]
+        arrays, attributes = arrays | with_absent(arrays), (*COLOURS, ABSENT)
+    image = arrays["image"]
     questions = QuestionSet(
         name=f"{style}/{split}",
         images=arrays["images"],
@@ -130,7 +84,7 @@ def synthetic(
         attribute_names=attributes,
         scale=arrays["scale"],
         box=arrays["box"],
-        masks=OwnerMasks(arrays["owner"], image, label),
+        masks=OwnerMasks(arrays["owner"], image, arrays["label"]),
     )
     if protocol == "authors":
         part = {"train": slice(images), "validation": slice(images, images + third), "test": slice(-third, None)}
@@ -140,11 +94,54 @@ def synthetic(
     return questions.rows(np.flatnonzero(arrays["asked"])) if queries == "one" else questions
 
 
-def cached(
-    source: SceneSource, count: int, cache: Path, workers: int, progress: Progress | None = None
-) -> dict[str, np.ndarray]:
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(scenes: list[Scene], start: int) -> Columns:
+    """Columns (R,) of every digit in row order; ``box`` (R, 4), ``label`` its value in owner, ``asked`` bool."""
+    rows = [(start + i, k, scene) for i, scene in enumerate(scenes) for k in range(len(scene.digits))]
+    digits = [scene.digits[k] for _, k, scene in rows]
+    return {
+        "image": np.array([image for image, _, _ in rows], np.int64),
+        "query": np.array([digit.number for digit in digits], np.int64),
+        "attribute": np.array([digit.colour for digit in digits], np.int64),
+        "scale": np.array([digit.scale for digit in digits], np.float64),
+        "box": np.array([(d.x, d.y, d.x + d.size, d.y + d.size) for d in digits], np.int64),
+        "label": np.array([k + 1 for _, k, _ in rows], np.uint8),
+        "asked": np.array([k == scene.asked for _, k, scene in rows]),
+    }
+
+
+def with_absent(columns: Columns) -> Columns:
+    """The columns of `rows_of`, then those of the digits that each scene lacks, in order; ``asked`` is one a scene.
+
+    Their scale and box are NaN, their mask is empty. Of n missing digits the one with the scene's number modulo n is
+    asked: that number says nothing about the digits, so each is as likely as another, without a random draw.
+    """
+    asked, scene = np.unique(columns["image"], return_inverse=True)
+    missing = np.ones((len(asked), 10), bool)
+    missing[scene, columns["query"]] = False
+    count = missing.sum(1)
+    place, query = np.nonzero(missing)
+    position = np.arange(len(place)) - np.repeat(count.cumsum() - count, count)  # among its scene's missing digits
+    absent = {
+        "image": asked[place],
+        "query": query,
+        "attribute": np.full(len(place), len(COLOURS)),
+        "scale": np.full(len(place), np.nan),
+        "box": np.full((len(place), 4), np.nan),
+        "label": np.full(len(place), NOWHERE, np.uint8),
+        "asked": position == (asked % count)[place],
+    }
+    return {name: np.concatenate([columns[name], values]) for name, values in absent.items()}
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def cached(source: SceneSource, count: int, cache: Path, workers: int, progress: Progress | None = None) -> Columns:
     """Arrays of the first ``count`` scenes: ``images`` and ``owner``, read-only memory maps, and those of `rows_of`."""
-    style, _, protocol, seed, *_ = source.arguments
+    style, _, protocol, seed, _ = source.arguments
     spec = [RENDERER, style, source.split, protocol, seed, count, *source.fingerprint]
     key = sha256(json.dumps(spec).encode()).hexdigest()[:16]
     folder = cache / f"{style}-{source.split}-{key}"
@@ -152,46 +149,43 @@ def cached(
         try:
             return open_folder(folder, spec, count)
         except Exception as error:  # whatever it is, this is not what was written
-            warnings.warn(f"{folder}: damaged ({error}); rendering it anew", stacklevel=3)
+            warnings.warn(f"{folder}: damaged ({error}); rendering it again", stacklevel=3)
+            shutil.rmtree(folder, ignore_errors=True)
     try:
         with temporary_for(folder, folder=True) as temporary:
             render_folder(temporary, source, spec, count, workers, progress)
-            return publish(temporary, folder, spec, count)
+            with suppress(OSError):  # another process may have been faster, and what it rendered is the same
+                os.rename(temporary, folder)
+            return open_folder(folder, spec, count)
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
             raise full(cache, count) from error
         raise
     except BrokenExecutor as error:
         raise OSError(
-            "a process that rendered scenes was killed, often for want of memory; the same command renders them anew"
+            "a process that rendered scenes was killed, often because memory ran out; the same command starts again"
         ) from error
 
 
-def open_folder(folder: Path, spec: list, count: int) -> dict[str, np.ndarray]:
+def open_folder(folder: Path, spec: list, count: int) -> Columns:
     """The arrays of a rendered folder; raises an Exception unless it is whole and of this spec."""
     stated = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     if stated["spec"] != spec:
         raise ValueError(f"expected key.json of {spec}, got {stated['spec']}")
-    for name, size in stated["bytes"].items():
-        if (got := (folder / name).stat().st_size) != size:
-            raise ValueError(f"expected {size} bytes in {name}, got {got}")
-    content = (folder / "questions.npz").read_bytes()
-    if (got := sha256(content).hexdigest()) != stated["questions"]:
-        raise ValueError(f"expected sha256 {stated['questions']} of questions.npz, got {got}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as rows:
+    for name, crc in stated["crc32"].items():
+        if (got := checksum(folder / name)) != crc:
+            raise ValueError(f"expected CRC-32 {crc} of {name}, got {got}")
+    with np.load(folder / "questions.npz", allow_pickle=False) as rows:  # checks a CRC-32 of each column
         arrays = dict(rows)
     for name, shape in PIXELS.items():
         arrays[name] = array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        if array.shape != (count, *shape) or array.dtype != np.uint8:
-            raise ValueError(f"expected {(count, *shape)} uint8 in {name}.npy, got {array.shape} {array.dtype}")
-    for name, crc in stated.get("crc32", {}).items():  # caches of earlier versions have none
-        if (got := checksum(folder / name)) != crc:
-            raise ValueError(f"expected CRC-32 {crc} of {name}, got {got}")
+        if array.shape != (count, *shape):
+            raise ValueError(f"expected {(count, *shape)} in {name}.npy, got {array.shape}")
     return arrays
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file's bytes, which knows every single flipped bit; a set of 30,000 scenes takes half a second."""
+    """CRC-32 of a file's bytes, which notices every single flipped bit; a set of 30,000 scenes takes half a second."""
     crc = 0
     with path.open("rb") as file:
         while content := file.read(2**22):
@@ -199,23 +193,21 @@ def checksum(path: Path) -> int:
     return crc
 
 
-def publish(temporary: Path, folder: Path, spec: list, count: int) -> dict[str, np.ndarray]:
-    """Rename a finished folder into place in one step, or use what another process has put there meanwhile."""
-    while True:
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        try:
-            return open_folder(folder, spec, count)
-        except Exception:
-            if not temporary.exists():
-                raise
-            damaged = temporary.with_name(f"{temporary.name}-damaged")
-            with suppress(FileNotFoundError):
-                os.rename(folder, damaged)
-            shutil.rmtree(damaged, ignore_errors=True)
+def needed(count: int) -> int:
+    """Bytes of a rendered folder, rows included (at most 9 of about 60 bytes an image)."""
+    return count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)
+
+
+def full(cache: Path, count: int) -> OSError:
+    """The error for a disk without room."""
+    return OSError(
+        errno.ENOSPC,
+        f"{cache}: no room for {count} images, {needed(count)} bytes needed; free some, or choose another folder "
+        "with cache_dir or the environment variable PAN_CACHE",
+    )
+
+
+# --- rendering --------------------------------------------------------------------------------------------------------
 
 
 def render_folder(
@@ -238,15 +230,13 @@ def render_folder(
                 progress(done, count)
     columns: Any = {name: np.concatenate([rows[start][name] for start, _ in chunks]) for name in rows[0]}
     np.savez(folder / "questions.npz", **columns)
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    stated = {"spec": spec, "bytes": sizes, "questions": sha256((folder / "questions.npz").read_bytes()).hexdigest()}
-    stated["crc32"] = {f"{name}.npy": checksum(folder / f"{name}.npy") for name in PIXELS}
-    (folder / "key.json").write_text(json.dumps(stated, indent=1), encoding="utf-8")
+    crcs = {path.name: checksum(path) for path in sorted(folder.iterdir())}
+    (folder / "key.json").write_text(json.dumps({"spec": spec, "crc32": crcs}, indent=1), encoding="utf-8")
 
 
 def rendered(
     source: SceneSource, folder: Path, chunks: list[tuple[int, int]], workers: int
-) -> Generator[tuple[int, int, dict[str, np.ndarray]], None, None]:
+) -> Generator[tuple[int, int, Columns], None, None]:
     """Render chunks in any order, here or in worker processes: (start, scenes, columns) of each."""
     if workers == 1:
         yield from (render_chunk(source, folder, *chunk) for chunk in chunks)
@@ -268,11 +258,11 @@ def worker_source(fingerprint: tuple[str, ...], arguments: tuple) -> SceneSource
         warnings.simplefilter("ignore")  # the caller has heard of skipped photographs already
         source = SceneSource(*arguments)
     if tuple(source.fingerprint) != fingerprint:
-        raise ValueError("digits or photographs changed while rendering; start again")
+        raise ValueError("photographs changed while rendering; start again")
     return source
 
 
-def render_chunk(source: SceneSource, folder: Path, start: int, stop: int) -> tuple[int, int, dict[str, np.ndarray]]:
+def render_chunk(source: SceneSource, folder: Path, start: int, stop: int) -> tuple[int, int, Columns]:
     """Render scenes start..stop-1 into the folder's files; (start, scenes, columns of their rows).
 
     Plain writes, not a memory map: on a full disk a map ends the process with SIGBUS, a write raises OSError.
@@ -286,32 +276,3 @@ def render_chunk(source: SceneSource, folder: Path, start: int, stop: int) -> tu
             file.seek(offset + start * math.prod(shape))
             file.write(np.stack(arrays).data)
     return start, stop - start, rows_of(scenes, start)
-
-
-def rows_of(scenes: list[Scene], start: int) -> dict[str, np.ndarray]:
-    """Columns (R,) of every digit in row order; ``box`` (R, 4), ``label`` its value in owner, ``asked`` bool."""
-    rows = [(start + i, k, scene) for i, scene in enumerate(scenes) for k in range(len(scene.digits))]
-    digits = [scene.digits[k] for _, k, scene in rows]
-    return {
-        "image": np.array([image for image, _, _ in rows], np.int64),
-        "query": np.array([digit.number for digit in digits], np.int64),
-        "attribute": np.array([digit.colour for digit in digits], np.int64),
-        "scale": np.array([digit.scale for digit in digits], np.float64),
-        "box": np.array([(d.x, d.y, d.x + d.size, d.y + d.size) for d in digits], np.int64),
-        "label": np.array([k + 1 for _, k, _ in rows], np.uint8),
-        "asked": np.array([k == scene.asked for _, k, scene in rows]),
-    }
-
-
-def needed(count: int) -> int:
-    """Bytes of a rendered folder, rows included (at most 9 of about 60 bytes an image)."""
-    return count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)
-
-
-def full(cache: Path, count: int) -> OSError:
-    """The error for a disk without room."""
-    return OSError(
-        errno.ENOSPC,
-        f"{cache}: no room for {count} images, {needed(count)} bytes needed; free some, or choose another folder "
-        "with cache_dir or the environment variable PAN_CACHE",
-    )

@@ -7,11 +7,11 @@ object may lack ``attributes``. All are read alike, and each file may lie in its
 
 import zipfile
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,16 +22,22 @@ NONE = -(2**63)  # an id that is not stated
 
 Id = Annotated[int, msgspec.Meta(gt=NONE, le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Words = dict[str, int]  # a word that is asked for and not there yet gets the next number
 T = TypeVar("T")
 
 
-class Record(msgspec.Struct, gc=False):
+class Item(msgspec.Struct, gc=False):
+    """One image of a file."""
+
+    image_id: Id = NONE
+    id: Id = NONE
+
+
+class Record(Item, kw_only=True, gc=False):
     """One image of image_data.json."""
 
     width: Side
     height: Side
-    image_id: Id = NONE
-    id: Id = NONE
     url: str | None = None
 
 
@@ -51,20 +57,16 @@ class Entry(msgspec.Struct, gc=False):
     merged: list[Id] = msgspec.field(name="merged_object_ids", default_factory=list)
 
 
-class AttributeList(msgspec.Struct):
+class AttributeList(Item, kw_only=True):
     """One image of attributes.json."""
 
     entries: list[Entry] = msgspec.field(name="attributes")
-    image_id: Id = NONE
-    id: Id = NONE
 
 
-class ObjectList(msgspec.Struct):
+class ObjectList(Item, kw_only=True):
     """One image of objects.json."""
 
     entries: list[Entry] = msgspec.field(name="objects")
-    image_id: Id = NONE
-    id: Id = NONE
 
 
 class Splits(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,8 +77,7 @@ class Splits(msgspec.Struct, forbid_unknown_fields=True):
     test: list[Id] = []
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(NamedTuple):
     """image_data.json. I images."""
 
     id: np.ndarray  # (I,) int64
@@ -84,18 +85,24 @@ class Images:
     url: list[str]
 
 
-@dataclass(frozen=True)
-class Entries:
+class Entries(NamedTuple):
     """attributes.json or objects.json. N entries, M mentions of attributes, P pairs."""
 
     image: np.ndarray  # (N,) int64 image id
     id: np.ndarray  # (N,) int64 object id
     place: np.ndarray  # (N,) int64 in its image's list, from 1
-    name: np.ndarray  # (N,) int32 into ``words``, -1 where there is none
+    name: np.ndarray  # (N,) int32 into the words, -1 where there is none
     box: np.ndarray  # (N, 4) float64 x, y, w, h in pixels, nan where there is none
     owner: np.ndarray  # (M,) int64 the mention's entry, rising
-    mention: np.ndarray  # (M,) int32 into ``words``
+    mention: np.ndarray  # (M,) int32 into the words
     merged: np.ndarray  # (P, 2) int64 id of an object, id of the one it was merged into
+
+
+def no_words() -> Words:
+    """Words by number, none so far."""
+    words: defaultdict[str, int] = defaultdict()
+    words.default_factory = words.__len__
+    return words
 
 
 def read_images(folder: Path) -> Images:
@@ -106,19 +113,11 @@ def read_images(folder: Path) -> Images:
         sizes.extend((record.width, record.height))
         urls.append(record.url or "")
     images = Images(np.asarray(ids), np.asarray(sizes).reshape(-1, 2), urls)
-    refuse_repeated(f"{folder}: image_data.json", images.id)
+    reject_repeated(f"{folder}: image_data.json", images.id)
     return images
 
 
-class Words(dict[str, int]):
-    """Words by number, from 0; one that is asked for and not there yet gets the next."""
-
-    def __missing__(self, word: str) -> int:
-        self[word] = len(self)
-        return self[word]
-
-
-def read_entries(folder: Path, file: str, words: Words, tell: Callable[[int], None] = lambda images: None) -> Entries:
+def read_entries(folder: Path, file: str, words: Words, report: Callable[[int], None] = lambda images: None) -> Entries:
     """attributes.json or objects.json (``file`` without its ending); new names and attributes are added to ``words``.
 
     Raises ValueError for a broken file, an entry without an id, and an image that is there twice.
@@ -141,16 +140,15 @@ def read_entries(folder: Path, file: str, words: Words, tell: Callable[[int], No
         mentions.extend(map(len, attributes))
         mention.extend([words[word] for listed in attributes for word in listed])
         if file == "objects":
-            merged.extend([i for e, one in zip(entries, ids, strict=True) for gone in e.merged for i in (gone, one)])
+            merged.extend([i for e, id in zip(entries, ids, strict=True) for gone in e.merged for i in (gone, id)])
         if len(image) % STEP == 0:
-            tell(len(image))
-    tell(len(image))
-    refuse_repeated(f"{folder}: {file}.json", np.asarray(image))
-    ends = np.cumsum(length)
+            report(len(image))
+    report(len(image))
+    reject_repeated(f"{folder}: {file}.json", np.asarray(image))
     return Entries(
         image=np.repeat(image, length),
         id=np.asarray(number),
-        place=np.arange(1, len(number) + 1) - np.repeat(ends - length, length),
+        place=np.arange(1, len(number) + 1) - np.repeat(np.cumsum(length) - length, length),
         name=np.asarray(name),
         box=np.asarray(box).reshape(-1, 4),
         owner=np.repeat(np.arange(len(mentions)), mentions),
@@ -159,19 +157,19 @@ def read_entries(folder: Path, file: str, words: Words, tell: Callable[[int], No
     )
 
 
-def image_id(where: str, item: Record | AttributeList | ObjectList) -> int:
+def image_id(where: str, item: Item) -> int:
     """An image's id under either key; raises ValueError if neither is there."""
-    found = item.id if item.image_id == NONE else item.image_id
-    if found == NONE:
+    number = item.id if item.image_id == NONE else item.image_id
+    if number == NONE:
         raise ValueError(f"{where} has no image_id")
-    return found
+    return number
 
 
-def refuse_repeated(where: str, ids: np.ndarray) -> None:
-    """Raises ValueError if an image is there more than once: which size, or which list, would hold?"""
-    found, count = np.unique(ids, return_counts=True)
-    for image, times in zip(found[count > 1], count[count > 1], strict=True):
-        raise ValueError(f"{where}: image {image} is there {times} times, expected once; keep one")
+def reject_repeated(where: str, ids: np.ndarray) -> None:
+    """Raises ValueError if an image is there more than once: which size, or which list, would count?"""
+    images, count = np.unique(ids, return_counts=True)
+    if len(images) < len(ids):
+        raise ValueError(f"{where}: image {images[count > 1][0]} is there {count.max()} times, expected once; keep one")
 
 
 def read_splits(path: Path) -> tuple[np.ndarray, ...]:
@@ -184,26 +182,27 @@ def read_splits(path: Path) -> tuple[np.ndarray, ...]:
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is no list of image ids for train, validation and test: {error}") from error
     ids = tuple(np.unique(np.array(part, np.int64)) for part in (splits.train, splits.validation, splits.test))
-    refuse_repeated(f"{path}: of the splits,", np.concatenate(ids))
+    reject_repeated(f"{path}: of the splits,", np.concatenate(ids))
     return ids
 
 
 def read_list(folder: Path, file: str, kind: type[T]) -> Iterator[tuple[str, T]]:
     """The items of a file's list, decoded one by one, each with where it stands (for messages)."""
-    where, content = read_file(folder, file)
+    path = find_file(folder, file)
+    if path is None:
+        raise ValueError(f"{folder} has neither {file}.json nor {file}.json.zip; give the folder with the annotations")
     try:
-        parts = msgspec.json.decode(content, type=list[msgspec.Raw])
+        parts = msgspec.json.decode(read_file(path), type=list[msgspec.Raw])
     except (ValueError, RecursionError) as error:
-        end = f" after its {len(content):,} bytes" if "truncated" in str(error) else ""
-        raise ValueError(f"{where} is broken: {error}{end}; fetch it again") from error
+        raise ValueError(f"{path} is broken: {error}; fetch it again") from error
     decoder = msgspec.json.Decoder(kind)
     for i, part in enumerate(parts):
         try:
             item = decoder.decode(part)
         except (ValueError, RecursionError) as error:
             place = str(error).replace("`$", f"`$[{i}]") if "`$" in str(error) else f"{error} - at `$[{i}]`"
-            raise ValueError(f"{where} is not as Visual Genome publishes it: {place}") from error
-        yield f"{where}: $[{i}]", item
+            raise ValueError(f"{path} is not as Visual Genome publishes it: {place}") from error
+        yield f"{path}: $[{i}]", item
 
 
 def find_file(folder: Path, file: str) -> Path | None:
@@ -211,26 +210,20 @@ def find_file(folder: Path, file: str) -> Path | None:
     return next((path for path in (folder / f"{file}.json", folder / f"{file}.json.zip") if path.is_file()), None)
 
 
-def read_file(folder: Path, file: str) -> tuple[Path, bytes]:
-    """Where a JSON file was found, and its bytes, out of the zip that it may lie in."""
-    path = find_file(folder, file)
-    if path is None:
-        raise ValueError(f"{folder} has neither {file}.json nor {file}.json.zip; give the folder with the annotations")
+def read_file(path: Path) -> bytes:
+    """A file's bytes, of a zip those of the one .json file in it; raises ValueError for a damaged zip."""
+    if path.suffix == ".json":
+        return path.read_bytes()
     try:
-        return path, path.read_bytes() if path.suffix == ".json" else unzip(path)
-    except ValueError:
-        raise
+        with zipfile.ZipFile(path) as archive:
+            members = [
+                info
+                for info in archive.infolist()
+                if info.filename.endswith(".json") and not info.filename.startswith("__MACOSX")
+            ]
+            if len(members) == 1 and members[0].file_size <= MAX_JSON:
+                return archive.read(members[0])
     except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
-        raise ValueError(f"{path} can't be read ({error}); fetch it again") from error
-
-
-def unzip(path: Path) -> bytes:
-    """The one .json file in a zip."""
-    with zipfile.ZipFile(path) as archive:
-        found = [
-            i for i in archive.infolist() if i.filename.endswith(".json") and not i.filename.startswith("__MACOSX")
-        ]
-        if len(found) != 1 or found[0].file_size > MAX_JSON:
-            sizes = ", ".join(f"{info.filename} ({info.file_size:,} bytes)" for info in found) or "none"
-            raise ValueError(f"{path} must hold one .json file of at most {MAX_JSON:,} bytes, got {sizes}")
-        return archive.read(found[0])
+        raise ValueError(f"as a zip it can't be read ({error})") from error
+    sizes = ", ".join(f"{info.filename} ({info.file_size:,} bytes)" for info in members) or "none"
+    raise ValueError(f"it must hold one .json file of at most {MAX_JSON:,} bytes, got {sizes}")

@@ -5,7 +5,6 @@ Legend: H x W pixels; a photograph is (H, W, 3) uint8 RGB in its own resolution.
 
 import json
 import warnings
-from collections import Counter
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from progressive_attention.config import PROTOCOLS, SPLITS, one_of
-from progressive_attention.data.pictures import FORMATS
+from progressive_attention.data.images import FORMATS
 
 PACK = Path(__file__).parent.parent / "assets" / "backgrounds"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -35,22 +34,21 @@ class Photographs:
         one_of("split", split, SPLITS)
         one_of("protocol", protocol, PROTOCOLS)
         root = PACK if folder is None else Path(folder).expanduser()
-        found = scan(root, side)
+        usable = scan(root, side)
         if folder is None:
-            named = json.loads((root / "splits.json").read_text(encoding="utf-8"))
-            split_of = {name: part for part, names in named.items() for name in names}
+            listed = json.loads((root / "splits.json").read_text(encoding="utf-8"))
+            members = {part: [name for name in usable if name in listed[part]] for part in SPLITS}
         else:
-            split_of = {name: hashed_split(name) for name in found}
-        members = {part: [name for name in found if split_of.get(name) == part] for part in SPLITS}
+            members = {part: [name for name in usable if hashed_split(name) == part] for part in SPLITS}
         if protocol == "authors":
-            members[split] = list(found)
+            members[split] = list(usable)
         elif empty := [part for part in SPLITS if not members[part]]:
             raise ValueError(
-                f"{root}: expected photographs for every split, got {len(found)} in all and none for "
+                f"{root}: expected photographs for every split, got {len(usable)} in all and none for "
                 f"{', '.join(empty)}; add photographs (they are split by name, about 60/20/20)"
             )
         self.paths = [root / name for name in members[split]]
-        self.sizes = [found[name] for name in members[split]]
+        self.sizes = [usable[name] for name in members[split]]
         self.fingerprint = fingerprint(root, members[split], contents=folder is None)
         largest = max(3 * height * width for height, width in self.sizes)
         self.load = lru_cache(maxsize=max(1, CACHE_BYTES // largest))(self._load)
@@ -76,32 +74,32 @@ def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not names:
         raise ValueError(f"{root}: expected photographs ({', '.join(SUFFIXES)}), got none; check --backgrounds")
-    usable: dict[str, tuple[int, int]] = {}
-    skipped: Counter[str] = Counter()
-    for name in names:
-        if not (root / name).is_file():  # a pipe would be waited for
-            skipped["unreadable"] += 1
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(root / name, formats=FORMATS) as image:
-                    width, height = image.size
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            skipped[f"above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels"] += 1
-        except Exception:  # a broken header can raise nearly anything
-            skipped["unreadable"] += 1
-        else:
-            if min(width, height) < side:
-                skipped[f"smaller than {side} x {side} pixels"] += 1
-            else:
-                usable[name] = height, width
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    sizes = {name: header_size(root / name) for name in names}
+    readable = {name: size for name, size in sizes.items() if size is not None}
+    usable = {name: size for name, size in readable.items() if min(size) >= side}
+    skipped = {
+        f"smaller than {side} x {side} pixels": len(readable) - len(usable),
+        f"unreadable (or above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)": len(names) - len(readable),
+    }
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
     if not usable:
         raise ValueError(f"{root}: expected photographs of at least {side} x {side} pixels, got {reasons}; add larger")
-    if skipped:
+    if reasons:
         warnings.warn(f"{root}: skipped {reasons}; {len(usable)} photographs left", stacklevel=3)
     return usable
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a photograph, None for a broken or a far too large one."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                return image.height, image.width
+    except Exception:  # a broken header can raise nearly anything
+        return None
 
 
 def hashed_split(name: str) -> str:

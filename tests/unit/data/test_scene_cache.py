@@ -1,4 +1,4 @@
-"""The cache of rendered sets: it never lies, and leaves nothing half-written."""
+"""The cache of rendered sets: it never lies, leaves nothing half-written, and stays valid from version to version."""
 
 import errno
 import json
@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rendered_sets import digest, noise_photographs
 
-from progressive_attention.data import synthetic as module
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data import scene_cache as module
+from progressive_attention.data.scene_cache import synthetic, worker_source
+from progressive_attention.data.scenes import SceneSource
 from progressive_attention.files import temporary_for
 
 Usage = namedtuple("Usage", "total used free")
@@ -33,6 +36,9 @@ def backgrounds(tmp_path_factory):
     return noise_photographs(tmp_path_factory.mktemp("backgrounds"))
 
 
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
 def test_second_call_reads(tmp_path, monkeypatch):
     first = synthetic("mref", "train", images=3, cache_dir=tmp_path)
     monkeypatch.setattr(module, "render_chunk", never)
@@ -40,6 +46,21 @@ def test_second_call_reads(tmp_path, monkeypatch):
     assert isinstance(again.images, np.memmap)
     assert not again.images.flags.writeable
     assert digest(again) == digest(first)
+
+
+def test_a_folder_of_an_earlier_version_is_read(tmp_path, monkeypatch):
+    """Its name, and a key.json with more in it."""
+    expected = digest(synthetic("mref", "train", images=3, cache_dir=tmp_path))
+    (folder,) = folders(tmp_path)
+    assert folder.name == "mref-train-79b286033a4ebed2"
+    stated = json.loads((folder / "key.json").read_text())
+    assert stated["spec"] == [1, "mref", "train", "paper", 0, 3, *SceneSource("mref", "train").fingerprint]
+    rows = folder / "questions.npz"
+    del stated["crc32"]["questions.npz"]
+    stated |= {"bytes": {rows.name: rows.stat().st_size}, "questions": sha256(rows.read_bytes()).hexdigest()}
+    (folder / "key.json").write_text(json.dumps(stated))
+    monkeypatch.setattr(module, "render_chunk", never)
+    assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected
 
 
 def test_all_that_determines_pixels_is_in_the_key(tmp_path, backgrounds, monkeypatch):
@@ -74,27 +95,17 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
     assert len(folders(tmp_path / "home" / "elsewhere")) == 1
 
 
-def truncate(folder):
-    path = folder / "images.npy"
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def corrupt_rows(folder):
-    path = folder / "questions.npz"
+def flip_a_bit(path, at):
     content = bytearray(path.read_bytes())
-    content[200] ^= 255
+    content[at] ^= 8
     path.write_bytes(content)
 
 
 def another_shape(folder):
     np.save(folder / "owner.npy", np.zeros((100, 3, 100), np.uint8))
-
-
-def flip_a_bit(folder):
-    path = folder / "images.npy"
-    content = bytearray(path.read_bytes())
-    content[40_000] ^= 8
-    path.write_bytes(content)
+    stated = json.loads((folder / "key.json").read_text())
+    stated["crc32"]["owner.npy"] = module.checksum(folder / "owner.npy")
+    (folder / "key.json").write_text(json.dumps(stated))
 
 
 def another_spec(folder):
@@ -102,38 +113,31 @@ def another_spec(folder):
     path.write_text(path.read_text().replace("mref", "mbg"))
 
 
-def not_json(folder):
-    (folder / "key.json").write_text("{")
-
-
-def no_sizes(folder):
-    spec = json.loads((folder / "key.json").read_text())["spec"]
-    (folder / "key.json").write_text(json.dumps({"spec": spec}))
-
-
 DAMAGE = {
-    truncate: "expected 90128 bytes in images.npy, got 90127",
-    corrupt_rows: "expected sha256 [0-9a-f]{64} of questions.npz, got [0-9a-f]{64}",
-    another_shape: r"expected \(3, 100, 100\) uint8 in owner.npy, got \(100, 3, 100\) uint8",
-    flip_a_bit: "expected CRC-32 [0-9]+ of images.npy, got [0-9]+",
-    another_spec: r"expected key.json of \[1, 'mref', .* got \[1, 'mbg'",
-    not_json: "Expecting property name",
-    no_sizes: "'bytes'",
-    lambda folder: (folder / "key.json").write_text("[]"): "list indices",
-    lambda folder: (folder / "key.json").unlink(): "No such file",
-    lambda folder: (folder / "owner.npy").unlink(): "No such file",
+    "cut": lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
+    "flipped pixel": lambda folder: flip_a_bit(folder / "images.npy", 40_000),
+    "flipped row": lambda folder: flip_a_bit(folder / "questions.npz", 200),
+    "another shape": another_shape,
+    "another spec": another_spec,
+    "no JSON": lambda folder: (folder / "key.json").write_text("{"),
+    "not an object": lambda folder: (folder / "key.json").write_text("[]"),
+    "no key": lambda folder: (folder / "key.json").unlink(),
+    "no masks": lambda folder: (folder / "owner.npy").unlink(),
 }
 
 
-@pytest.mark.parametrize("damage, reason", DAMAGE.items())
-def test_a_damaged_folder_is_rendered_anew(tmp_path, damage, reason):
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_folder_is_rendered_again(tmp_path, kind):
     expected = digest(synthetic("mref", "train", images=3, cache_dir=tmp_path))
     (folder,) = folders(tmp_path)
-    damage(folder)
-    with pytest.warns(UserWarning, match=rf"damaged \(.*{reason}.*\); rendering it anew"):
+    DAMAGE[kind](folder)
+    with pytest.warns(UserWarning, match=r"damaged \(.*\); rendering it again"):
         assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected
     assert folders(tmp_path) == [folder]
-    assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected
+    assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected  # without a warning
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
 
 
 def test_another_process_wins_the_race(tmp_path):
@@ -153,29 +157,48 @@ def test_another_process_wins_the_race(tmp_path):
     assert digest(ours) == digest(theirs[0])
 
 
-def test_another_process_leaves_rubbish_meanwhile(tmp_path):
-    def meanwhile(*_):
-        (temporary,) = folders(tmp_path)
-        folder = tmp_path / temporary.name.split(".")[1]
-        folder.mkdir()
-        (folder / "rubbish").touch()
-
-    synthetic("mref", "train", images=3, cache_dir=tmp_path, progress=meanwhile)
-    (folder,) = folders(tmp_path)
-    assert len(folders(folder)) == 4
-
-
-def test_two_processes_at_once(tmp_path):
+def test_two_processes_at_once_without_torch(tmp_path):
     code = (
-        "from progressive_attention.data.synthetic import synthetic\n"
-        f"print(int(synthetic('mdist', 'train', images=60, cache_dir={str(tmp_path)!r}).images.sum()))"
+        "import sys\n"
+        "from progressive_attention.data.scene_cache import synthetic\n"
+        f"print(int(synthetic('mdist', 'train', images=60, cache_dir={str(tmp_path)!r}).images.sum()))\n"
+        "sys.exit('torch' in sys.modules)"
     )
     command, env = [sys.executable, "-c", code], {"PYTHONPATH": ":".join(sys.path)}
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     results = [process.communicate(timeout=60) for process in both]
     assert results[0] == results[1]
     assert results[0][1] == b""
+    assert [process.returncode for process in both] == [0, 0]
     assert len(folders(tmp_path)) == 1
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, backgrounds):
+    (backgrounds / "broken.png").touch()
+    monkeypatch.setattr(module, "IN_PROCESS", 1)
+    monkeypatch.setattr(module, "CHUNK", 9)
+    files = []
+    for workers in (1, 2):
+        calls, cache = [], tmp_path / str(workers)
+        options = {"images": 50, "backgrounds": backgrounds, "cache_dir": cache, "workers": workers}
+        with pytest.warns(UserWarning, match="skipped 1 unreadable"):
+            synthetic("mbg", "train", **options, progress=lambda *call, calls=calls: calls.append(call))
+        (folder,) = folders(cache)
+        files.append([(path.name, sha256(path.read_bytes()).hexdigest()) for path in folders(folder)])
+        assert len(calls) == 6
+        assert sorted(calls)[-1] == calls[-1] == (50, 50)
+    assert files[0] == files[1]
+    assert [name for name, _ in files[0]] == ["images.npy", "key.json", "owner.npy", "questions.npz"]
+
+
+def test_changed_photographs_stop_a_worker(backgrounds):
+    source = SceneSource("mbg", "train", backgrounds=backgrounds)
+    Image.new("RGB", (100, 100)).save(backgrounds / "0.png")
+    with pytest.raises(ValueError, match="photographs changed while rendering; start again"):
+        worker_source(tuple(source.fingerprint), source.arguments)
+
+
+# --- what goes wrong while rendering ----------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")  # joblib counts what it cancels
@@ -204,13 +227,13 @@ def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, monkey
     assert folders(tmp_path) == []
 
 
-def test_a_killed_worker_is_told(tmp_path, monkeypatch):
+def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(module, "IN_PROCESS", 1)
     monkeypatch.setattr(module, "worker_chunk", die)
-    with pytest.raises(OSError, match="a process that rendered scenes was killed, .*; the same command renders them"):
+    with pytest.raises(OSError, match="a process that rendered scenes was killed, .* memory ran out"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path, workers=2)
     assert folders(tmp_path) == []
 
@@ -221,9 +244,9 @@ def test_leavings_of_a_killed_process_go_with_the_next_rendering(tmp_path):
     left = tmp_path / f".{folder.name}.pan-killed"
     left.mkdir()
     (left / "images.npy").touch()
-    truncate(folder)
+    DAMAGE["cut"](folder)
     with temporary_for(folder, folder=True) as alive:  # of another process, say
-        with pytest.warns(UserWarning, match="rendering it anew"):
+        with pytest.warns(UserWarning, match="rendering it again"):
             synthetic("mref", "train", images=3, cache_dir=tmp_path)
         assert folders(tmp_path) == sorted([folder, alive])
 
@@ -240,25 +263,20 @@ def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):
     assert folders(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_fills_up_while_rendering(tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    "number, message", [(errno.ENOSPC, FULL), (errno.EDQUOT, FULL), (errno.EIO, "the disk is dying")]
+)
+def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch, number, message):
     def fail(*_):
-        raise OSError(number, "full")
+        raise OSError(number, "the disk is dying")
 
     monkeypatch.setattr(module, "render_chunk", fail)
-    with pytest.raises(OSError, match=FULL):
+    with pytest.raises(OSError, match=message):
         synthetic("mref", "train", images=3, cache_dir=tmp_path)
     assert folders(tmp_path) == []
 
 
-def test_other_failures_pass_unchanged(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.EIO, "the disk is dying")
-
-    monkeypatch.setattr(module, "render_chunk", fail)
-    with pytest.raises(OSError, match="the disk is dying"):
-        synthetic("mref", "train", images=3, cache_dir=tmp_path)
-    assert folders(tmp_path) == []
+def test_a_cache_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path / "file")
