@@ -10,17 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.network.backbone import (
-    BACKBONES,
-    Backbone,
-    build_backbone,
-    chain_outputs,
-    conv_stack,
-    split_at_timm_stages,
-    timm_backbone,
-    usual_stages,
-)
-from progressive_attention.network.build import build_model, model_config
+from progressive_attention.network.backbone import BACKBONES, Backbone, build_backbone, conv_stack
+from progressive_attention.network.build import build_model, model_config, usual_stages
+from progressive_attention.network.timm_chain import chain_outputs, split_at_timm_stages, timm_backbone
 
 
 def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:

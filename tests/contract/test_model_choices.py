@@ -8,9 +8,11 @@ from torch.testing import assert_close
 
 from progressive_attention.config import ALIASES, MODELS, RECIPES, ModelConfig, recipe_for
 from progressive_attention.network.backbone import conv_stack
-from progressive_attention.network.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, model_config
-from progressive_attention.network.equations import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.network.build import build_model, model_config
+from progressive_attention.network.no_attention import ConcatenationNetwork, FiLMNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
+from progressive_attention.network.scorers import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
 from progressive_attention.training.objectives import answer_loss
 
 # --- choices ----------------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def test_one_question_is_no_batch_for_a_norm(name):
 def test_a_transformers_backbone_must_be_the_one_that_is_named():
     other = conv_stack()
     other.names = [f"{name} of mine" for name in other.names]
-    with pytest.raises(ValueError, match=r"localisation networks would be 'conv-stack'.*backbones\.BACKBONES"):
+    with pytest.raises(ValueError, match=r"localisation networks of 'conv-stack'.*BACKBONES"):
         SpatialTransformerNetwork(model_config("stn-s", 5, 3), other)
 
 

@@ -27,9 +27,9 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.network.build import ProgressiveAttentionNetwork
-from progressive_attention.network.equations import AttentionScorer, ChannelPoolScorer
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.network.question_network import Prediction
+from progressive_attention.network.scorers import AttentionScorer, ChannelPoolScorer
 from progressive_attention.saved import weights
 from progressive_attention.training.objectives import answer_loss
 
@@ -169,6 +169,24 @@ def test_whole_network_against_a_slow_twin(name, likelihood):
     model, image = build(name, likelihood=likelihood).eval(), pictures(2)
     query = torch.tensor([[4, 0, 4], [1, 2, 3]])
     assert_close(tuple(flat(model(image, query))), tuple(flat(slow_forward(model, image, query))), **EXACT)
+
+
+@every_model
+@torch.no_grad()
+def test_channels_last_by_itself_with_the_same_answers(name):
+    model, image, query = build(name).eval(), pictures(2), torch.tensor([[0, 1], [2, 3]])
+    outputs = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels > 2:
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    prediction = model(image, query)
+    assert len(outputs) >= 8
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in outputs)
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    rows = plain.answer(image, plain.question(query.flatten()), torch.tensor([0, 0, 1, 1]), 0)
+    assert_close([values.flatten(0, 1) for values in flat(prediction)], flat(rows), **EXACT)
 
 
 # --- questions together, alone, or missing ----------------------------------------------------------------------------

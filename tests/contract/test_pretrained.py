@@ -15,7 +15,8 @@ from progressive_attention.config import ModelConfig
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import Field, geometry
 from progressive_attention.network.backbone import Backbone, build_backbone, conv_stack
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, from_config
+from progressive_attention.network.build import build_model, from_config
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.network.pretrained import weights_file
 from progressive_attention.saved import weights
 
@@ -166,7 +167,7 @@ def test_weights_of_other_pixels_are_refused(monkeypatch):
     [
         ("resnetaa50.a1h_in1k", "resnet50", "give 'resnetaa50' as the backbone, or weights of resnet50: resnet50.a1_"),
         ("vgg16.tv_in1k", "resnet18.a1_in1k", "give 'vgg16' as the backbone, or weights of resnet18: resnet18.a1_in1k"),
-        ("vgg16.tv_in1k", "nf_regnet_b0", "timm has none by name"),
+        ("vgg16.tv_in1k", "nf_regnet_b0", "weights of nf_regnet_b0: none by name"),
     ],
 )
 def test_weights_of_another_architecture_are_refused_unasked(given, name, remedy, monkeypatch):
@@ -179,7 +180,7 @@ def test_weights_of_another_architecture_are_refused_unasked(given, name, remedy
 
 
 def test_weights_that_timm_has_as_pickles_only():
-    message = "timm has backbone weights 'legacy_seresnet18.in1k' not on the Hub as .safetensors; give the path"
+    message = r"weights 'legacy_seresnet18.in1k' can't be downloaded \(not on the Hub as .safetensors\); give the path"
     with pytest.raises(ValueError, match=message):
         weights_file("legacy_seresnet18.in1k", "legacy_seresnet18")
 
@@ -244,7 +245,7 @@ def test_pickles_are_refused_unopened(tmp_path, name):
         (
             "vgg16",
             "vgg16.imagenet",
-            "'vgg16.imagenet' are neither a file nor a name .*, or a name such as vgg16.tv_in1k",
+            "'vgg16.imagenet' are neither a file nor a name .*; of vgg16: vgg16.tv_in1k",
         ),
         (
             "conv-stack",

@@ -20,8 +20,7 @@ from progressive_attention.network.build import build_model
 from progressive_attention.network.question_network import Prediction
 from progressive_attention.predict import export as module
 from progressive_attention.predict.export import OneQuestion, export, largest_difference, outputs, random_questions
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 NAMES = tuple("abcde"), ("red", "große", "wet")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -17,7 +17,8 @@ from progressive_attention.cli import main
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation.one_attribute import evaluate
 from progressive_attention.files import read_json
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.saved import weights
 from progressive_attention.saved.model_card import model_card
 

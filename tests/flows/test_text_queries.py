@@ -18,7 +18,7 @@ from tiny_text import ANSWERS, WORDS, asked_by_letters, letters
 from torch.testing import assert_close
 
 from progressive_attention.cli import main
-from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.predict import text_queries as module
 from progressive_attention.predict.export import export
 from progressive_attention.predict.predictor import Predictor

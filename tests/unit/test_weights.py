@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from progressive_attention.files import read_json, write_json
 from progressive_attention.network.backbone import BACKBONES, conv_stack
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, from_config
+from progressive_attention.network.build import build_model, from_config
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.saved import network_folder, weights
 
 WORDS = {"query_names": ("cat", "dog"), "attribute_names": ("red", "small", "wet")}
@@ -47,10 +48,17 @@ def test_saving_again_gives_the_same_bytes(saved, model, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
 
-def test_weights_in_another_memory_layout_are_saved(tmp_path, model):
-    other = from_config(model.config).to(memory_format=torch.channels_last)
+def test_layout_in_memory_changes_no_file_and_what_is_loaded_is_channels_last(tmp_path, model):
+    other = from_config(model.config).to(memory_format=torch.contiguous_format)
     weights.save(tmp_path, other.state_dict(), weights.describe(model.config, **WORDS))
-    assert_close(weights.load(tmp_path).model.state_dict(), other.state_dict(), **EXACT)
+    for loaded in (weights.load(tmp_path).model, ProgressiveAttentionNetwork.from_pretrained(tmp_path)):
+        assert_close(loaded.state_dict(), other.state_dict(), **EXACT)
+        weight = loaded.stages[1][0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+        weights.save(tmp_path / "again", loaded.state_dict(), {})
+        written = [(folder / "weights.safetensors").read_bytes() for folder in (tmp_path, tmp_path / "again")]
+        assert written[0] == written[1]
 
 
 def test_a_folder_may_be_given_as_text(saved):
@@ -95,7 +103,7 @@ def test_a_backbone_of_your_own_must_be_registered_first(tmp_path, monkeypatch):
     assert weights.load(tmp_path / "run").model.config == model.config
     monkeypatch.delitem(BACKBONES, "mine")
     message = (
-        r"network in .*run can't be built: unknown backbone 'mine'; .*registered first, in .*backbones\.BACKBONES$"
+        r"network in .*run can't be built: unknown backbone 'mine'; .*registered first, in .*backbone\.BACKBONES$"
     )
     with pytest.raises(ValueError, match=message):
         weights.load(tmp_path / "run")
@@ -145,8 +153,8 @@ def test_broken_config(saved):
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        ({"query_names": ["cat"]}, "its names and the model's sizes differ"),
-        ({"attribute_names": ["a", "b"]}, "its names and the model's sizes differ"),
+        ({"query_names": ["cat"]}, "query_names must be 2 words, as in the model, got 1"),
+        ({"attribute_names": ["a", "b"]}, "attribute_names must be 3 words, as in the model, got 2"),
         ({"model": {"num_queries": 2}}, "num_attributes"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "depth": 9}}, "depth"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "radius": -1}}, "radius must be >= 0, got -1"),
@@ -161,7 +169,7 @@ def test_broken_config(saved):
         ({"query_names": [1, 2]}, "query_names must be words, each once"),
         ({"query_names": ["cat", "cat"]}, "query_names must be words, each once"),
         ({"model": None}, "NoneType"),
-        ({"query_names": None}, "NoneType"),
+        ({"query_names": None}, "query_names must be a list, got None"),
     ],
 )
 def test_a_config_that_describes_no_model(saved, changes, reason):

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from progressive_attention.maps.pixel_maps import Reach, flow_map, handed_down, last_map
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.stage_graph import steps_of
-from progressive_attention.network.build import Prediction, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.question_network import Prediction
 
 
 class Residual(nn.Module):

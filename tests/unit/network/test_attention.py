@@ -10,10 +10,6 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from progressive_attention.network.equations import (
-    SCORERS,
-    AttentionScorer,
-    ChannelPoolScorer,
-    DotProductScorer,
     at_least_float32,
     attend,
     gate,
@@ -22,6 +18,7 @@ from progressive_attention.network.equations import (
     sparsemax,
     spatial_softmax,
 )
+from progressive_attention.network.scorers import SCORERS, AttentionScorer, ChannelPoolScorer, DotProductScorer
 
 M, C, H, W, A = 2, 3, 4, 5, 3  # rows, channels, cells down and across, attributes
 PLACES = list(product(range(H), range(W)))

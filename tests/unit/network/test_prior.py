@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from progressive_attention.config import MODELS, ModelConfig
-from progressive_attention.network.equations import QueryPrior
+from progressive_attention.network.scorers import QueryPrior
 from progressive_attention.saved import weights
 
 WITH_PRIOR = [name for name in MODELS if name not in ("film", "concat")]

@@ -15,9 +15,9 @@ from torch.testing import assert_close
 from progressive_attention.config import MODELS, ModelConfig
 from progressive_attention.evaluation.one_attribute import examples
 from progressive_attention.network.build import build_model
-from progressive_attention.network.equations import query_layer, start_queries
+from progressive_attention.network.scorers import query_layer, start_queries
 from progressive_attention.predict.text_queries import knowing, unit_vectors
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 # --- the same equations -----------------------------------------------------------------------------------------------
 

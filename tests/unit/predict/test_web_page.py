@@ -33,8 +33,7 @@ from progressive_attention.predict.export import (
     random_questions,
     run_web,
 )
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 ROOT = Path(__file__).parents[3]
 ABOUT = {"name": "pan-hard-ctx", "data": "mref", "protocol": "paper", "seed": 0, "test": {"accuracy": 0.5}}
