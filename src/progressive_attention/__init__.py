@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from progressive_attention.evaluation.one_attribute import evaluate
     from progressive_attention.maps.pixel_maps import pixel_maps
     from progressive_attention.maps.receptive_field import Geometry
-    from progressive_attention.network.build import Prediction, ProgressiveAttentionNetwork, build_model
+    from progressive_attention.network.build import build_model
+    from progressive_attention.network.pan import ProgressiveAttentionNetwork
+    from progressive_attention.network.question_network import Prediction
     from progressive_attention.predict.predictor import Answer, Predictor
     from progressive_attention.training.loop import fit
 
@@ -23,9 +25,9 @@ HOMES = {  # public name -> the module it lives in
     "Answer": "predict.predictor",
     "Geometry": "maps.receptive_field",
     "ModelConfig": "config",
-    "Prediction": "network.build",
+    "Prediction": "network.question_network",
     "Predictor": "predict.predictor",
-    "ProgressiveAttentionNetwork": "network.build",
+    "ProgressiveAttentionNetwork": "network.pan",
     "Recipe": "config",
     "build_model": "network.build",
     "evaluate": "evaluation.one_attribute",

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
-from tiny_models import QUERIES, SIDES, build, every_model, flat, pictures
+from tiny_models import QUERIES, build, every_model, flat, pictures
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention.config import ALIASES, MODELS, RECIPES, ModelConfig, recipe_for
+from progressive_attention.config import RECIPES, recipe_for
 from progressive_attention.network.backbone import conv_stack
-from progressive_attention.network.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, model_config
-from progressive_attention.network.equations import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.network.build import build_model, model_config
+from progressive_attention.network.no_attention import ConcatenationNetwork, FiLMNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
+from progressive_attention.network.scorers import AttentionScorer, ChannelPoolScorer, DotProductScorer
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
 from progressive_attention.training.objectives import answer_loss
 
 # --- choices ----------------------------------------------------------------------------------------------------------
@@ -71,12 +73,6 @@ def test_context_is_used_at_every_attended_layer_but_the_last(name):
     assert model_config(name, 5, 3).radius == 1
 
 
-def test_stages_behind_the_last_attended_one_are_left_out():
-    model = build("pan-hard", attend_at=("pool1", "pool2"))
-    assert (len(model.stages), len(model.norms)) == (2, 2)
-    assert [a.shape[-1] for a in model(pictures(2), torch.tensor([0, 1])).attention] == SIDES[:2]
-
-
 @every_model
 def test_dropout_stands_right_before_the_classifier_in_training_only(name):
     model, image, query, given, dropped = build(name, dropout=0.5), pictures(8), torch.arange(8) % QUERIES, [], []
@@ -126,23 +122,11 @@ IDS = torch.tensor([0, 1])
     [
         (torch.zeros(2, 62, 62, 3), IDS, r"image must be \(B, 3, H, W\) of floats.*got \(2, 62, 62, 3\) torch.float32"),
         (torch.zeros(3, 62, 62), IDS, r"image must be .*got \(3, 62, 62\)"),
-        (
-            torch.zeros(2, 3, 62, 62, dtype=torch.uint8),
-            IDS,
-            r"torch.uint8; uint8 pixels.* by .permute.*/ 255",
-        ),
+        (torch.zeros(2, 3, 62, 62, dtype=torch.uint8), IDS, r"torch.uint8; uint8 pixels.* by .permute.*/ 255"),
         (torch.zeros(2, 3, 45, 62), IDS, r"image is too small for this network: got 45 x 62 pixels.*enlarge it"),
-        (torch.zeros(2, 3, 2, 2), IDS, r"image is too small for this network: got 2 x 2 pixels"),
         (torch.zeros(3, 3, 62, 62), IDS, r"query must be integer ids .* for B = 3 images, got \(2,\) torch.int64"),
-        (torch.zeros(2, 3, 62, 62), IDS.float(), r"query must be integer ids .*got \(2,\) torch.float32"),
         (torch.zeros(2, 3, 62, 62), torch.zeros(2, 1, 1, dtype=torch.int64), r"query must be .*got \(2, 1, 1\)"),
-        (torch.zeros(2, 3, 62, 62), torch.tensor(0), r"query must be .*got \(\)"),
-        (
-            torch.zeros(2, 3, 62, 62),
-            torch.tensor([0, 5]),
-            r"ids must be in 0..4, or -1 for no question; got 0..5",
-        ),
-        (torch.zeros(2, 3, 62, 62), torch.tensor([-2, 4]), r"ids must be in 0..4, or -1 for no question; got -2..4"),
+        (torch.zeros(2, 3, 62, 62), torch.tensor([-2, 5]), r"ids must be in 0..4, or -1 for no question; got -2..5"),
     ],
 )
 def test_bad_input_says_what_was_expected_and_got(image, query, message):
@@ -150,40 +134,13 @@ def test_bad_input_says_what_was_expected_and_got(image, query, message):
         build("pan-hard").float().eval()(image, query)
 
 
-def test_other_failures_inside_a_stage_are_not_called_too_small():
-    model = build("pan-hard")
-    model.stages[1] = nn.Conv2d(7, 7, 3).double()
-    with pytest.raises(RuntimeError, match="expected input.*to have 7 channels"):
-        model(pictures(2), IDS)
-
-
-def test_the_smallest_images_are_taken():
-    assert build("pan-hard").eval()(pictures(2, pixels=46), IDS).attention[-1].shape == (2, 1, 1, 1)
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"attend_at": ("pool1", "pool9")}, r"no stage 'pool9'; attend_at takes: 0 or 'pool1'"),
-        (
-            {"attend_at": ("pool2", "pool1")},
-            r"must name stages in order, each once; got \('pool2', 'pool1'\)",
-        ),
-        ({"attend_at": (3, "pool4")}, r"attend_at must name stages in order, each once"),
-        ({"attend_at": (True,)}, r"attend_at must hold indices or names of stages, got \(True,\)"),
+        ({"attend_at": ("pool2", "pool1")}, r"must name stages in order, each once; got \('pool2', 'pool1'\)"),
         ({"attend_at": ()}, r"attend_at is empty; name at least one stage"),
-        ({"radius": -1}, r"radius must be >= 0, got -1; 0 means no local context"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
-        ({"hidden": 0}, r"hidden must be >= 1, got 0"),
-        ({"image_size": 0}, r"image_size must be >= 1, got 0"),
-        ({"pooling": "firm"}, r"unknown pooling 'firm'; known: soft, hard"),
-        ({"soft_reduction": "max"}, r"unknown soft_reduction 'max'; known: sum, mean"),
-        ({"network": "cnn"}, r"unknown network 'cnn'; known: pan, stn, film, concat"),
-        ({"scorer": "sum"}, r"unknown scorer 'sum'; known: mlp, cbam, dot"),
-        ({"choice": "argmax"}, r"unknown choice 'argmax'; known: softmax, sparsemax"),
-        ({"likelihood": "gauss"}, r"unknown likelihood 'gauss'; known: softmax, bernoulli"),
         ({"choice": "sparsemax"}, r"hard pooling takes logarithms of the last map, which sparsemax .*choose soft"),
-        ({"backbone": "no-such-net"}, r"unknown backbone 'no-such-net'; known: conv-stack, .*, or a timm network"),
     ],
 )
 def test_choices_that_cannot_be(changes, message):
@@ -203,20 +160,8 @@ def test_one_question_is_no_batch_for_a_norm(name):
 def test_a_transformers_backbone_must_be_the_one_that_is_named():
     other = conv_stack()
     other.names = [f"{name} of mine" for name in other.names]
-    with pytest.raises(ValueError, match=r"localisation networks would be 'conv-stack'.*backbones\.BACKBONES"):
+    with pytest.raises(ValueError, match=r"localisation networks of 'conv-stack'.*BACKBONES"):
         SpatialTransformerNetwork(model_config("stn-s", 5, 3), other)
-
-
-def test_sizes_that_cannot_be():
-    with pytest.raises(ValueError, match="num_queries must be >= 1, got 0"):
-        ModelConfig(0, 3)
-    with pytest.raises(ValueError, match="num_attributes must be >= 1, got -1"):
-        ModelConfig(5, -1)
-
-
-def test_unknown_model_lists_the_known():
-    with pytest.raises(ValueError, match="unknown model 'pann'; known: " + ", ".join([*MODELS, *ALIASES])):
-        build_model("pann", num_queries=5, num_attributes=3)
 
 
 def test_pan_is_the_best_we_know():

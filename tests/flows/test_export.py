@@ -4,11 +4,10 @@ import builtins
 import json
 from pathlib import Path
 
-import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny_models import ATTRIBUTES, PIXELS, QUERIES, build, every_likelihood, sides
+from tiny_models import ATTRIBUTES, PIXELS, QUERIES, build, sides
 from torch.testing import assert_close
 
 import progressive_attention
@@ -20,8 +19,7 @@ from progressive_attention.network.build import build_model
 from progressive_attention.network.question_network import Prediction
 from progressive_attention.predict import export as module
 from progressive_attention.predict.export import OneQuestion, export, largest_difference, outputs, random_questions
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 NAMES = tuple("abcde"), ("red", "große", "wet")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -86,18 +84,6 @@ def test_every_networks_file_answers_as_each_question_by_itself(name, tmp_path):
     assert list(given) == ["log_prob", *layers, *maps]
 
 
-@pytest.mark.slow
-@every_likelihood
-@pytest.mark.parametrize("name", ["pan-hard-ctx", "pan-soft", "stn-m"])
-def test_likelihood_and_prior_come_along(name, likelihood, tmp_path):
-    network = trained(name, likelihood=likelihood, prior=True)
-    export(network, tmp_path / "it.onnx")
-    image, query = random_questions(network.model, 3, seed=5)
-    given = answers(tmp_path / "it.onnx", image, query)
-    assert_close(given, asked_one_by_one(network, image, query), **CLOSE)
-    assert ((given["log_prob"].exp().sum(1) - 1).abs() < 1e-5).all() == (likelihood == "softmax")
-
-
 @pytest.mark.parametrize("name", ["pan-hard-ctx", pytest.param("stn-m", marks=pytest.mark.slow)])
 def test_torchs_file_answers_as_each_question_by_itself(name, tmp_path):
     network, path = trained(name), tmp_path / "it.pt2"
@@ -130,16 +116,6 @@ def test_any_number_of_images(san):
     assert_close(answers(path, image, query), asked_one_by_one(network, image, query), **CLOSE)
 
 
-def test_the_network_stays_as_it_was():
-    model = build("pan-hard")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    image, query = random_questions(model, 3)
-    OneQuestion(Trained(model, *NAMES, {}))(image, query)
-    assert model.training
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert_close(model.state_dict(), before, rtol=0, atol=0)
-
-
 # --- what a file says of itself ---------------------------------------------------------------------------------------
 
 
@@ -165,18 +141,6 @@ def test_the_same_network_gives_the_same_bytes_anywhere(format, ending, tmp_path
     first, second = (path.read_bytes() for path in paths)
     assert first == second
     assert not [name for name in (str(tmp_path), module.__file__) if name.encode() in first]
-
-
-def test_traces_are_taken_out():
-    value = onnx.helper.make_tensor_value_info("x", 1, [1])
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    onnx.helper.set_model_props(graph := onnx.helper.make_graph([node], "g", [value], [value]), {"trace": "/home/me"})
-    model = onnx.helper.make_model(graph)
-    for part in (model.graph.node[0], model.graph.input[0], model.graph.output[0]):
-        onnx.helper.set_model_props(part, {"trace": "/home/me"})
-    assert b"/home/me" in model.SerializeToString()
-    module.without_traces(model)
-    assert b"/home/me" not in model.SerializeToString()
 
 
 def test_sigmoids_of_gates_that_close_keep_their_digits():

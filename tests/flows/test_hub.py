@@ -17,7 +17,8 @@ from progressive_attention.cli import main
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation.one_attribute import evaluate
 from progressive_attention.files import read_json
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.saved import weights
 from progressive_attention.saved.model_card import model_card
 
@@ -94,11 +95,6 @@ def test_a_runs_folder_is_taken_and_all_it_says_is_kept(model, tmp_path):
         assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-def test_a_shipped_name_is_taken():
-    model = ProgressiveAttentionNetwork.from_pretrained("mref-pan")
-    assert_close(model.state_dict(), weights.load("mref-pan").model.state_dict(), **EXACT)
-
-
 @pytest.mark.parametrize(
     "given, got", [({}, "0 and 0"), ({"query_names": "ab"}, "2 and 0"), (NAMES | {"query_names": "ab"}, "2 and 3")]
 )
@@ -165,12 +161,6 @@ def test_an_upload_that_fails(model, fake, monkeypatch):
         model.push_to_hub("me/birds", **NAMES)
 
 
-def test_names_are_checked_before_anything_is_uploaded(model, fake):
-    with pytest.raises(ValueError, match="give query_names and attribute_names"):
-        model.push_to_hub("me/birds")
-    assert not fake.calls
-
-
 def test_without_the_package_only_the_hub_is_missing(model, tmp_path, monkeypatch):
     real = builtins.__import__
 
@@ -211,28 +201,6 @@ def test_the_command_takes_a_repository(fake, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "san.pt2").is_file()
     assert fake.calls[-1] == ("download", FILES[1:], {})
     assert sorted(path.name for path in (fake.root / "me/san").iterdir()) == FILES
-
-
-@pytest.mark.parametrize(
-    "command",
-    [("predict", EXAMPLE, "--query", "7"), ("evaluate", "--data", "mref"), ("export", "--out", "it.onnx")],
-    ids=lambda command: command[0],
-)
-def test_what_the_hub_lacks_is_told_in_a_line(command, fake, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main([*command, "--weights", "me/cats"]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert "'me/cats' is no folder here, and can't be downloaded from the Hub (404: me/cats)" in error[0]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_mistyped_path_is_not_sought_on_the_hub(fake, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    assert main(["predict", "--weights", "runs/mien", EXAMPLE, "--query", "7"]) == 2
-    assert "no trained weights at 'runs/mien': expected a folder" in capsys.readouterr().err
-    assert not fake.calls
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
@@ -335,16 +303,3 @@ or `pan predict --weights birds picture.png --query a`
         "visual-question-answering",
     )
     assert [one.dataset_name for one in data.eval_results] == ['my "birds"']
-
-
-def test_a_card_of_what_is_known_at_least_and_of_many_names(model):
-    about = weights.describe(model.config, tuple(map(str, range(2000))), ("red",))
-    card = model_card(about, "it", 1)
-    assert "`pan`: Progressive Attention Networks" in card
-    assert "17, 18, 19, … (2,000 in all)." in card
-    assert "model-index" not in card
-    assert huggingface_hub.ModelCard(card).data.tags == [
-        "progressive-attention",
-        "attention",
-        "visual-attribute-prediction",
-    ]

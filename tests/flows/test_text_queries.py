@@ -3,7 +3,6 @@
 import builtins
 import json
 import socket
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from tiny_text import ANSWERS, WORDS, asked_by_letters, letters
 from torch.testing import assert_close
 
 from progressive_attention.cli import main
-from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.predict import text_queries as module
 from progressive_attention.predict.export import export
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.predict.text_queries import (
     SENTENCE_ENCODER,
     Embeddings,
-    check_reads_vectors,
     knowing,
     read_embeddings,
     sentence_encoder,
@@ -78,13 +76,6 @@ def test_vectors_from_a_file(tmp_path):
         knowing(asked_by_letters(), ["owl"], Embeddings("alone", ("owl",), np.ones((1, 3))))
 
 
-def test_a_network_that_reads_no_vectors_is_given_none(tmp_path):
-    found = read_embeddings(write_vectors(tmp_path / "words.npz", ["dog"]))
-    check_reads_vectors(asked_by_letters(), found)
-    with pytest.raises(ValueError, match="has learnt its 10 queries and reads no vectors; leave out"):
-        Predictor("mref-san", "cpu", found)
-
-
 @pytest.mark.parametrize(
     "arrays, told",
     [
@@ -103,26 +94,6 @@ def test_wrong_files(tmp_path, arrays, told):
     path.write_bytes(b"PK\x03\x04 broken") if arrays is None else np.savez(path, **arrays)
     with pytest.raises(ValueError, match=told):
         read_embeddings(path)
-
-
-def test_names_that_are_no_characters(tmp_path):
-    beyond = np.array([0x110000], "<u4").view("<U1")
-    np.savez(tmp_path / "words.npz", names=beyond, vectors=np.ones((1, 2)))
-    with pytest.raises(ValueError, match="words.npz can't be read as an .npz of plain arrays"):
-        read_embeddings(tmp_path / "words.npz")
-
-
-def test_members_that_are_no_arrays(tmp_path):
-    with zipfile.ZipFile(tmp_path / "words.npz", "w") as file:
-        file.writestr("names", "dog")
-        file.writestr("vectors.npy", b"no magic")
-    with pytest.raises(ValueError, match=r"words.npz must hold names \(n,\) of text .* got \(\) \|S3"):
-        read_embeddings(tmp_path / "words.npz")
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(ValueError, match="words.npz does not exist"):
-        read_embeddings(tmp_path / "words.npz")
 
 
 # --- trained, saved, exported -----------------------------------------------------------------------------------------

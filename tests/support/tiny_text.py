@@ -4,8 +4,7 @@ import numpy as np
 from tiny_models import build
 
 from progressive_attention.predict.text_queries import unit_vectors
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 WORDS, ANSWERS = ("car", "dog", "cat", "7", "house"), ("red", "old", "wet")
 

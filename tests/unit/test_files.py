@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from progressive_attention import files
 from progressive_attention.files import (
@@ -20,7 +19,6 @@ from progressive_attention.files import (
     temporary_for,
     write_json,
     write_tensors,
-    write_text,
 )
 
 
@@ -37,22 +35,6 @@ def test_replacing_shows_the_new_file_only_when_the_block_has_ended(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert names(path.parent) == ["result.txt"]
-
-
-def test_replacing_is_atomic_for_those_who_read(tmp_path):
-    path = tmp_path / "result.txt"
-    path.write_text("old")
-    with path.open() as reader:
-        with replacing(path) as temporary:
-            temporary.write_text("new")
-            assert path.read_text() == "old"
-        assert reader.read() == "old"  # another file took the name; nobody sees half of each
-    assert path.read_text() == "new"
-
-
-def test_results_can_be_read_by_others(tmp_path):
-    write_text(tmp_path / "result.txt", "shared")
-    assert (tmp_path / "result.txt").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -82,13 +64,6 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, where):
         write_json(path, {"new": 2})
     assert read_json(path) == {"old": 1}
     assert names(tmp_path) == ["result.json"]
-
-
-def test_json_comes_back_as_it_was(tmp_path):
-    value = {"name": "gelb 黄", "numbers": [0.1, 1e-300, -3], "none": None, "yes": True}
-    write_json(tmp_path / "a.json", value)
-    assert read_json(tmp_path / "a.json") == value
-    assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
 
 
 def test_json_holds_a_list_of_numbers_on_one_line(tmp_path):
@@ -124,11 +99,6 @@ BROKEN = {"empty": b"", "cut": b'{"a": 1', "no text": b"\xff\xfe", "deep": b"[" 
 def test_broken_json_names_the_file(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"a.json is not valid JSON \(.*\); it may be truncated, write or fetch it"):
-        read_json(tmp_path / "a.json")
-
-
-def test_missing_json_names_the_file(tmp_path):
-    with pytest.raises(ValueError, match=r"a.json does not exist"):
         read_json(tmp_path / "a.json")
 
 
@@ -175,8 +145,3 @@ def test_a_flipped_bit_in_any_byte_of_tensors_is_noticed(tmp_path):
         assert {name: (t.shape, t.dtype, t.tolist()) for name, t in found.items()} == {
             name: (t.shape, t.dtype, t.tolist()) for name, t in tensors.items()
         }
-
-
-def test_files_of_others_have_no_digest(tmp_path):
-    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    assert read_tensors(tmp_path / "a.safetensors")[1] == {}

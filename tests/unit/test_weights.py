@@ -1,6 +1,5 @@
 """Trained networks on disk: bit for bit what was saved, and an error that names the file for anything broken."""
 
-import json
 import shutil
 
 import pytest
@@ -10,7 +9,8 @@ from torch.testing import assert_close
 
 from progressive_attention.files import read_json, write_json
 from progressive_attention.network.backbone import BACKBONES, conv_stack
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model, from_config
+from progressive_attention.network.build import build_model, from_config
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.saved import network_folder, weights
 
 WORDS = {"query_names": ("cat", "dog"), "attribute_names": ("red", "small", "wet")}
@@ -47,14 +47,17 @@ def test_saving_again_gives_the_same_bytes(saved, model, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
 
-def test_weights_in_another_memory_layout_are_saved(tmp_path, model):
-    other = from_config(model.config).to(memory_format=torch.channels_last)
+def test_layout_in_memory_changes_no_file_and_what_is_loaded_is_channels_last(tmp_path, model):
+    other = from_config(model.config).to(memory_format=torch.contiguous_format)
     weights.save(tmp_path, other.state_dict(), weights.describe(model.config, **WORDS))
-    assert_close(weights.load(tmp_path).model.state_dict(), other.state_dict(), **EXACT)
-
-
-def test_a_folder_may_be_given_as_text(saved):
-    assert weights.find(str(saved)) == weights.find(saved) == saved
+    for loaded in (weights.load(tmp_path).model, ProgressiveAttentionNetwork.from_pretrained(tmp_path)):
+        assert_close(loaded.state_dict(), other.state_dict(), **EXACT)
+        weight = loaded.stages[1][0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+        weights.save(tmp_path / "again", loaded.state_dict(), {})
+        written = [(folder / "weights.safetensors").read_bytes() for folder in (tmp_path, tmp_path / "again")]
+        assert written[0] == written[1]
 
 
 def test_shipped_networks_go_by_name(saved, monkeypatch, tmp_path):
@@ -94,59 +97,32 @@ def test_a_backbone_of_your_own_must_be_registered_first(tmp_path, monkeypatch):
     weights.save(tmp_path / "run", model.state_dict(), weights.describe(model.config, **WORDS))
     assert weights.load(tmp_path / "run").model.config == model.config
     monkeypatch.delitem(BACKBONES, "mine")
-    message = (
-        r"network in .*run can't be built: unknown backbone 'mine'; .*registered first, in .*backbones\.BACKBONES$"
-    )
+    message = r"network in .*run can't be built: unknown backbone 'mine'; .*registered first, in .*backbone\.BACKBONES$"
     with pytest.raises(ValueError, match=message):
         weights.load(tmp_path / "run")
 
 
-def test_missing_weights(saved):
-    (saved / "weights.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"weights.safetensors does not exist; train again or copy the whole folder"):
-        weights.load(saved)
-
-
-def change_shape(tensors):
-    tensors["classifier.bias"] = torch.zeros(4)
-
-
-def leave_out(tensors):
-    del tensors["classifier.bias"]
-
-
-def add(tensors):
-    tensors["another.bias"] = torch.zeros(4)
-
-
 @pytest.mark.parametrize(
-    "change, reason",
+    "left_out, added, reason",
     [
-        (change_shape, r"size mismatch for classifier.bias.*\[4\].*\[3\]"),
-        (leave_out, r"Missing key.*classifier.bias"),
-        (add, r"Unexpected key.*another.bias"),
+        ("classifier.bias", {"classifier.bias": torch.zeros(4)}, r"size mismatch for classifier.bias.*\[4\].*\[3\]"),
+        ("classifier.bias", {}, r"Missing key.*classifier.bias"),
+        ("", {"another.bias": torch.zeros(4)}, r"Unexpected key.*another.bias"),
     ],
 )
-def test_weights_of_another_network(saved, change, reason):
+def test_weights_of_another_network(saved, left_out, added, reason):
     tensors = load_file(saved / "weights.safetensors")
-    change(tensors)
-    save_file(tensors, saved / "weights.safetensors")
+    tensors.pop(left_out, None)
+    save_file({**tensors, **added}, saved / "weights.safetensors")
     with pytest.raises(ValueError, match=rf"weights.safetensors does not hold this model's weights \({reason}"):
-        weights.load(saved)
-
-
-def test_broken_config(saved):
-    path = saved / "config.json"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match=r"config.json is not valid JSON .*may be truncated"):
         weights.load(saved)
 
 
 @pytest.mark.parametrize(
     "changes, reason",
     [
-        ({"query_names": ["cat"]}, "its names and the model's sizes differ"),
-        ({"attribute_names": ["a", "b"]}, "its names and the model's sizes differ"),
+        ({"query_names": ["cat"]}, "query_names must be 2 words, as in the model, got 1"),
+        ({"attribute_names": ["a", "b"]}, "attribute_names must be 3 words, as in the model, got 2"),
         ({"model": {"num_queries": 2}}, "num_attributes"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "depth": 9}}, "depth"),
         ({"model": {"num_queries": 2, "num_attributes": 3, "radius": -1}}, "radius must be >= 0, got -1"),
@@ -161,29 +137,13 @@ def test_broken_config(saved):
         ({"query_names": [1, 2]}, "query_names must be words, each once"),
         ({"query_names": ["cat", "cat"]}, "query_names must be words, each once"),
         ({"model": None}, "NoneType"),
-        ({"query_names": None}, "NoneType"),
+        ({"query_names": None}, "query_names must be a list, got None"),
     ],
 )
 def test_a_config_that_describes_no_model(saved, changes, reason):
     write_json(saved / "config.json", {**read_json(saved / "config.json"), **changes})
     with pytest.raises(ValueError, match=rf"config.json does not describe a model: .*{reason}"):
         weights.load(saved)
-
-
-@pytest.mark.parametrize("about", [{}, [], None, "text"])
-def test_a_config_that_is_something_else(saved, about):
-    (saved / "config.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"config.json does not describe a model: "):
-        weights.load(saved)
-
-
-@pytest.mark.parametrize("name, size", [("hidden", 4097), ("hidden", 10**30), ("radius", 10**6), ("image_size", 10**6)])
-def test_absurd_sizes_take_no_memory(saved, name, size):
-    about = read_json(saved / "config.json")
-    write_json(saved / "config.json", {**about, "model": {**about["model"], name: size}})
-    for load in (weights.load, ProgressiveAttentionNetwork.from_pretrained):
-        with pytest.raises(ValueError, match=f"config.json does not describe a model: {name} must be <= "):
-            load(saved)
 
 
 @pytest.mark.parametrize("old, new", network_folder.REPLACED.items())

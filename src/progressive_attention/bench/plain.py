@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.network.backbone import build_backbone
-from progressive_attention.network.build import ProgressiveAttentionNetwork
-from progressive_attention.network.equations import AttentionScorer
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
+from progressive_attention.network.scorers import AttentionScorer
 
 
 def paper_stages(channels: int = 32, depth: int = 4) -> nn.ModuleList:

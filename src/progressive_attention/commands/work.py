@@ -27,7 +27,8 @@ from progressive_attention.evaluation.measured import (
 )
 from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, score_of, summary_table
 from progressive_attention.files import read_json
-from progressive_attention.network.backbone import BACKBONES, build_backbone, check_known
+from progressive_attention.network.backbone import BACKBONES, build_backbone
+from progressive_attention.network.timm_chain import check_known
 from progressive_attention.pages.training_pictures import attention_pictures
 from progressive_attention.predict.text_queries import (
     SENTENCE_ENCODER,

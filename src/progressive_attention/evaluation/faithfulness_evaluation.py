@@ -24,11 +24,11 @@ from progressive_attention.evaluation.many_attributes import askable
 from progressive_attention.maps.pixel_maps import as_values, pixel_maps
 from progressive_attention.maps.receptive_field import Field, Geometry, geometry, layers_of
 from progressive_attention.metrics.detection import Z95
-from progressive_attention.network.baselines import SpatialTransformerNetwork
 from progressive_attention.network.build import from_config
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
 from progressive_attention.processes import merge_rows, own_part, world
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 LIMIT = 1000  # questions
 Fields = tuple[Field, Field]  # rows, columns

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from torch import nn
 
 from progressive_attention.maps.stage_graph import Steps, Window, steps_of
-from progressive_attention.network.baselines import SpatialTransformerNetwork
-from progressive_attention.network.build import ProgressiveAttentionNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.network.question_network import QuestionNetwork
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
 
 
 class Field(NamedTuple):

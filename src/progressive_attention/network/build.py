@@ -1,100 +1,19 @@
-"""Progressive Attention Networks: one class for PAN[S], PAN[H], with local context or not, SAN, HAN; models by name.
-
-Legend: N images, M questions (one row each), C channels, H x W cells (H_l x W_l at layer l), A attributes.
-"""
+"""Networks by the names of ``config.MODELS``."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from progressive_attention.config import ALIASES, MODELS, ModelConfig, backbone_of, one_of
-from progressive_attention.network import equations as att
-from progressive_attention.network.backbone import Backbone, build_backbone, is_vgg, outline, staged, usual_stages
-from progressive_attention.network.baselines import ConcatenationNetwork, FiLMNetwork, SpatialTransformerNetwork
-from progressive_attention.network.question_network import Prediction, QuestionNetwork
-from progressive_attention.network.sharing import AskEachQuestion
-from progressive_attention.saved.hub import HubMixin
-
-
-class ProgressiveAttentionNetwork(HubMixin, QuestionNetwork):
-    """A CNN with query-conditioned attention on several of its layers (PAN, 2018, section 3).
-
-    SAN and HAN are this network attending at its last layer only. All that comes before the first gate, and the
-    part of the first scorer that reads the image, is computed once per image, whatever the number of questions.
-    """
-
-    network = "pan"
-
-    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
-        super().__init__(config, backbone, last=backbone.positions(config.attend_at)[-1])
-        self.last = self.attended[-1]
-        self.skippable = self.attended[0] + 1  # what is attended to first is still the same for all questions
-        channels = self.channels
-        self.scorers = nn.ModuleDict(
-            {
-                str(i): att.SCORERS[config.scorer](
-                    channels[i],
-                    config.num_queries,
-                    config.hidden,
-                    config.radius if i != self.last else 0,
-                    backbone.query_std,
-                    config.query_size,
-                )
-                for i in self.attended
-            }
-        )
-        self.head_norms = nn.ModuleDict({str(i): backbone.head_norm(channels[i]) for i in self.attended})
-        self.choose = att.CHOICES[config.choice]
-        last = channels[self.last]
-        sizes = config.num_queries, config.query_size
-        self.prior = att.QueryPrior(last, last, *sizes) if config.prior else None
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Conv2d(last, config.num_attributes, 1)
-
-    def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:
-        attention: list[Tensor] = []
-        magnitude: list[Tensor] = []
-        features = self.run_trunk(image, skip, self.skippable)  # (N, C, H, W), soon (M, C, H, W)
-        score = image.new_empty(0)
-        for i in range(self.attended[0], self.last + 1):
-            # By several questions about an image; an export knows no len.
-            shared = i == self.attended[0] and of_image.shape[0] > features.shape[0]
-            if i in self.attended:
-                norms = att.at_least_float32(torch.linalg.vector_norm(features, dim=1))
-                magnitude.append(norms[of_image] if shared else norms)
-                read = self.head_norms[str(i)](features)
-                score = self.scorers[str(i)](read, question, of_image if shared else None)
-                attention.append(self.choose(score) if i == self.last else att.gate(score))
-            if shared:
-                features = AskEachQuestion.apply(features, of_image)
-            if i < self.last:
-                if i in self.attended:
-                    features = att.attend(features, attention[-1])
-                features = staged(self.stages[i + 1], self.norms[i](features), image)
-        return Prediction(self._classified(features, attention[-1], score, question), attention, magnitude)
-
-    def _classified(self, features: Tensor, attention: Tensor, score: Tensor, question: Tensor) -> Tensor:
-        """Features before the last gate (M, C, H, W), map and score (M, H, W), queries -> logit (M, A)."""
-        soft, likelihood = self.config.pooling == "soft", self.config.likelihood
-        if soft:
-            features = att.soft_pool(att.attend(features, attention), self.config.soft_reduction)
-        norm = self.norms[-1]
-        if norm.training and features.numel() == features.shape[1] and isinstance(norm, nn.BatchNorm2d):
-            raise ValueError(
-                "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or "
-                "call .eval()"
-            )
-        features = norm(features)  # of the pooled feature, or of each location's
-        if self.prior is not None:
-            features = self.prior(features, question)
-        logit = att.as_logit(self.classifier(self.dropout(features)), likelihood)
-        if soft:
-            return logit[..., 0, 0]
-        return (att.marginalise if likelihood == "softmax" else att.marginalise_log_odds)(logit, score)
-
+from progressive_attention.network.backbone import BACKBONES, Backbone, build_backbone
+from progressive_attention.network.no_attention import ConcatenationNetwork, FiLMNetwork
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
+from progressive_attention.network.question_network import QuestionNetwork
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
+from progressive_attention.network.timm_chain import check_known, feature_chain, is_vgg
 
 NETWORKS = {
     "pan": ProgressiveAttentionNetwork,
@@ -104,13 +23,31 @@ NETWORKS = {
 }
 
 
+def usual_stages(backbone: str) -> tuple[int | str, ...]:
+    """Where attention goes by default: VGG's pool3, pool4 and pool5 as in the papers (2018, section 4.2), of others
+    the last three stages, of the papers' small network and your own all. Raises ValueError for an unknown network.
+    """
+    if backbone in BACKBONES:
+        return tuple(range(len(outline(backbone).names)))
+    check_known(backbone)
+    if is_vgg(backbone):
+        return "pool3", "pool4", "pool5"
+    return tuple(feature_chain(backbone).feature_info.module_name()[-3:])
+
+
+def outline(backbone: str) -> Backbone:
+    """A backbone to read its stages from: nothing is drawn from torch's global generator for it."""
+    with torch.random.fork_rng(devices=()):
+        return build_backbone(backbone)
+
+
 def model_config(name: str, num_queries: int, num_attributes: int, **changes: object) -> ModelConfig:
     """The configuration of a named model (``MODELS``, ``ALIASES``) on its own backbone, or on another by changes.
 
     Its own is the papers' ConvStack, of ``pan`` the same with padded convolutions.
 
     A change ``attend_at`` names the stages of PAN; SAN, HAN and cross-attention take the last of them, STN-S the
-    first. Unless told they are the backbone's ``usual_stages``, and local context has δ = 2 on a VGG, else 1 (2018,
+    first. By default they are the backbone's ``usual_stages``, and local context has δ = 2 on a VGG, else 1 (2018,
     section 4). Raises ValueError.
     """
     name = ALIASES.get(name, name)
@@ -146,24 +83,25 @@ def build_model(
     ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, D) are what queries are asked by, if
     given; they never learn. Raises ValueError.
     """
-    if query_vectors is None and changes.get("query_size"):
+    if query_vectors is not None:
+        changes["query_size"] = query_vectors.shape[-1]
+    elif changes.get("query_size"):
         raise ValueError(
             f"query_size {changes['query_size']} needs query_vectors (num_queries, query_size); give these"
         )
-    if query_vectors is not None:
-        changes["query_size"] = query_vectors.shape[-1]
     return from_config(model_config(name, num_queries, num_attributes, **changes), backbone_weights, query_vectors)
 
 
 def from_config(
     config: ModelConfig, backbone_weights: str | Path | None = None, query_vectors: Tensor | None = None
 ) -> QuestionNetwork:
-    """The network that a config describes, with fresh weights from torch's global generator.
+    """The network that a config describes, with fresh weights from torch's global generator, channels last in memory.
 
     Its backbone's are pretrained where ``backbone_weights`` names them, as in ``build_backbone``. ``query_vectors``
     (num_queries, query_size) are zeros unless given, to be loaded with the weights. Raises ValueError.
     """
     network = NETWORKS[config.network](config, build_backbone(config.backbone, backbone_weights))
+    network = network.to(memory_format=torch.channels_last)
     if query_vectors is None:
         return network
     if len(query_vectors) != config.num_queries:

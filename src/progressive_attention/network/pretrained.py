@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-
-from progressive_attention.saved.network_folder import first_line
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 
@@ -16,9 +13,9 @@ def pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation, by channel, of the pixels in [0, 1] that timm's weights of that name have learnt from."""
     import timm
 
-    told = timm.get_pretrained_cfg(name)
-    assert told is not None, name
-    return tuple(told.mean), tuple(told.std)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, name
+    return tuple(config.mean), tuple(config.std)
 
 
 def weights_file(weights: str | Path, name: str) -> Path:
@@ -27,47 +24,50 @@ def weights_file(weights: str | Path, name: str) -> Path:
     Raises ValueError for pickles, unknown names, weights of another architecture or that have learnt from pixels
     standardised otherwise, and where they can't be downloaded.
     """
-    import timm
-    from huggingface_hub import hf_hub_download
-
-    path, known = Path(weights), str(weights)
+    path = Path(weights)
     if path.suffix in PICKLES:
         raise ValueError(
-            f"backbone weights {known!r} may be a pickle, which runs any code when read; where you trust them, convert "
-            "them once: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
+            f"backbone weights {str(weights)!r} may be a pickle, which runs any code when read; where you trust them, "
+            "convert them once: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
         )
     if path.suffix == ".safetensors" or path.is_file():
         return path
+    return downloaded(str(weights), name)
+
+
+def downloaded(weights: str, name: str) -> Path:
+    """timm's weights of that name for backbone ``name``, fetched once from the Hub; ValueError as ``weights_file``."""
+    import timm
+    from huggingface_hub import hf_hub_download
+
     architecture = name.split(".")[0]
-    own = ", ".join(timm.list_pretrained(f"{architecture}.*")[:4])
-    if not timm.is_model_pretrained(known):
+    known = ", ".join(timm.list_pretrained(f"{architecture}.*")[:4]) or "none by name"
+    if not timm.is_model_pretrained(weights):
         raise ValueError(
-            f"backbone weights {known!r} are neither a file nor a name that timm knows; expected the path of a "
-            f".safetensors file, or a name such as {own or 'vgg16.tv_in1k'}"
+            f"backbone weights {weights!r} are neither a file nor a name that timm knows; expected the path of a "
+            f".safetensors file, or a name; of {architecture}: {known}"
         )
-    other = known.split(".")[0]
+    other = weights.split(".")[0]
     if other != architecture:  # whose tensors may have the same shapes and mean something else
         raise ValueError(
-            f"backbone weights {known!r} are of {other}, not of backbone {name!r}; give {other!r} as the backbone, or "
-            f"weights of {architecture}: {own or 'timm has none by name'}"
+            f"backbone weights {weights!r} are of {other}, not of backbone {name!r}; give {other!r} as the backbone, "
+            f"or weights of {architecture}: {known}"
         )
-    if pixels(known) != pixels(name):
+    if pixels(weights) != pixels(name):
         raise ValueError(
-            f"backbone weights {known!r} have learnt from pixels standardised otherwise than backbone {name!r}; "
-            f"give {known!r} as the backbone too"
+            f"backbone weights {weights!r} have learnt from pixels standardised otherwise than backbone {name!r}; "
+            f"give {weights!r} as the backbone too"
         )
-    told = timm.get_pretrained_cfg(known)
-    if told is None or not told.hf_hub_id:
-        raise ValueError(
-            f"timm has backbone weights {known!r} not on the Hub as .safetensors; give the path of a local file, or "
-            "take another backbone, such as resnet18 with resnet18.a1_in1k"
-        )
+    config = timm.get_pretrained_cfg(weights)
     try:
-        return Path(hf_hub_download(told.hf_hub_id, "model.safetensors"))
+        if config is None or not config.hf_hub_id:
+            raise ValueError("not on the Hub as .safetensors")
+        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # whatever goes wrong between here and there
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"backbone weights {known!r} can't be downloaded ({first_line(error)}); "
-            "give the path of a local .safetensors file instead"
+            f"backbone weights {weights!r} can't be downloaded ({reason}); give the path of a local .safetensors file "
+            "instead"
         ) from error
 
 
@@ -77,16 +77,18 @@ def fill(needed: Mapping[str, Tensor], path: Path) -> None:
 
     Others there, as of a head, are left out. Raises ValueError for a broken file, and where a tensor is not as needed.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
-            held = sorted(file.keys())
+            names = sorted(file.keys())
             for name, tensor in needed.items():
-                given = file.get_tensor(name) if name in held else None
+                given = file.get_tensor(name) if name in names else None
                 if given is None or given.shape != tensor.shape or not given.is_floating_point():
                     got = "none" if given is None else f"{tuple(given.shape)} {given.dtype}"
                     raise ValueError(
                         f"{path} does not fit this backbone: expected {name} {tuple(tensor.shape)} of floats, got "
-                        f"{got}; it holds {len(held)} tensors: {', '.join(held[:3])} ...; "
+                        f"{got}; it holds {len(names)} tensors: {', '.join(names[:3])} ...; "
                         "choose the backbone it was made for"
                     )
                 tensor.copy_(given)

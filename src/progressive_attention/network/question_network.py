@@ -1,4 +1,4 @@
-"""What every network gives back, and how questions about images become rows: one base class for all of them.
+"""What every network gives back, and how questions about images become rows: the base classes of all of them.
 
 Legend: B images, K queries per image, M questions in the batch (those of the B x K ids that are not -1),
 N images with a question, H x W cells (H_l x W_l at layer l), A attributes, T transformers.
@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.network.backbone import Backbone, staged
+from progressive_attention.network.equations import as_logit
 
 
 class Prediction(NamedTuple):
@@ -68,6 +69,7 @@ class QuestionNetwork(nn.Module):
         """
         self.check_image(image, skip)
         query, device = checked_query(query, len(image), self.config.num_queries), image.device
+        image = image.contiguous(memory_format=torch.channels_last)  # as the weights are: convolutions are faster so
         asked = query >= 0
         with_question = asked.any(1)
         if not with_question.all():  # else the others would be computed for nothing, and count in a batch norm
@@ -114,7 +116,7 @@ class QuestionNetwork(nn.Module):
         """
         self.check_image(image)
         self.check_skip(stages)
-        return self.run_trunk(image, 0, stages)
+        return self.run_trunk(image.contiguous(memory_format=torch.channels_last), 0, stages)
 
     def run_trunk(self, features: Tensor, start: int, end: int) -> Tensor:
         """Stages ``start`` to ``end`` - 1, all of them skippable: (N, C, H, W) -> (N, C', H', W')."""
@@ -149,6 +151,37 @@ class QuestionNetwork(nn.Module):
             f"image must be (B, 3, H, W) of floats in [0, 1], {got}; "
             "uint8 pixels (B, H, W, 3) become that by .permute(0, 3, 1, 2) / 255"
         )
+
+
+class Baseline(QuestionNetwork):
+    """All of a backbone's stages, a norm behind each but the last, and a classifier of the flattened last map.
+
+    Flattened, so the size of the images is fixed: ``config.image_size``.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone, last=len(backbone.stages) - 1)
+        self.sizes = backbone.map_sizes(config.image_size)
+        channels, height, width = self.sizes[-1]
+        self.flattened = channels * height * width  # values of the last map
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.flattened, config.num_attributes)
+
+    def classified(self, flat: Tensor) -> Tensor:
+        """What is to be classified (M, D) -> logit (M, A)."""
+        return as_logit(self.classifier(self.dropout(flat)), self.config.likelihood)
+
+    def check_image(self, image: Tensor, skip: int = 0) -> None:
+        """As every network's, and ValueError for images of another size than ``config.image_size``."""
+        super().check_image(image, skip)
+        side = self.config.image_size
+        height, width = self.sizes[skip - 1][1:] if skip else (side, side)
+        if image.shape[2:] != (height, width):
+            behind = f", of which {skip} stages leave {height} x {width} cells" if skip else ""
+            raise ValueError(
+                f"this network takes images of {side} x {side} pixels{behind}, got {image.shape[2]} x "
+                f"{image.shape[3]}; resize them, or build it with another image_size"
+            )
 
 
 def checked_query(query: Tensor, images: int, known: int) -> Tensor:

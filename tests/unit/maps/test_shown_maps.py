@@ -30,10 +30,6 @@ def test_flow_is_shown_first(names, shown):
     assert shown_map({name: name.upper() for name in names}) == (shown, shown.upper())
 
 
-def test_no_map_of_no_maps():
-    assert shown_map({}) is None
-
-
 def test_each_map_is_scaled_by_its_own_largest_value():
     assert_array_equal(scaled(np.array([[0.01, 0.04, np.nan]])), [[0.25, 1, np.nan]])
     assert_array_equal(scaled(np.zeros((1, 2))), [[0, 0]])

@@ -9,28 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hand_maps import ATTENTION, MASK
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    BinaryJaccardIndex,
-    BinaryPrecision,
-    BinaryRecall,
-    MultilabelAveragePrecision,
-    MultilabelRecall,
-    MultilabelSpecificity,
-)
 
-from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.ask import predictions
-from progressive_attention.evaluation.one_attribute import evaluate
-from progressive_attention.maps.pixel_maps import pixel_maps
-from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio
 from progressive_attention.metrics.modular import AttentionOverlap, AttributeRanking, PointingGame, TruePositiveRatio
 from progressive_attention.metrics.ranking import RankingScores
-from progressive_attention.saved import weights
 
 A = 4
 CLASSES = (TruePositiveRatio, PointingGame, partial(PointingGame, 2.0), AttentionOverlap, partial(AttributeRanking, A))
@@ -60,14 +45,6 @@ def exactly(found, expected) -> None:
 
 
 # --- the pure functions -----------------------------------------------------------------------------------------------
-
-
-def test_by_hand():
-    """Five maps with targets: 0.6, 0 and 1, an empty target, no attention."""
-    metric = TruePositiveRatio()
-    metric.update(torch.from_numpy(ATTENTION), torch.from_numpy(MASK))
-    exactly(metric.compute(), torch.tensor(1.6 / 3, dtype=torch.float64))
-    assert int(metric.count) == 3
 
 
 def test_attention_by_the_pure_functions():
@@ -116,70 +93,7 @@ def test_ranking_by_the_pure_function(train_count):
     assert {name: None if value.isnan() else float(value) for name, value in metric.compute().items()} == expected
 
 
-def test_a_trained_networks_figures_are_those_of_evaluate(tmp_path, monkeypatch):
-    """The questions of a batch with gaps (-1) in it, asked by a user's own loop."""
-    monkeypatch.setenv("PAN_CACHE", str(tmp_path))
-    trained = weights.load("mref-san")
-    scenes = load_questions("mref", "test", images=60, queries="all")
-    names = ("last", "activation")
-    tpr, points = ({name: kind() for name in names} for kind in (TruePositiveRatio, PointingGame))
-    for batch, prediction in predictions(trained.model, scenes, torch.device("cpu"), batch=8):
-        mask = torch.zeros(*batch.row.shape, *scenes.images.shape[1:3], dtype=torch.bool)
-        mask[batch.row >= 0] = torch.from_numpy(scenes.masks[batch.row[batch.row >= 0]])
-        maps = pixel_maps(prediction, geometry(trained.model))
-        for name in names:
-            tpr[name].update(maps[name], mask)
-            points[name].update(maps[name], mask)
-    expected = evaluate(trained, scenes)
-    for name in names:
-        assert_allclose(float(tpr[name].compute()), expected[f"tpr_{name}"], rtol=1e-6)
-        assert_allclose(float(points[name].compute()), expected[f"pointing_{name}"], rtol=1e-6)
-
-
-# --- torchmetrics' own ------------------------------------------------------------------------------------------------
-
-
-def test_overlap_is_torchmetrics_at_each_threshold():
-    """Of a map whose maximum is 1 and whose values lie on no threshold: threshold k / 100 is theirs, too."""
-    attention, mask = some_maps(3)
-    one, target = attention[1:2] * 0.98 + 0.005, mask[1:2]
-    one[0, 0, 0] = 1
-    metric = AttentionOverlap()
-    metric.update(one, target)
-    found = metric.compute()
-    theirs = {"iou": BinaryJaccardIndex, "precision": BinaryPrecision, "recall": BinaryRecall}
-    for k in (10, 35, 60, 85):
-        for name, kind in theirs.items():
-            expected = kind(threshold=k / 100)(one.flatten(), target.flatten().long())
-            assert_close(found[name][k].float(), expected)
-
-
-def test_ranking_is_torchmetrics():
-    score, label = some_scores(80)
-    ours = AttributeRanking(A)
-    ours.update(score, label)
-    found = ours.compute()
-    options = {"num_labels": A, "ignore_index": -1}
-    ap = MultilabelAveragePrecision(average="macro", thresholds=None, **options)(score.sigmoid(), label)
-    assert_close(found["vaw_map"].float(), ap)
-    recall, specificity = (
-        kind(average="macro", **options)(score.sigmoid(), label) for kind in (MultilabelRecall, MultilabelSpecificity)
-    )
-    assert_close(found["vaw_ma"].float(), (recall + specificity) / 2)
-
-
 # --- what torchmetrics asks of a class --------------------------------------------------------------------------------
-
-
-@every_class
-def test_reset_forgets_all(make):
-    metric = make()
-    metric.update(*given_to(metric, 9, seed=1))
-    metric.reset()
-    metric.update(*given_to(metric, 9))
-    fresh = make()
-    fresh.update(*given_to(metric, 9))
-    exactly(metric.compute(), fresh.compute())
 
 
 @every_class
@@ -195,33 +109,6 @@ def test_forward_gives_the_batch_and_keeps_it(make):
 
 
 @every_class
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-def test_nothing_seen(make):
-    found = make().compute()
-    values = found if isinstance(found, dict) else {"it": found}
-    assert all(value.isnan() for name, value in values.items() if not name.startswith("attributes_without"))
-
-
-@every_class
-def test_leading_axes_and_low_precision(make):
-    metric, flat = make(), make()
-    values, target = given_to(metric, 12)
-    values = values.bfloat16()
-    flat.update(values.double(), target)
-    metric.update(values.unflatten(0, (3, 4)).requires_grad_(), target.unflatten(0, (3, 4)))
-    exactly(metric.compute(), flat.compute())
-
-
-@every_class
-def test_one_example_alone(make):
-    metric, batch = make(), make()
-    values, target = given_to(metric, 2)
-    metric.update(values[1], target[1])
-    batch.update(values[1:], target[1:])
-    exactly(metric.compute(), batch.compute())
-
-
-@every_class
 def test_states_merge(make):
     parts, whole = [make(), make()], make()
     for seed, part in enumerate(parts):
@@ -229,14 +116,6 @@ def test_states_merge(make):
         whole.update(*given_to(part, 9, seed))
     parts[0].merge_state(parts[1])
     exactly(parts[0].compute(), whole.compute())
-
-
-@pytest.mark.parametrize("make", [TruePositiveRatio, PointingGame, AttentionOverlap])
-def test_counts_stay_whole_beyond_float32(make):
-    metric = make()
-    metric.count += 2**24
-    metric.update(*some_maps(2))  # the first target is empty
-    assert int(metric.count) == 2**24 + 1
 
 
 def test_scores_are_gathered_at_once():

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.metrics import jaccard_score, precision_recall_curve, precision_score, recall_score
+from sklearn.metrics import precision_recall_curve
 
 from progressive_attention.metrics.attention import (
     THRESHOLDS,
@@ -68,23 +68,6 @@ def test_overlap_is_the_loop(example):
 
 
 @any_pace
-@given(examples(whole_maps))
-def test_overlap_is_scikit_learns(example):
-    found = overlap(*example)
-    for row, (attention, mask) in enumerate(zip(*example, strict=True)):
-        if not (mask.any() and attention.any()):
-            continue
-        for k in (0, 1, 20, 50, 99, 100):
-            marked = attention.ravel() * 100 >= k * attention.max()
-            for ours, theirs in (
-                (found.precision, precision_score),
-                (found.recall, recall_score),
-                (found.iou, jaccard_score),
-            ):
-                assert_allclose(ours[row, k], theirs(mask.ravel(), marked), rtol=1e-15)
-
-
-@any_pace
 @given(examples(whole_maps), st.integers(0, 2**32 - 1))
 def test_void_pixels_might_as_well_not_be_there(example, seed):
     void = np.random.default_rng(seed).random(example[1].shape) < 0.3
@@ -105,22 +88,6 @@ def test_curve_is_scikit_learns(percent, mask):
     found = overlap(percent * 0.07, mask)
     assert_allclose(found.precision[0, thresholds], precision[:-1], rtol=1e-15)  # its last point is no threshold's
     assert_allclose(found.recall[0, thresholds], recall[:-1], rtol=1e-15)
-
-
-@any_pace
-@given(examples(whole_maps))
-def test_overlap_holds_together(example):
-    attention, mask = example
-    known = mask.any((1, 2)) & attention.any((1, 2))
-    found = overlap(attention[known], mask[known])
-    precision, recall, iou = found.precision, found.recall, found.iou
-    assert (np.diff(found.marked) <= 0).all()
-    assert (np.diff(recall) <= 0).all()
-    assert_array_equal(recall[:, 0], 1)  # at 0 the whole image is marked
-    assert_allclose(precision[:, 0], mask[known].mean((1, 2)), rtol=1e-12)
-    assert (found.marked >= 1).all()
-    assert_allclose(iou * (precision + recall - precision * recall), precision * recall, rtol=1e-12)
-    assert_array_equal(precision[:, -1], pointing_game(attention[known], mask[known]))  # both of the maxima alone
 
 
 def curves_of(attention, mask, batch):
@@ -195,10 +162,6 @@ def test_maps_without_a_pixel_are_unknown(metric):
     assert_array_equal(metric(np.zeros((2, 0, 3)), np.zeros((2, 0, 3), bool)), [np.nan, np.nan])
 
 
-def test_the_smallest_of_all_numbers_is_a_maximum():
-    assert_array_equal(pointing_game(np.full((1, 2, 2), 5e-324), MASK[:1]), [1 / 2])
-
-
 def test_pointing_tolerance_is_a_disc():
     attention, mask = np.zeros((4, 9, 9)), np.zeros((4, 9, 9), bool)
     attention[:, 1, 1] = 2
@@ -235,12 +198,5 @@ def test_pointing_is_the_loop(example, tolerance):
         assert_allclose(ours, expected if mask.any() else np.nan, rtol=1e-15)
 
 
-@any_pace
-@given(examples(whole_maps), st.floats(1e-3, 1e3))
-def test_pointing_knows_no_scale_and_grows_with_tolerance(example, factor):
-    attention, mask = example
-    assert_array_equal(pointing_game(attention * factor, mask), pointing_game(attention, mask))
-    by_tolerance = np.stack([pointing_game(attention, mask, radius) for radius in range(9)])
-    seen = by_tolerance[:, mask.any((1, 2))]
-    assert (np.diff(seen, axis=0) >= 0).all()
-    assert_array_equal(seen[-1], attention[mask.any((1, 2))].any((1, 2)))  # 8 px reach across all of it
+def test_the_smallest_of_all_numbers_is_a_maximum():
+    assert_array_equal(pointing_game(np.full((1, 2, 2), 5e-324), MASK[:1]), [1 / 2])

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, recall_score
 
 from progressive_attention.metrics.ranking import RankingScores, precision_recall
-from progressive_attention.metrics.vaw import TOP, among_top, checked, frequency_groups, label_counts
+from progressive_attention.metrics.vaw import TOP, among_top, frequency_groups, label_counts
 
 any_pace = settings(deadline=None)
 A = 18  # attributes: three of each row stay below the top 15
@@ -148,57 +148,6 @@ def test_metrics_are_scikit_learns(example):
         assert np.isnan(counts.f1_at_15)
 
 
-@pytest.mark.slow  # its import takes several seconds
-def test_metrics_are_torchmetrics():
-    torch, functional = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.functional")
-    score, label = distinct_rows(200, 1)
-    target = torch.from_numpy(label)
-    options = {"task": "multilabel", "num_labels": A, "ignore_index": -1}
-    likely, top = (torch.from_numpy(marked.astype(int)) for marked in (score > 0, among_top(score)))
-    counts = label_counts(score, label)
-    recall, specificity = (
-        measure(likely, target, average="none", **options) for measure in (functional.recall, functional.specificity)
-    )
-    assert_allclose(counts.balanced_accuracy, (recall + specificity) / 2, rtol=1e-6)
-    assert_allclose(counts.recall_at_15, functional.recall(top, target, average="none", **options), rtol=1e-6)
-    assert counts.f1_at_15 == pytest.approx(
-        float(functional.f1_score(top, target, average="micro", **options)), rel=1e-6
-    )
-
-
-@any_pace
-@given(examples(), st.randoms(use_true_random=False))
-def test_no_order_matters(example, random):
-    score, label = example
-    counts = label_counts(score, label)
-    rows, columns = random.sample(range(len(score)), len(score)), random.sample(range(A), A)
-    assert_array_equal(label_counts(score[rows], label[rows]), counts)
-    assert_array_equal(label_counts(score[:, columns], label[:, columns]), np.array(counts)[:, columns])
-    for monotone in (np.tanh, lambda x: x**3, lambda x: 1e-200 * x):  # they keep the sign, too
-        assert_array_equal(label_counts(monotone(score), label), counts)
-
-
-@any_pace
-@given(examples(), st.integers(0, 6))
-def test_counts_add_up(example, cut):
-    score, label = example
-    whole = label_counts(score, label)
-    assert_array_equal(label_counts(score[:cut], label[:cut]).plus(label_counts(score[cut:], label[cut:])), whole)
-    assert_array_equal(whole.positive + whole.negative, (label != -1).sum(0))
-    assert_array_equal(label_counts(score, np.abs(label)).positive, (label != 0).sum(0))
-
-
-@any_pace
-@given(examples())
-def test_unknown_labels_count_nowhere_but_rank(example):
-    score, label = example
-    counts = label_counts(score, label)
-    lifted = label_counts(np.where(label == -1, score + 100, score), label)
-    assert_array_equal(lifted[:4], counts[:4])
-    assert (lifted.top_true_positive <= counts.top_true_positive).all()  # they take places among the top
-    assert (lifted.top_false_positive <= counts.top_false_positive).all()
-
-
 def test_groups_by_frequency():
     groups = frequency_groups(np.array([0, 25, 26, 100, 101, 10**6]))
     assert {name: group.astype(int).tolist() for name, group in groups.items()} == {
@@ -267,13 +216,6 @@ def test_wrong_labels(wrong):
     for function in (label_counts, RankingScores(3).add):
         with pytest.raises(ValueError, match="label must be 1"):
             function(np.zeros((1, 3)), label[None])
-
-
-@pytest.mark.parametrize("label", [[1, 0, -1], [1.0, 0.0, -1.0], np.array([1, 0, -1], np.int64)])
-def test_any_numbers_are_labels(label):
-    score, label = checked([3, 2, 1], label, 1)
-    assert (score.dtype, label.dtype) == (np.float64, np.int8)
-    assert_array_equal(label, [1, 0, -1])
 
 
 def test_nan_scores():

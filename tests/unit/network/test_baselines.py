@@ -4,15 +4,14 @@ from itertools import product
 
 import pytest
 import torch
-from test_spatial_transformer import slow_sample
-from tiny_models import ATTRIBUTES, EXACT, PIXELS, QUERIES, build, every_likelihood, flat, pictures
+from slow_networks import slow_sample
+from tiny_models import EXACT, PIXELS, QUERIES, build, every_likelihood, flat, pictures
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from progressive_attention.network.build import build_model
 from progressive_attention.network.spatial_transformer import Localiser
-from progressive_attention.training.objectives import answer_loss
 
 QUERY = torch.tensor([[4, 0], [1, 4]])
 BASELINES = pytest.mark.parametrize("name", ["stn-s", "stn-m", "film", "concat"])
@@ -149,26 +148,6 @@ def test_what_precedes_the_question_is_run_once_an_image(name, rows):
     assert {part: found[part] for part in rows} == rows
 
 
-def test_transformers_of_inner_stages_only():
-    model, image = build("stn-m", attend_at=("pool2", "pool4")).eval(), pictures(2)
-    assert [transform.shape for transform in model(image, QUERY).transform] == [(2, 2, 2, 3)] * 2
-    assert list(model.localisers) == ["1", "3"]
-    prediction = model(image, QUERY)
-    assert_close(prediction.logit[1, 0], model(image[1:], QUERY[1:, 0]).logit[0, 0])
-
-
-def test_transformers_in_a_known_network():
-    options = {"num_queries": 5, "num_attributes": 3, "backbone": "resnet18", "image_size": 64}
-    model = build_model("stn-s", attend_at=("layer3", "layer4"), **options)
-    tracked = [module.num_batches_tracked for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert not sum(tracked), "measuring the maps may not touch the running averages"
-    assert all(module.training for module in model.modules())
-    prediction = model(torch.rand(2, 3, 64, 64), torch.tensor([[0, 1], [2, -1]]))
-    answer_loss(prediction.logit, torch.tensor([[0, 1], [2, -1]])).backward()
-    assert len(prediction.transform) == 1
-    assert model.localisers["3"].affine.weight.grad.abs().max() > 0  # act1 is stage 0
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -180,21 +159,3 @@ def test_images_of_another_size_are_refused(name):
         model(torch.zeros(2, 3, 62, 70), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\) of floats.*got \(2, 62, 62, 3\)"):
         model(torch.zeros(2, 62, 62, 3), torch.tensor([0, 1]))
-
-
-@BASELINES
-def test_an_image_size_that_leaves_nothing_is_refused(name):
-    with pytest.raises(ValueError, match="image is too small for this network: got 40 x 40 pixels"):
-        build(name, image_size=40)
-
-
-@BASELINES
-def test_the_smallest_images_are_taken(name):
-    logit = build(name, image_size=46).eval()(pictures(2, pixels=46), QUERY).logit
-    assert logit.shape == (2, 2, ATTRIBUTES)
-
-
-@BASELINES
-def test_wrong_stages_are_refused(name):
-    with pytest.raises(ValueError, match="this backbone has no stage 'pool9'"):
-        build(name, attend_at=("pool9",))

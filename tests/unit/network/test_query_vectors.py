@@ -5,19 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
 from tiny_models import BY_TEXT, EXACT, QUERIES, build, every_likelihood, flat, loss_of, pictures
-from tiny_runs import VALIDATION
 from tiny_text import WORDS, asked_by_letters, letters
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention.config import MODELS, ModelConfig
-from progressive_attention.evaluation.one_attribute import examples
+from progressive_attention.config import MODELS
 from progressive_attention.network.build import build_model
-from progressive_attention.network.equations import query_layer, start_queries
 from progressive_attention.predict.text_queries import knowing, unit_vectors
-from progressive_attention.saved.weights import Trained
 
 # --- the same equations -----------------------------------------------------------------------------------------------
 
@@ -55,18 +50,6 @@ def test_one_hot_vectors_are_learnt_vectors(name, prior):
         assert_close(linear.bias.grad, layer.weight.grad.sum(0), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("size", [0, 7])
-def test_both_start_from_the_same_distribution(size):
-    torch.manual_seed(0)
-    layer = query_layer(1, size, 40_000)
-    query = torch.nn.functional.normalize(torch.randn(1, size)) if size else torch.tensor([0])
-    for mean, std, start in ((0.0, 1.0, lambda: None), (1.0, 0.1, lambda: start_queries(layer, mean=1.0))):
-        start()
-        values = layer(query).detach()
-        assert float(values.mean()) == pytest.approx(mean, abs=4 * std / 200)
-        assert float(values.std()) == pytest.approx(std, rel=0.02)
-
-
 @pytest.mark.parametrize("name", [f"{name}{BY_TEXT}" for name in ("pan-hard-ctx", "stn-s", "film")])
 @torch.no_grad()
 def test_another_table_shares_the_weights(name):
@@ -88,19 +71,6 @@ def test_another_table_shares_the_weights(name):
 def test_a_table_of_another_size_is_refused(name, shape):
     with pytest.raises(ValueError, match="query vectors must be \\(n, query_size\\), got"):
         build(name).asked_by(torch.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    "changes, told",
-    [
-        ({"query_size": -1}, "query_size must be >= 0, got -1"),
-        ({"query_size": 65_537}, "query_size must be <= 65536, got 65537"),
-        ({"query_encoder": "x"}, "query_encoder 'x' makes vectors, and query_size 0"),
-    ],
-)
-def test_config_checks_itself(changes, told):
-    with pytest.raises(ValueError, match=told):
-        ModelConfig(2, 3, **changes)
 
 
 @pytest.mark.parametrize(
@@ -156,33 +126,3 @@ def test_words_are_refused_where_they_cannot_be_asked():
 def test_what_is_no_vector_is_refused(vectors, told):
     with pytest.raises(ValueError, match=told):
         unit_vectors(["a", "b"], lambda texts: vectors)
-
-
-def test_vectors_have_length_one():
-    assert_close(
-        unit_vectors(["a", "b"], lambda texts: np.array([[3, 4], [0, -2]])), torch.tensor([[0.6, 0.8], [0, -1]])
-    )
-
-
-@torch.no_grad()
-def test_a_data_set_in_other_words_is_evaluated():
-    model = build_model(
-        "pan-hard-ctx",
-        num_queries=2,
-        num_attributes=3,
-        hidden=4,
-        attend_at=(0, 1),
-        image_size=14,
-        query_vectors=unit_vectors(["left", "right"], letters),
-    ).eval()
-    known = Trained(model, ("left", "right"), ("red", "green", "blue"), {})
-    other = replace(VALIDATION, query_names=("the left one", "right"))
-    with pytest.raises(ValueError, match="unknown query"):
-        examples(known, other, torch.device("cpu"))
-    table = examples(knowing(known, other.query_names, letters), other, torch.device("cpu"))
-    assert_array_equal(np.unique(table["query"].to_numpy()), ["right", "the left one"])
-    same = examples(known, VALIDATION, torch.device("cpu"))
-    right = np.array([word == "right" for word in table["query"].to_pylist()])
-    left = table["probability"].to_numpy()[~right] - same["probability"].to_numpy()[~right]
-    assert_close(table["probability"].to_numpy()[right], same["probability"].to_numpy()[right])
-    assert abs(left).max() > 0

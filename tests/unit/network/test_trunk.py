@@ -3,7 +3,6 @@
 import pytest
 import torch
 from tiny_models import PIXELS, build, flat, pictures
-from torch import nn
 from torch.testing import assert_close
 
 QUERY = torch.tensor([[0, 1, -1], [2, 3, 4], [-1, -1, -1]])
@@ -115,21 +114,3 @@ def test_networks_of_one_image_size_take_its_features_only():
         model(torch.zeros(3, 32, 14, 15), QUERY, skip=2)
     with pytest.raises(ValueError, match="takes images of 62 x 62 pixels, got 62 x 70"):
         model.trunk(torch.zeros(3, 3, 62, 70), 2)
-
-
-def test_the_trunk_takes_images_only():
-    model = build("han").float().eval()
-    with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\) of floats"):
-        model.trunk(torch.zeros(3, 62, 62, 3), 2)
-    with pytest.raises(ValueError, match="image is too small for this network: got 40 x 40 pixels"):
-        model.trunk(torch.zeros(1, 3, 40, 40), 4)
-
-
-def test_a_whole_trunk_is_what_san_looks_at():
-    """The last attended stage's norm stands behind the map, so the trunk is without."""
-    model, image = asked("san")
-    features = image
-    for i, stage in enumerate(model.stages):
-        features = stage(features) if i == 3 else model.norms[i](stage(features))
-    assert_close(model.trunk(image, 4), features)
-    assert isinstance(model.norms[3], nn.BatchNorm2d)

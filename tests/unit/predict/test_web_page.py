@@ -33,8 +33,7 @@ from progressive_attention.predict.export import (
     random_questions,
     run_web,
 )
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 ROOT = Path(__file__).parents[3]
 ABOUT = {"name": "pan-hard-ctx", "data": "mref", "protocol": "paper", "seed": 0, "test": {"accuracy": 0.5}}
@@ -114,13 +113,6 @@ def test_a_page_is_one_file_with_all_inside(small_runtime: Path) -> None:
     assert web_page.render(about, model) == page
 
 
-def test_a_network_too_large_for_a_page_is_refused(small_runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_page, "LARGEST", 1000)
-    assert web_page.render({}, bytes(1000))
-    with pytest.raises(ValueError, match=r"a network of at most 1,000 bytes, this one has 1,001; use --format onnx"):
-        web_page.render({}, bytes(1001))
-
-
 @pytest.mark.parametrize("name", ["pan-hard-ctx", "stn-s", "concat"])
 def test_layers_are_placed_as_the_network_places_them(name: str) -> None:
     model = build(name).float().eval()
@@ -136,12 +128,6 @@ def test_layers_are_placed_as_the_network_places_them(name: str) -> None:
             for j, value in enumerate(line):
                 one_by_one += value * torch.outer(rows[:, i], columns[:, j])
         assert_close(one_by_one, as_values(attention, field, (PIXELS, PIXELS))[0, 0])
-
-
-def test_colours_are_those_of_the_figures() -> None:
-    model = build("concat").eval()
-    colours = web_page.told(geometry(model), [], ABOUT)["colours"]
-    assert (len(colours), colours[0], colours[255]) == (256, [12, 7, 134], [239, 248, 33])  # plasma
 
 
 @pytest.mark.parametrize("style", ["mref", "mbg"])
