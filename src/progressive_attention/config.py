@@ -1,44 +1,55 @@
-"""Every choice a run can make, as frozen dataclasses that check themselves.
+"""Every choice a run can make, as frozen dataclasses that check themselves by their types.
 
 Two *protocols* fix data and network (``paper``: the 2018 text; ``authors``: what the released code of 2016 does),
 and four *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``, ``photographs``). Any protocol goes
-with any recipe. docs/protocols.md tells each difference and its source.
+with any recipe. docs/protocols.md lists each difference and its source.
 """
 
-import math
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-STYLES = ("mref", "mdist", "mbg")
-PROTOCOLS = ("paper", "authors")
+import msgspec
+from msgspec import Meta
+
+Style = Literal["mref", "mdist", "mbg"]
+Protocol = Literal["paper", "authors"]
+Queries = Literal["one", "all", "rows"]
+STYLES: tuple[str, ...] = get_args(Style)
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 SPLITS = ("train", "validation", "test")
+
+# One line is a row of every table: its title, the recipe's gate_price, and the fields of ModelConfig that differ.
 MODELS: dict[str, dict[str, Any]] = {
     # Our best, and the default: PAN[H]+CTX on padded convolutions, or on another backbone, with gates that close.
-    "pan": {"pooling": "hard", "radius": 1, "backbone": "conv-stack-padded", "gate_price": 0.03},
-    "pan-soft": {"pooling": "soft"},
-    "pan-hard": {"pooling": "hard"},
-    "pan-soft-ctx": {"pooling": "soft", "radius": 1},
-    "pan-hard-ctx": {"pooling": "hard", "radius": 1},
-    "san": {"pooling": "soft", "only": "last"},
-    "han": {"pooling": "hard", "only": "last"},
-    "stn-s": {"network": "stn", "only": "first"},
-    "stn-m": {"network": "stn"},
-    # Rows that the papers lack; the classes tell each one's source.
-    "concat": {"network": "concat"},
-    "film": {"network": "film"},
-    "cbam": {"pooling": "soft", "scorer": "cbam"},
-    "cross-attention": {"pooling": "soft", "scorer": "dot", "only": "last"},
-    "pan-sparsemax-ctx": {"pooling": "soft", "radius": 1, "choice": "sparsemax"},
-}
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list", dict: "a table"}
-LARGEST_SEED = 100_000_000  # training multiplies it by a million
-LARGEST = {"image_size": 10_000, "hidden": 4096, "radius": 8, "query_size": 65_536}  # a file can't take all memory
-OF_ZERO = {  # what 0 means in a recipe
-    **{"patience": "never stops early", "decay_start": "is the first epoch", "weight_decay": "decays nothing"},
-    **{"gate_price": "charges nothing", "mask_price": "charges nothing"},
+    "pan": {"title": "pan (ours)", "pooling": "hard", "radius": 1, "backbone": "conv-stack-padded", "gate_price": 0.03},
+    "pan-soft": {"title": "PAN[S]", "pooling": "soft"},
+    "pan-hard": {"title": "PAN[H]", "pooling": "hard"},
+    "pan-soft-ctx": {"title": "PAN[S]+CTX", "pooling": "soft", "radius": 1},
+    "pan-hard-ctx": {"title": "PAN[H]+CTX", "pooling": "hard", "radius": 1},
+    "san": {"title": "SAN", "pooling": "soft", "only": "last"},
+    "han": {"title": "HAN", "pooling": "hard", "only": "last"},
+    "stn-s": {"title": "STN-S", "network": "stn", "only": "first"},
+    "stn-m": {"title": "STN-M", "network": "stn"},
+    # Rows that the papers lack; the classes name each one's source.
+    "concat": {"title": "Concatenation", "network": "concat"},
+    "film": {"title": "FiLM", "network": "film"},
+    "cbam": {"title": "CBAM", "pooling": "soft", "scorer": "cbam"},
+    "cross-attention": {"title": "Cross-attention", "pooling": "soft", "scorer": "dot", "only": "last"},
+    "pan-sparsemax-ctx": {"title": "PAN[S]+CTX, sparsemax", "pooling": "soft", "radius": 1, "choice": "sparsemax"},
 }
 DEFAULT_MODEL = "pan"
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names
+
+LARGEST_SEED = 100_000_000  # training multiplies it by a million
+KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list"}
+FINITE = 1e300
+Positive = Annotated[int, Meta(ge=1)]
+Above = Annotated[float, Meta(gt=0, lt=FINITE)]
+Price = Annotated[float, Meta(ge=0, lt=FINITE, description="0 charges nothing")]
+Rates = Annotated[  # of modules by name
+    tuple[tuple[Annotated[str, Meta(min_length=1)], Annotated[float, Meta(ge=0, lt=FINITE)]], ...],
+    Meta(description='give pairs of a module\'s name and a factor on its rate, e.g. (("stages", 0.1),)'),
+]
 
 
 def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> str:
@@ -48,12 +59,21 @@ def one_of(what: str, value: str, known: tuple[str, ...] | dict[str, Any]) -> st
     return value
 
 
-def checked(what: str, value: Any, kind: type) -> Any:
-    """The value if it is of that kind (a whole number is a number, a list a tuple); else ValueError naming it."""
-    same = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)
-    if not isinstance(value, same) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{what} must be {KINDS[kind]}, got {value!r}")
-    return value
+def checked(what: str, value: Any, kind: Any) -> Any:
+    """The value as that type, e.g. ``Annotated[int, Meta(ge=1)]``; raises ValueError naming what was expected.
+
+    A whole number is a number, too, and a list a tuple. A type's description is a hint in the error.
+    """
+    if get_origin(kind) is Literal:
+        return one_of(what, value, get_args(kind))
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).rstrip("`").partition(" - at `$")
+        _, name, limit = reason.partition(", got")[0].split("`")
+        wanted = limit.strip() or " or ".join(KINDS.get(one, "a table") for one in name.split(" | "))
+        hints = [meta.description for meta in get_args(kind)[1:] if isinstance(meta, Meta) and meta.description]
+        raise ValueError("; ".join([f"{what}{place} must be {wanted}, got {value!r}", *hints])) from None
 
 
 def checked_seed(what: str, value: Any) -> int:
@@ -63,74 +83,60 @@ def checked_seed(what: str, value: Any) -> int:
     return value
 
 
+def check_fields(config: Any) -> None:
+    """Check each field of a frozen dataclass by its type, and make lists of JSON tuples."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        as_typed = checked(field.name, value, field.type)
+        if as_typed != value:  # not 1.0 for 1, which would change the names of runs
+            object.__setattr__(config, field.name, as_typed)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """One network, complete: ``models.from_config`` needs nothing else.
+    """One network, complete: ``network.build.from_config`` needs nothing else.
 
     ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
     the softmax chooses (``choice``; or sparsemax). STN transforms what enters each of them; FiLM and concatenation
-    run through the whole backbone. ``scorer``: how PAN scores a location (``attention.SCORERS``). ``radius`` is
+    run through the whole backbone. ``scorer``: how PAN scores a location (``equations.SCORERS``). ``radius`` is
     δ of the local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s
     ``"sum"``, or the 2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has one
     attribute, ``"bernoulli"`` where it may have any number of them. ``prior`` shows the query to the classifier too
-    (``attention.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so many
-    values, made by ``query_encoder``, and what is learnt is to read them, so that others can be asked, too
-    (``text_queries``).
+    (``equations.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so
+    many values, made by ``query_encoder``, and what is learnt is to read them, so that others can be asked, too
+    (``text_queries``). The sizes' limits keep a file from taking all memory. Raises ValueError for a value that is out
+    of range, or doesn't go with the others.
     """
 
-    num_queries: int
-    num_attributes: int
-    attend_at: tuple[int | str, ...] = (0, 1, 2, 3)
+    num_queries: Positive
+    num_attributes: Positive
+    attend_at: Annotated[tuple[int | str, ...], Meta(min_length=1, description="e.g. (3,)")] = (0, 1, 2, 3)
     pooling: Literal["soft", "hard"] = "hard"
-    radius: int = 0
-    hidden: int = 32
-    dropout: float = 0.5
+    radius: Annotated[int, Meta(ge=0, le=8, description="0 means no local context")] = 0
+    hidden: Annotated[int, Meta(ge=1, le=4096)] = 32
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
     soft_reduction: Literal["sum", "mean"] = "sum"
     backbone: str = "conv-stack"
-    image_size: int = 100
+    image_size: Annotated[int, Meta(ge=1, le=10_000)] = 100
     network: Literal["pan", "stn", "film", "concat"] = "pan"
     scorer: Literal["mlp", "cbam", "dot"] = "mlp"
     choice: Literal["softmax", "sparsemax"] = "softmax"
     likelihood: Literal["softmax", "bernoulli"] = "softmax"
     prior: bool = False
-    query_size: int = 0
+    query_size: Annotated[int, Meta(ge=0, le=65_536, description="0 learns a vector for each query")] = 0
     query_encoder: str = ""
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            checked(one.name, getattr(self, one.name), int if one.default is MISSING else type(one.default))
-        object.__setattr__(self, "attend_at", tuple(self.attend_at))  # JSON gives a list back
-        if not all(isinstance(stage, (int, str)) and not isinstance(stage, bool) for stage in self.attend_at):
-            raise ValueError(f"attend_at must hold indices or names of stages, got {self.attend_at}")
-        for name in ("num_queries", "num_attributes", "hidden", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name, most in LARGEST.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} must be <= {most}, got {getattr(self, name)}")
-        if self.radius < 0:
-            raise ValueError(f"radius must be >= 0, got {self.radius}; 0 means no local context")
-        if self.query_size < 0:
-            raise ValueError(f"query_size must be >= 0, got {self.query_size}; 0 learns a vector for each query")
+        check_fields(self)
         if self.query_encoder and not self.query_size:
             raise ValueError(
                 f"query_encoder {self.query_encoder!r} makes vectors, and query_size 0 says that there are none; give "
                 "their length"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if not self.attend_at:
-            raise ValueError("attend_at is empty; name at least one stage of the backbone, e.g. (3,)")
-        one_of("pooling", self.pooling, ("soft", "hard"))
-        one_of("soft_reduction", self.soft_reduction, ("sum", "mean"))
-        one_of("network", self.network, ("pan", "stn", "film", "concat"))
-        one_of("scorer", self.scorer, ("mlp", "cbam", "dot"))
-        one_of("choice", self.choice, ("softmax", "sparsemax"))
-        one_of("likelihood", self.likelihood, ("softmax", "bernoulli"))
         if self.prior and self.network in ("film", "concat"):
             raise ValueError(
                 f"prior shows the query to the classifier, and that of {self.network} already knows it; leave prior "
-                "False, or choose a network that only looks where the query tells it to: pan-*, san, han, stn-*"
+                "False, or choose another network: pan-*, san, han, stn-*"
             )
         if self.choice == "sparsemax" and self.pooling == "hard":
             raise ValueError("hard pooling takes logarithms of the last map, which sparsemax makes zero; choose soft")
@@ -145,44 +151,35 @@ class Recipe:
     ``schedule``: ``one-cycle`` over all epochs, or ``step``: the rate is multiplied by ``decay`` at epoch
     ``decay_start`` (counted from 0) and every ``decay_every`` epochs after. ``gate_price`` charges for open gates,
     ``mask_price`` for maps unlike the true masks (``objectives``); the papers do neither. ``module_rates`` holds pairs
-    of a module's name and the factor on its learning rate (``rate_factor``). ``augment`` tells what is drawn anew for
-    each training image: whether it is mirrored, or what is cropped.
+    of a module's name and the factor on its learning rate (``rate_factor``; 0 freezes it). ``augment`` says what is
+    drawn for each training image: whether it is mirrored, or what is cropped. Raises ValueError as ``ModelConfig``.
     """
 
     name: str
     optimizer: Literal["rmsprop", "adam", "adamw", "muon"]
-    learning_rate: float
+    learning_rate: Above
     schedule: Literal["one-cycle", "step"]
-    epochs: int
-    batch: int
-    queries: Literal["one", "all", "rows"]
-    patience: int = 0  # epochs without a better validation accuracy before stopping; 0 = never
-    decay: float = 1.0
-    decay_start: int = 0
-    decay_every: int = 1
-    weight_decay: float = 0.0
-    clip: float = 5.0
+    epochs: Positive
+    batch: Positive
+    queries: Queries
+    patience: Annotated[int, Meta(ge=0, description="0 never stops early")] = (
+        0  # epochs without a better validation accuracy before stopping; 0 = never
+    )
+    decay: Above = 1.0
+    decay_start: Annotated[int, Meta(ge=0)] = 0
+    decay_every: Positive = 1
+    weight_decay: Annotated[float, Meta(ge=0, lt=FINITE)] = 0.0
+    clip: Above = 5.0
     bf16: bool = False  # used only where the device has fast bfloat16 arithmetic
-    gate_price: float = 0.0
-    mask_price: float = 0.0
-    module_rates: tuple[tuple[str, float], ...] = ()
+    gate_price: Price = 0.0
+    mask_price: Price = 0.0
+    module_rates: Rates = ()
     augment: Literal["none", "flip", "crop"] = "none"
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            if isinstance(one.type, type):
-                checked(one.name, getattr(self, one.name), one.type)
-        object.__setattr__(self, "module_rates", checked_rates(self.module_rates))
-        one_of("optimizer", self.optimizer, ("rmsprop", "adam", "adamw", "muon"))
-        one_of("augment", self.augment, ("none", "flip", "crop"))
-        one_of("schedule", self.schedule, ("one-cycle", "step"))
-        one_of("queries", self.queries, ("one", "all", "rows"))
-        for name in ("learning_rate", "epochs", "batch", "clip", "decay", "decay_every"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
-        for name, of_zero in OF_ZERO.items():
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}; 0 {of_zero}")
+        check_fields(self)
+        if len(dict(self.module_rates)) < len(self.module_rates):
+            raise ValueError(f"module_rates must name each module once; got {self.module_rates!r}")
 
     def with_changes(self, **changes: Any) -> "Recipe":
         """The same recipe with those fields that are not None replaced."""
@@ -192,22 +189,6 @@ class Recipe:
         """Factor on the learning rate of a parameter by its name: that of the innermost module named, else 1."""
         inside = [pair for pair in self.module_rates if f"{parameter}.".startswith(f"{pair[0]}.")]
         return max(inside, key=lambda pair: len(pair[0]))[1] if inside else 1.0
-
-
-def checked_rates(pairs: Any) -> tuple[tuple[str, float], ...]:
-    """``Recipe.module_rates`` as tuples, where JSON has lists; raises ValueError for anything else, or a name twice."""
-    try:
-        rates = tuple((name, float(factor)) for name, factor in pairs)
-    except (TypeError, ValueError):
-        rates = (("", -1.0),)
-    if not all(isinstance(name, str) and name and 0 <= factor < math.inf for name, factor in rates):
-        raise ValueError(
-            "module_rates must be pairs of a module's name and a factor >= 0 on its learning rate (0 freezes it), e.g. "
-            f'(("stages", 0.1),); got {pairs!r}'
-        )
-    if len(dict(rates)) < len(rates):
-        raise ValueError(f"module_rates must name each module once; got {pairs!r}")
-    return rates
 
 
 RECIPES: dict[str, Recipe] = {
@@ -220,7 +201,13 @@ RECIPES: dict[str, Recipe] = {
     # 2018 text, section 4.2: Adam, "different module-wise initial learning rates", "exponentially decayed by the factor
     # of 0.9". Which rates for which modules, how often they decay, batch and epochs it leaves open: those are ours.
     "photographs": Recipe(
-        *("photographs", "adam", 0.003, "step", 10, 32, "all"),
+        "photographs",
+        "adam",
+        learning_rate=0.003,
+        schedule="step",
+        epochs=10,
+        batch=32,
+        queries="all",
         decay=0.9,
         decay_start=1,
         bf16=True,
@@ -243,10 +230,7 @@ def recipe_for(model: str, name: str) -> Recipe:
 # What `pan reproduce` can be asked for -> the experiments it needs. Figures and scale table come from Table 1's runs;
 # Table 2 needs the user's data.
 TARGETS: dict[str, tuple[str, ...]] = {
-    "table1": ("table1",),
-    "scale-table": ("table1",),
-    "figure5": ("table1",),
-    "figure6": ("table1",),
+    **dict.fromkeys(("table1", "scale-table", "figure5", "figure6"), ("table1",)),
     "extra-rows": ("extra-rows",),
     "gates": ("gates",),
     "rates": ("rates",),

@@ -139,7 +139,9 @@ def test_bad_input_says_what_was_expected_and_got(image, query, message):
     [
         ({"attend_at": ("pool1", "pool9")}, r"no stage 'pool9'; attend_at takes: 0 or 'pool1'"),
         ({"attend_at": ("pool2", "pool1")}, r"must name stages in order, each once; got \('pool2', 'pool1'\)"),
-        ({"attend_at": ()}, r"attend_at is empty; name at least one stage"),
+        ({"attend_at": ()}, r"attend_at must be of length >= 1, got \(\)"),
+        ({"radius": -1}, r"radius must be >= 0, got -1; 0 means no local context"),
+        ({"pooling": "firm"}, r"unknown pooling 'firm'; known: soft, hard"),
         ({"choice": "sparsemax"}, r"hard pooling takes logarithms of the last map, which sparsemax .*choose soft"),
     ],
 )

@@ -130,7 +130,7 @@ def test_weights_of_another_network(saved, left_out, added, reason):
         ({"model": {"num_queries": 2, "num_attributes": 3, "hidden": 2.5}}, "hidden must be a whole number, got 2.5"),
         (
             {"model": {"num_queries": 2, "num_attributes": 3, "attend_at": [[0]]}},
-            "attend_at must hold indices or names",
+            r"attend_at\[\d\] must be a whole number or text",
         ),
         ({"model": {"num_queries": 2, "num_attributes": 3, "image_size": 10**6}}, "image_size must be <= 10000"),
         ({"query_names": "ab"}, "query_names must be a list, got 'ab'"),

@@ -54,6 +54,7 @@ def model_config(name: str, num_queries: int, num_attributes: int, **changes: ob
     row = dict(MODELS[one_of("model", name, {**MODELS, **ALIASES})])
     only = row.pop("only", None)
     row.pop("gate_price", None)  # the recipe's: config.recipe_for
+    row.pop("title", None)
     backbone = str(changes.get("backbone", backbone_of(name)))
     if "radius" in row and is_vgg(backbone):
         row["radius"] = 2
