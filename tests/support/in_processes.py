@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tiny_photographs import FROZEN, photographs
 from tiny_photographs import RECIPE as PHOTOGRAPHS
 from tiny_photographs import network as photograph_network
-from tiny_runs import MUON, TRAIN, VALIDATION, about, network
+from tiny_runs import MUON, ROWS, TRAIN, VALIDATION, about, network
 from torch import Tensor, nn
 
 from progressive_attention.config import MODELS, Recipe
@@ -27,6 +27,7 @@ from progressive_attention.training import loop as training
 from progressive_attention.training.objectives import objective
 
 STEP = Recipe("step", "adamw", 0.01, "one-cycle", 1, 5, "all", clip=1e9)  # nothing is clipped
+LONG = replace(ROWS, epochs=30)
 PRICES = replace(STEP, gate_price=1.0, mask_price=0.5)
 
 
@@ -140,12 +141,12 @@ def whole(folder: Path) -> None:
         training.fit(model, train, validation, recipe, folder / name, {})
 
 
-def saving(each_step: Callable[[int], None]) -> Callable[[Path], None]:
+def saving(each_step: Callable[[int], None], recipe: Recipe = MUON) -> Callable[[Path], None]:
     """A run that saves at every step, and does something after each."""
 
     def run(folder: Path) -> None:
         training.SAVE_EVERY = -1.0
-        for progress in training.training(network(), TRAIN, VALIDATION, MUON, folder / "run", about(network())):
+        for progress in training.training(network(), TRAIN, VALIDATION, recipe, folder / "run", about(network())):
             each_step(progress.step)
 
     return run
@@ -165,6 +166,7 @@ JOBS: dict[str, Callable[[Path], None]] = {
     "gradients": all_gradients,
     "gradients on GPUs": partial(all_gradients, device="cuda"),
     "whole": whole,
+    "printed": saving(partial(print, flush=True), LONG),
     "undisturbed": saving(lambda step: None),
     "killed": saving(at_step(5, signal.SIGKILL)),
     "stopped": saving(at_step(5, signal.SIGSTOP)),

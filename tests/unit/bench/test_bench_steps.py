@@ -13,7 +13,7 @@ from progressive_attention.bench.measure import elsewhere
 from progressive_attention.bench.plain import PlainReading
 from progressive_attention.bench.steps import ALONE, FREE, LIMIT, PLAIN, grid_records, settings, side_by_side
 from progressive_attention.network.question_network import Prediction
-from progressive_attention.training.loop import finite
+from progressive_attention.training.learner import finite
 
 CPU = torch.device("cpu")
 TINY = {way: Setting(80, 2, (1, 3), way, rounds=2) for way in (True, False)}

@@ -9,7 +9,7 @@ from progressive_attention.config import RECIPES
 from progressive_attention.evaluation.measured import name_of, read_notes, rows_path, source_of
 from progressive_attention.pages.run_page import claim
 from progressive_attention.pages.run_report import RunResults, duration, examples_of, judged, rates, target_of
-from progressive_attention.training.loop import learning_rate
+from progressive_attention.training.optimizers import learning_rate
 
 
 def test_examples_are_the_first_and_the_surest_wrong():
