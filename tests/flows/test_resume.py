@@ -231,7 +231,7 @@ def test_a_truncated_checkpoint_is_rejected(tmp_path, keep):
 )
 def test_a_checkpoint_of_something_else_is_rejected(tmp_path, notes):
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", notes)
-    with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training .*choose another --out"):
+    with pytest.raises(ValueError, match="checkpoint.safetensors is no checkpoint of a training .*another --out"):
         next(start(tmp_path, ROWS))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,27 +11,20 @@ from tiny_runs import TRAIN as IN_MEMORY
 from tiny_runs import questions_in_epoch, results
 from torch.testing import assert_close
 
-from progressive_attention.config import MODELS
 from progressive_attention.data import images
-from progressive_attention.data.questions import Labels, make_batch
-from progressive_attention.evaluation import ask as inference
+from progressive_attention.data.questions import make_batch
+from progressive_attention.evaluation import ask
 from progressive_attention.evaluation.many_attributes import evaluate_labels
 from progressive_attention.network.build import build_model
 from progressive_attention.saved import weights
 from progressive_attention.training import loop as module
-from progressive_attention.training.loop import (
-    fit,
-    masks_of,
-    moved,
-    training,
-)
+from progressive_attention.training.loop import fit, masks_of, moved, training
 from progressive_attention.training.objectives import answers_only
-from progressive_attention.training.setup import prepared, start_at_shares
+from progressive_attention.training.setup import prepared
 
 CPU = torch.device("cpu")
 CROPPED = replace(RECIPE, augment="crop")
 RECIPES = {
-    "plain": RECIPE,
     "crop": CROPPED,
     "frozen": FROZEN,
     "frozen, flip": replace(FROZEN, augment="flip"),
@@ -49,18 +41,17 @@ def test_colours_are_learnt(tmp_path, many):
     write_photographs(tmp_path / "set", images=24, many=many)
     train, _ = photographs(tmp_path / "set")
     recipe = replace(RECIPE, schedule="one-cycle", epochs=20, batch=6)
-    run_of_it = prepared(
-        *("pan-soft-ctx", train, train, recipe, tmp_path / "run"),
-        **{"data": "set", "protocol": "paper", "seed": 0, "device": CPU, "changes": {"hidden": 4, "attend_at": (0, 1)}},
-    )
-    records = [progress.record for progress in run_of_it if progress.record]
+    names = {"data": "set", "protocol": "paper", "seed": 0, "device": CPU}
+    changes = {"hidden": 4, "attend_at": (0, 1)}
+    steps = prepared("pan-soft-ctx", train, train, recipe, tmp_path / "run", changes=changes, **names)
+    records = [progress.record for progress in steps if progress.record]
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
     trained = weights.load(tmp_path / "run")
     assert trained.model.config.likelihood == ("bernoulli" if many else "softmax")
     if many:
-        found, _ = evaluate_labels(trained, train, train, CPU)
-        assert found["weighted_mean_ap"] > found["query_prior_weighted_mean_ap"] + 0.2
-        assert found["weighted_mean_ap"] == pytest.approx(trained.about["best"]["validation_weighted_mean_ap"])
+        figures, _ = evaluate_labels(trained, train, train, CPU)
+        assert figures["weighted_mean_ap"] > figures["query_prior_weighted_mean_ap"] + 0.2
+        assert figures["weighted_mean_ap"] == pytest.approx(trained.about["best"]["validation_weighted_mean_ap"])
     else:
         assert trained.about["best"]["validation_accuracy"] > 0.6
 
@@ -82,16 +73,14 @@ def kill(run):
         run.throw(ZeroDivisionError)
 
 
-@pytest.mark.parametrize("stops", [[4], [2, 1, 3], [1] * 9], ids=str)
+@pytest.mark.parametrize("stops", [[2, 1, 3], [1] * 9], ids=str)
 @pytest.mark.parametrize("every, end", [(60.0, Generator.close), (-1.0, kill)], ids=["closed", "killed"])
 def test_an_interrupted_run_goes_on_exactly(whole, photograph_folder, stops, every, end, tmp_path, monkeypatch):
     recipe, expected = whole
     monkeypatch.setattr(module, "SAVE_EVERY", every)  # -1: at every step
     reached = 0
     for i, steps in enumerate(stops):
-        part = run(
-            photograph_folder, recipe, tmp_path, seed=i
-        )  # other initial weights: all must come from the checkpoint
+        part = run(photograph_folder, recipe, tmp_path, seed=i)  # other weights: all must come from the checkpoint
         for _, progress in zip(range(steps), part, strict=False):
             assert progress.step == reached + 1
             reached = progress.step
@@ -105,7 +94,7 @@ def test_who_reads_the_images_changes_nothing(whole, photograph_folder, tmp_path
     recipe, expected = whole
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("progressive_attention.data.images.KEEP_BYTES", 0)
-    monkeypatch.setattr(inference, "ahead", iter)
+    monkeypatch.setattr(ask, "ahead", iter)
     finish(photograph_folder, recipe, tmp_path)
     assert results(tmp_path) == expected
 
@@ -121,8 +110,8 @@ def test_images_in_memory_are_not_moved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_each_epoch_sees_the_images_elsewhere(photograph_sets):
-    train, _ = photograph_sets
+def test_each_epoch_sees_the_images_elsewhere_but_validation_never(photograph_sets, tmp_path, monkeypatch):
+    train, validation = photograph_sets
     groups = questions_in_epoch(train, CROPPED, 0, 0)[0]
     assert moved(train, groups, RECIPE, 0, 0).place is None
     seen = set()
@@ -132,10 +121,6 @@ def test_each_epoch_sees_the_images_elsewhere(photograph_sets):
         assert (batch.row == make_batch(train, groups).row).all()
         seen.add(batch.place)
     assert len(seen) == 4
-
-
-def test_validation_images_are_never_moved(photograph_sets, tmp_path, monkeypatch):
-    train, validation = photograph_sets
     monkeypatch.setattr(validation.images, "places", lambda *_: pytest.fail("they were moved"))
     fit(network(train), train, validation, replace(CROPPED, epochs=1), tmp_path, {})
 
@@ -149,8 +134,8 @@ def test_masks_lie_where_their_images_do(photograph_sets, augment):
     for b, k in np.ndindex(*batch.row.shape):
         expected = np.zeros((SIDE, SIDE), bool)
         if batch.row[b, k] >= 0:
-            fit = batch.place[b] if batch.place else train.images.fits[batch.image[b]]
-            expected = train.masks.read(batch.row[b, k : k + 1], [fit])[0]
+            place = batch.place[b] if batch.place else train.images.fits[batch.image[b]]
+            expected = train.masks.read(batch.row[b, k : k + 1], [place])[0]
             assert pixels[b][expected].max(1).mean() > 150  # bright squares on black
         assert (masks[b, k].numpy() == expected).all()
 
@@ -169,53 +154,52 @@ def test_unreadable_images_have_no_masks_to_learn_from(tmp_path):
 
 
 def steps_of(folder, recipe, out):
-    """Each step's labels as the loss was told them, the questions that were asked, and the weights after it."""
-    told = []
+    """The set, and of each step: the labels that the loss was given, the number of questions, the weights after it."""
+    given = []
 
     def loss(prediction, attribute, mask):
-        told.append(attribute)
+        given.append(attribute)
         return answers_only(prediction, attribute)
 
     train, validation = photographs(folder)
-    model, found = network(train), []
+    model, steps = network(train), []
     for progress in training(model, train, validation, recipe, out, about(model, train), loss=loss):
         state = {key: value.clone() for key, value in model.state_dict().items()}
-        found.append((told.pop() if told else None, progress.questions, state))
-        assert not told
-    return train, found
+        steps.append((given.pop() if given else None, progress.questions, state))
+        assert not given
+    return train, steps
 
 
 def test_nothing_is_learnt_from_what_cannot_be_read(tmp_path):
     write_photographs(tmp_path / "set", images=36, broken=(5,))
-    train, found = steps_of(tmp_path / "set", replace(RECIPE, epochs=2, augment="flip"), tmp_path / "run")
+    train, steps = steps_of(tmp_path / "set", replace(RECIPE, epochs=2, augment="flip"), tmp_path / "run")
     rows = int((train.image != 5).sum())
     assert rows < len(train)
-    for epoch in (found[:8], found[8:]):
+    for epoch in (steps[:8], steps[8:]):
         assert sum(asked for _, asked, _ in epoch) == rows
-        assert sum(int((told >= 0).any(-1).sum()) for told, _, _ in epoch) == rows
+        assert sum(int((labels >= 0).any(-1).sum()) for labels, _, _ in epoch) == rows
     assert list(train.images.unreadable) == [5]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("augment", ["none", "flip"])
-def test_batches_without_enough_to_learn_from_are_passed_over(tmp_path, batch, augment):
+def test_batches_without_enough_to_learn_from_are_passed_over(tmp_path, batch):
     """None of its images can be read, or only one question is left: too little for a batch norm."""
     write_photographs(tmp_path / "set", images=36, broken=(5,))
-    recipe = replace(RECIPE, epochs=1, batch=batch, queries="one", augment=augment)
-    train, found = steps_of(tmp_path / "set", recipe, tmp_path / "run")
+    recipe = replace(RECIPE, epochs=1, batch=batch, queries="one")
+    train, steps = steps_of(tmp_path / "set", recipe, tmp_path / "run")
     plan = questions_in_epoch(train, recipe, 0, 0)
-    assert len(found) == len(plan)
+    assert len(steps) == len(plan)
     before = network(train).state_dict()
     lost = 0
-    for groups, (told, asked, state) in zip(plan, found, strict=True):
+    for groups, (labels, asked, state) in zip(plan, steps, strict=True):
         readable = [group for group in groups if train.image[group[0]] != 5]
         assert asked == len(readable)
         if len(readable) < len(groups):
             lost += 1
-            assert told is None
+            assert labels is None
             assert_close(state, before, rtol=0, atol=0)
         else:
-            assert told is not None
+            assert labels is not None
             assert any(not torch.equal(state[key], before[key]) for key in state)
         before = state
     assert 0 < lost < len(plan)
@@ -246,38 +230,11 @@ def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):
     """One of 24 is allowed, but each of two processes found one; of the 12 for validation another one is too many."""
     write_photographs(tmp_path / "set", images=36, broken=(0,))
     train, validation = photographs(tmp_path / "set")
-    there: dict = {}
-    monkeypatch.setattr(images, "gathered", lambda own: [own, there.get(own is validation.images.unreadable, {})])
-    there[True] = {3: "27.png can't be read"}
+    there = {True: {3: "27.png can't be read"}}
+    monkeypatch.setattr(images, "gathered", lambda mine: [mine, there.get(mine is validation.images.unreadable, {})])
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, more than 5%; the first: 27\.png can't"):
-        inference.validation_score(network(validation), validation, CPU)
+        ask.validation_score(network(validation), validation, CPU)
     there[False] = {1: "1.png can't be read"}
     model = network(train)
     with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: 0\.png can't"):
         list(training(model, train, validation, RECIPE, tmp_path / "run", about(model, train)))
-
-
-# --- where training starts --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_classifier_starts_at_the_attributes_shares(name):
-    labels = Labels(np.array([0, 1, 3, 3, 4]), np.array([0, 0, 1, 0]), np.array([1, 1, 1, 1], np.int8), 3)
-    model = build_model(name, num_queries=2, num_attributes=3, likelihood="bernoulli")
-    start_at_shares(model, labels)
-    expected = torch.tensor([3.5 / 1.5, 1.5 / 3.5, 0.5 / 4.5]).log()
-    assert_close(model.classifier.bias.detach(), expected)
-    start_at_shares(model, replace(labels, unlisted=-1, value=np.array([1, 0, 1, 1], np.int8)))
-    assert_close(model.classifier.bias.detach(), torch.tensor([2.5 / 1.5, 1.5 / 0.5, 1.0]).log())
-
-
-def test_prepared_trainings_start_there(photograph_sets, tmp_path):
-    train, validation = photograph_sets
-    recipe = replace(RECIPE, learning_rate=1e-9, epochs=1)
-    given = {"data": "set", "protocol": "paper", "seed": 0, "device": CPU}
-    run_of_it = partial(prepared, "pan-hard-ctx", train, validation, recipe, changes={"hidden": 4, "attend_at": (0, 1)})
-    for _ in run_of_it(tmp_path, **given):
-        pass
-    holds, known = train.attribute.totals
-    expected = torch.from_numpy(np.log((holds + 0.5) / (known - holds + 0.5))).float()
-    assert_close(weights.load(tmp_path).model.classifier.bias.detach(), expected, rtol=0, atol=1e-6)
