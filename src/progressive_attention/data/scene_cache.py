@@ -153,13 +153,17 @@ def cached(source: SceneSource, count: int, cache: Path, workers: int, progress:
             shutil.rmtree(folder, ignore_errors=True)
     try:
         with temporary_for(folder, folder=True) as temporary:
+            temporary.chmod(0o755)  # the cache may be shared
             render_folder(temporary, source, spec, count, workers, progress)
             with suppress(OSError):  # another process may have been faster, and what it rendered is the same
                 os.rename(temporary, folder)
             return open_folder(folder, spec, count)
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise full(cache, count) from error
+            needed = count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)  # rows are 9 x 60 bytes at most
+            remedy = "free some, or choose another folder with cache_dir or the environment variable PAN_CACHE"
+            message = f"{cache}: no room for {count} images, {needed} bytes needed; {remedy}"
+            raise OSError(error.errno, message) from error
         raise
     except BrokenExecutor as error:
         raise OSError(
@@ -193,20 +197,6 @@ def checksum(path: Path) -> int:
     return crc
 
 
-def needed(count: int) -> int:
-    """Bytes of a rendered folder, rows included (at most 9 of about 60 bytes an image)."""
-    return count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)
-
-
-def full(cache: Path, count: int) -> OSError:
-    """The error for a disk without room."""
-    return OSError(
-        errno.ENOSPC,
-        f"{cache}: no room for {count} images, {needed(count)} bytes needed; free some, or choose another folder "
-        "with cache_dir or the environment variable PAN_CACHE",
-    )
-
-
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
@@ -214,9 +204,6 @@ def render_folder(
     folder: Path, source: SceneSource, spec: list, count: int, workers: int, progress: Progress | None
 ) -> None:
     """Render ``count`` scenes into an empty folder; key.json is written last."""
-    folder.chmod(0o755)  # the cache may be shared
-    if shutil.disk_usage(folder).free < needed(count):
-        raise full(folder.parent, count)
     for name, shape in PIXELS.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (count, *shape))
     chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]

@@ -72,13 +72,6 @@ def test_folder_is_read_recursively_in_every_format(folder):
     np.testing.assert_array_equal(photographs.load(bmp), expected)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_other_modes_become_rgb(tmp_path, mode):
-    image = Image.new("RGB", (100, 100), (200, 30, 30)).convert(mode)
-    image.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
-    assert Photographs("train", "authors", tmp_path).load(0).shape == (100, 100, 3)
-
-
 def test_folder_splits_are_disjoint_and_stay_when_it_grows(folder):
     before = {split: names(Photographs(split, folder=folder)) for split in SPLITS}
     assert sum(map(len, before.values())) == len(set.union(*before.values())) == 20

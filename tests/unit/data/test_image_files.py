@@ -56,17 +56,6 @@ def keeping(request, monkeypatch):
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
-def test_they_look_like_an_array(folder):
-    images = images_of(folder)
-    assert (images.shape, images.dtype, len(images)) == ((8, SIDE, SIDE, 3), np.uint8, 8)
-    assert images.nbytes == 8 * SIDE * SIDE * 3
-    assert_array_equal(images.sizes, SIZES)
-    assert images.fits == [Fit.into(SIDE, *size) for size in SIZES]
-    for index in (8, -9, [0, 8]):
-        with pytest.raises(IndexError):
-            images[index]
-
-
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(-8, 7), max_size=12), max_size=5))
 def test_any_order_and_repeated(folder, expected, keeping, asked):
@@ -86,6 +75,9 @@ def test_the_ways_to_ask_of_an_array(folder, expected, keeping, key):
     assert_array_equal(images[key], expected[key])
     images[key][:] = 0  # who asks can change nothing
     assert_array_equal(images[key], expected[key])
+    with pytest.raises(IndexError):
+        images[[0, 8]]
+    assert images_of(folder, [])[np.zeros(0, int)].shape == (0, SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("cores", [1, 7, None])
@@ -109,6 +101,8 @@ def test_stated_sizes_save_reading_headers_and_half_a_size_does_not(folder, expe
     sizes = np.array([(0, height) if i % 2 else (width, -1) for i, (width, height) in enumerate(SIZES)])
     before = sizes.copy()
     images = images_of(folder, sizes=sizes)
+    assert (images.shape, images.dtype, images.nbytes) == ((8, SIDE, SIDE, 3), np.uint8, 8 * SIDE * SIDE * 3)
+    assert images.fits == [Fit.into(SIDE, *size) for size in SIZES]
     assert_array_equal(images.sizes, SIZES)
     assert_array_equal(sizes, before)
     assert_array_equal(images[:], expected)
@@ -223,11 +217,6 @@ def test_too_many_unreadable_files_stop(forty, bad, allowed, stated):
             read()
 
 
-def test_no_images_at_all(folder):
-    images = images_of(folder, [])
-    assert images.shape == images[np.array([], np.int64)].shape == (0, SIDE, SIDE, 3)
-
-
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +229,8 @@ def test_places_are_a_function_of_seed_epoch_and_image(folder):
     assert images_of(folder, NAMES[:3]).places(every[:3], "crop", 3, 5) == drawn[:3]
     others = {images.places(every, "crop", *at) for at in ((3, 6), (4, 5), (5, 3), (0, 0))}
     assert len({*others, drawn}) == 5
+    pixels = [fit.image(open_picture(folder / name)) for fit, name in zip(drawn, NAMES, strict=True)]
+    assert_array_equal(images.read(every, drawn), pixels)
 
 
 def test_places_are_the_same_in_every_release(folder):
@@ -274,14 +265,6 @@ def test_crops_enlarge_and_move(folder):
     assert y.min() < 15
     assert (200 - h - y).min() < 15
     assert 0.4 < mirrored.mean() < 0.6
-
-
-def test_what_is_read_lies_in_its_place(folder):
-    images = images_of(folder)
-    asked = np.array([3, 0, 3, 7])
-    places = images.places(np.array([0, 1, 2, 3]), "crop", 1, 1)
-    expected = [fit.image(open_picture(folder / NAMES[i])) for i, fit in zip(asked, places, strict=True)]
-    assert_array_equal(images.read(asked, places), expected)
 
 
 # --- masks in files ---------------------------------------------------------------------------------------------------
@@ -402,22 +385,9 @@ def test_boxes_are_the_pixels_whose_middle_is_inside(side, boxes, data):
     assert_array_equal(masks, np.array([by_pixels(boxes[row], side) for row in rows], bool).reshape(-1, side, side))
 
 
-BOXES = [
-    ((1, 2, 3, 5), (slice(2, 5), slice(1, 3))),
-    ((0.5, 0.5, 2.5, 1.5), (slice(0, 1), slice(0, 2))),  # half open: a middle on the far edge is out
-    ((2.6, 1, 2.9, 3), (slice(1, 3), slice(2, 3))),  # thin
-    ((-5, 1, 0.2, 2), (slice(1, 2), slice(0, 1))),  # a sliver of it is inside
-    ((5.9, 5.9, 9, 9), (slice(5, 6), slice(5, 6))),
-    ((6, 0, 9, 3), None),
-    ((1, 1, 1, 3), None),  # without an area
-    ((np.nan,) * 4, None),
-    ((0, np.nan, 3, 3), None),
-]
-
-
-@pytest.mark.parametrize("box, where", BOXES)
-def test_boxes_by_hand(box, where):
-    expected = np.zeros((6, 6), bool)
-    if where:
-        expected[where] = True
-    assert_array_equal(BoxMasks(np.array([box]), 6)[np.array([0])], [expected])
+def test_half_open_thin_and_missing_boxes():
+    boxes = np.array([(0.5, 0.5, 2.5, 1.5), (2.6, 1, 2.9, 3), (np.nan,) * 4, (0, np.nan, 3, 3)])
+    expected = np.zeros((4, 6, 6), bool)
+    expected[0, 0, :2] = True
+    expected[1, 1:3, 2] = True
+    assert_array_equal(BoxMasks(boxes, 6)[np.arange(4)], expected)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import namedtuple
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,9 +17,6 @@ from rendered_sets import digest, noise_photographs
 from progressive_attention.data import scene_cache as module
 from progressive_attention.data.scene_cache import synthetic, worker_source
 from progressive_attention.data.scenes import SceneSource
-from progressive_attention.files import temporary_for
-
-Usage = namedtuple("Usage", "total used free")
 
 
 def never(*_):
@@ -238,29 +234,7 @@ def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
     assert folders(tmp_path) == []
 
 
-def test_leavings_of_a_killed_process_go_with_the_next_rendering(tmp_path):
-    synthetic("mref", "train", images=3, cache_dir=tmp_path)
-    (folder,) = folders(tmp_path)
-    left = tmp_path / f".{folder.name}.pan-killed"
-    left.mkdir()
-    (left / "images.npy").touch()
-    DAMAGE["cut"](folder)
-    with temporary_for(folder, folder=True) as alive:  # of another process, say
-        with pytest.warns(UserWarning, match="rendering it again"):
-            synthetic("mref", "train", images=3, cache_dir=tmp_path)
-        assert folders(tmp_path) == sorted([folder, alive])
-
-
 FULL = r"no room for 3 images, 121800 bytes needed; free some, or choose another folder with cache_dir or .* PAN_CACHE"
-
-
-def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "render_chunk", never)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: Usage(10, 10, 121_799))
-    with pytest.raises(OSError, match=FULL) as caught:
-        synthetic("mref", "train", images=3, cache_dir=tmp_path)
-    assert caught.value.errno == errno.ENOSPC
-    assert folders(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -274,9 +248,3 @@ def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch, number, messag
     with pytest.raises(OSError, match=message):
         synthetic("mref", "train", images=3, cache_dir=tmp_path)
     assert folders(tmp_path) == []
-
-
-def test_a_cache_that_is_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="file"):
-        synthetic("mref", "train", images=3, cache_dir=tmp_path / "file")
