@@ -7,7 +7,6 @@ import pytest
 from hand_genome import FILES, image, importer, listed, read, thing, write_files, write_photos
 from PIL import Image
 
-from progressive_attention.data.manifest import read_manifest
 from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.visual_genome_files import read_entries
 
@@ -78,13 +77,6 @@ def test_masks_are_found_beside_the_annotations(take, tmp_path):
     elsewhere, rows, _ = take({1: [thing(11)]}, masks=tmp_path / "images")
     assert rows[0]["mask"] is None
     assert elsewhere["masks"] == str(tmp_path / "images")
-
-
-def test_what_was_written_is_a_manifest(take, tmp_path):
-    take({n: [thing(10 * n, "cow", ["red", "big"])] for n in range(1, 7)}, splits=None)
-    manifest = read_manifest(tmp_path / "out0")
-    assert len(manifest.table) == 6
-    assert manifest.names("query", "attributes") == ("big", "cow", "red")
 
 
 def test_progress_counts_the_images_of_all_files(take, monkeypatch):
