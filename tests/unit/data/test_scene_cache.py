@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from rendered_sets import digest, noise_photographs
 
 from progressive_attention.data import scene_cache as module
-from progressive_attention.data.scene_cache import synthetic, worker_source
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.data.scenes import SceneSource
 
 
@@ -97,13 +96,6 @@ def flip_a_bit(path, at):
     path.write_bytes(content)
 
 
-def another_shape(folder):
-    np.save(folder / "owner.npy", np.zeros((100, 3, 100), np.uint8))
-    stated = json.loads((folder / "key.json").read_text())
-    stated["crc32"]["owner.npy"] = module.checksum(folder / "owner.npy")
-    (folder / "key.json").write_text(json.dumps(stated))
-
-
 def another_spec(folder):
     path = folder / "key.json"
     path.write_text(path.read_text().replace("mref", "mbg"))
@@ -113,7 +105,6 @@ DAMAGE = {
     "cut": lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
     "flipped pixel": lambda folder: flip_a_bit(folder / "images.npy", 40_000),
     "flipped row": lambda folder: flip_a_bit(folder / "questions.npz", 200),
-    "another shape": another_shape,
     "another spec": another_spec,
     "no JSON": lambda folder: (folder / "key.json").write_text("{"),
     "not an object": lambda folder: (folder / "key.json").write_text("[]"),
@@ -185,13 +176,6 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, backg
         assert sorted(calls)[-1] == calls[-1] == (50, 50)
     assert files[0] == files[1]
     assert [name for name, _ in files[0]] == ["images.npy", "key.json", "owner.npy", "questions.npz"]
-
-
-def test_changed_photographs_stop_a_worker(backgrounds):
-    source = SceneSource("mbg", "train", backgrounds=backgrounds)
-    Image.new("RGB", (100, 100)).save(backgrounds / "0.png")
-    with pytest.raises(ValueError, match="photographs changed while rendering; start again"):
-        worker_source(tuple(source.fingerprint), source.arguments)
 
 
 # --- what goes wrong while rendering ----------------------------------------------------------------------------------
