@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from progressive_attention.config import PROTOCOLS, SPLITS, one_of
+from progressive_attention.config import SPLITS
 from progressive_attention.data.images import FORMATS
 
 PACK = Path(__file__).parent.parent / "assets" / "backgrounds"
@@ -31,8 +31,6 @@ class Photographs:
     """
 
     def __init__(self, split: str, protocol: str = "paper", folder: Path | None = None, side: int = 100) -> None:
-        one_of("split", split, SPLITS)
-        one_of("protocol", protocol, PROTOCOLS)
         root = PACK if folder is None else Path(folder).expanduser()
         usable = scan(root, side)
         if folder is None:
@@ -58,13 +56,12 @@ class Photographs:
 
     def _load(self, i: int) -> np.ndarray:
         """Photograph i, (H, W, 3) uint8; orientation tags are ignored, so H and W are those of the header."""
+        path = self.paths[i]
         try:
-            with Image.open(self.paths[i], formats=FORMATS) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return np.asarray(image.convert("RGB"))
-        except Exception as error:
-            raise ValueError(
-                f"{self.paths[i]}: expected a whole image, got {error!r}; replace it or remove it"
-            ) from error
+        except Exception as error:  # as below
+            raise ValueError(f"{path}: expected a whole image, got {error!r}; replace it or remove it") from error
 
 
 def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from progressive_attention.config import PROTOCOLS, SPLITS, one_of
-
 SIDE = 28
 PACK = Path(__file__).parent.parent / "assets" / "mnist.npz"
 PACK_SHA256 = "04264ff3782eb986c503d57b901e2b943c1a26ff3bd26d26606e38e7368df925"
@@ -41,8 +39,6 @@ def pools(protocol: str, split: str) -> tuple[np.ndarray, np.ndarray]:
     ``paper``: train and validation from disjoint parts of MNIST's training split (50,000 and 10,000), test from its
     test split. ``authors``: all 70,000 for every split, as the 2016 code does.
     """
-    one_of("protocol", protocol, PROTOCOLS)
-    one_of("split", split, SPLITS)
     train_images, train_labels, test_images, test_labels = load_digits().values()
     if protocol == "authors":
         return np.concatenate([train_images, test_images]), np.concatenate([train_labels, test_labels])

@@ -147,19 +147,23 @@ def cached(source: SceneSource, count: int, cache: Path, workers: int, progress:
     folder = cache / f"{style}-{source.split}-{key}"
     if folder.exists():
         try:
-            return open_folder(folder, spec, count)
+            return open_folder(folder, spec)
         except Exception as error:  # whatever it is, this is not what was written
             warnings.warn(f"{folder}: damaged ({error}); rendering it again", stacklevel=3)
             shutil.rmtree(folder, ignore_errors=True)
     try:
         with temporary_for(folder, folder=True) as temporary:
+            temporary.chmod(0o755)  # the cache may be shared
             render_folder(temporary, source, spec, count, workers, progress)
             with suppress(OSError):  # another process may have been faster, and what it rendered is the same
                 os.rename(temporary, folder)
-            return open_folder(folder, spec, count)
+            return open_folder(folder, spec)
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise full(cache, count) from error
+            needed = count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)  # rows are 9 x 60 bytes at most
+            remedy = "free some, or choose another folder with cache_dir or the environment variable PAN_CACHE"
+            message = f"{cache}: no room for {count} images, {needed} bytes needed; {remedy}"
+            raise OSError(error.errno, message) from error
         raise
     except BrokenExecutor as error:
         raise OSError(
@@ -167,7 +171,7 @@ def cached(source: SceneSource, count: int, cache: Path, workers: int, progress:
         ) from error
 
 
-def open_folder(folder: Path, spec: list, count: int) -> Columns:
+def open_folder(folder: Path, spec: list) -> Columns:
     """The arrays of a rendered folder; raises an Exception unless it is whole and of this spec."""
     stated = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     if stated["spec"] != spec:
@@ -177,11 +181,7 @@ def open_folder(folder: Path, spec: list, count: int) -> Columns:
             raise ValueError(f"expected CRC-32 {crc} of {name}, got {got}")
     with np.load(folder / "questions.npz", allow_pickle=False) as rows:  # checks a CRC-32 of each column
         arrays = dict(rows)
-    for name, shape in PIXELS.items():
-        arrays[name] = array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        if array.shape != (count, *shape):
-            raise ValueError(f"expected {(count, *shape)} in {name}.npy, got {array.shape}")
-    return arrays
+    return arrays | {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in PIXELS}
 
 
 def checksum(path: Path) -> int:
@@ -193,20 +193,6 @@ def checksum(path: Path) -> int:
     return crc
 
 
-def needed(count: int) -> int:
-    """Bytes of a rendered folder, rows included (at most 9 of about 60 bytes an image)."""
-    return count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)
-
-
-def full(cache: Path, count: int) -> OSError:
-    """The error for a disk without room."""
-    return OSError(
-        errno.ENOSPC,
-        f"{cache}: no room for {count} images, {needed(count)} bytes needed; free some, or choose another folder "
-        "with cache_dir or the environment variable PAN_CACHE",
-    )
-
-
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
@@ -214,9 +200,6 @@ def render_folder(
     folder: Path, source: SceneSource, spec: list, count: int, workers: int, progress: Progress | None
 ) -> None:
     """Render ``count`` scenes into an empty folder; key.json is written last."""
-    folder.chmod(0o755)  # the cache may be shared
-    if shutil.disk_usage(folder).free < needed(count):
-        raise full(folder.parent, count)
     for name, shape in PIXELS.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (count, *shape))
     chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
@@ -241,25 +224,22 @@ def rendered(
     if workers == 1:
         yield from (render_chunk(source, folder, *chunk) for chunk in chunks)
     else:
-        jobs = (joblib.delayed(worker_chunk)(source.fingerprint, source.arguments, folder, *chunk) for chunk in chunks)
+        jobs = (joblib.delayed(worker_chunk)(source.arguments, folder, *chunk) for chunk in chunks)
         results: Any = joblib.Parallel(workers, return_as="generator_unordered")(jobs)
         yield from results
 
 
-def worker_chunk(fingerprint: list[str], arguments: tuple, folder: Path, start: int, stop: int) -> tuple:
-    """`render_chunk` in a worker, which opens digits and photographs once."""
-    return render_chunk(worker_source(tuple(fingerprint), arguments), folder, start, stop)
+def worker_chunk(arguments: tuple, folder: Path, start: int, stop: int) -> tuple:
+    """`render_chunk` in a worker."""
+    return render_chunk(worker_source(arguments), folder, start, stop)
 
 
 @lru_cache(maxsize=1)
-def worker_source(fingerprint: tuple[str, ...], arguments: tuple) -> SceneSource:
-    """The source of these arguments; ValueError if its files have changed since the fingerprint was taken."""
+def worker_source(arguments: tuple) -> SceneSource:
+    """The source of these arguments, which a worker opens once."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the caller has heard of skipped photographs already
-        source = SceneSource(*arguments)
-    if tuple(source.fingerprint) != fingerprint:
-        raise ValueError("photographs changed while rendering; start again")
-    return source
+        warnings.simplefilter("ignore")  # the caller has warned of skipped photographs already
+        return SceneSource(*arguments)
 
 
 def render_chunk(source: SceneSource, folder: Path, start: int, stop: int) -> tuple[int, int, Columns]:

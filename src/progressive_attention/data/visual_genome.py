@@ -4,6 +4,7 @@ A row is one object: its class is the query, and any number of attributes are tr
 images together, M mentions of an attribute, V words (class names and attributes), R objects that are kept.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -22,7 +23,6 @@ from progressive_attention.data.visual_genome_files import (
     Entries,
     Images,
     find_file,
-    no_words,
     read_entries,
     read_images,
     read_splits,
@@ -175,14 +175,12 @@ def read_objects(folder: Path, records: Images, progress: Progress | None, notes
         if progress is not None:
             progress(before + min(done, images), images * len(files))
 
-    words = no_words()
+    words: defaultdict[str, int] = defaultdict()
+    words.default_factory = words.__len__  # a new word gets the next number
     joined, often = join(
         *(read_entries(folder, file, words, partial(report, i * images)) for i, file in enumerate(files))
     )
     return tidy(joined, list(words), often, records)
-
-
-# --- objects ----------------------------------------------------------------------------------------------------------
 
 
 def find(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -277,9 +275,6 @@ def clip(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return inside.astype(np.float32), (inside != corners).any(1)
 
 
-# --- selection --------------------------------------------------------------------------------------------------------
-
-
 def unusable(objects: Objects, path: list[str | None], split: np.ndarray | None) -> np.ndarray:
     """(N,) int8 into REASONS: the first that speaks against an object, whatever else is in the data set.
 
@@ -321,13 +316,12 @@ def choose(entries: Entries, reason: np.ndarray, least: int) -> tuple[np.ndarray
 
 def nothing_left(annotations: Path, images: Path, reason: np.ndarray, least: int) -> ValueError:
     """The error where no object is kept, with the remedy that fits the reasons (N,)."""
-    often = {REASONS[code]: n for code, n in enumerate(np.bincount(reason)) if n}
+    reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
     remedy = "an object needs a name, attributes and a box inside its image"
-    if any("too rare" in text for text in often):
+    if "too rare" in reasons:
         remedy = f"a min_count below {least} keeps what is rarer"
-    elif "image file missing" in often:
+    elif "image file missing" in reasons:
         remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
-    reasons = ", ".join(f"{text}: {n}" for text, n in often.items())
     return ValueError(f"nothing is left of {annotations} ({reasons}); {remedy}")
 
 
@@ -360,9 +354,6 @@ def split_by_hash(ids: np.ndarray, image: np.ndarray, paper: Paper | None, notes
     split = np.full(len(ids), -1, np.int8)
     split[order] = np.repeat(np.arange(3), [train, validation, many - train - validation])
     return split
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def kept_rows(objects: Objects, row: np.ndarray, stay: np.ndarray, label: pa.Array, split: np.ndarray) -> pa.Table:

@@ -7,7 +7,6 @@ object may lack ``attributes``. All are read alike, and each file may lie in its
 
 import zipfile
 from array import array
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from math import nan
 from pathlib import Path
@@ -22,7 +21,6 @@ NONE = -(2**63)  # an id that is not stated
 
 Id = Annotated[int, msgspec.Meta(gt=NONE, le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-Words = dict[str, int]  # a word that is asked for and not there yet gets the next number
 T = TypeVar("T")
 
 
@@ -98,29 +96,22 @@ class Entries(NamedTuple):
     merged: np.ndarray  # (P, 2) int64 id of an object, id of the one it was merged into
 
 
-def no_words() -> Words:
-    """Words by number, none so far."""
-    words: defaultdict[str, int] = defaultdict()
-    words.default_factory = words.__len__
-    return words
-
-
 def read_images(folder: Path) -> Images:
     """image_data.json; raises ValueError for a broken file, and for an image that is there twice."""
-    ids, sizes, urls = array("q"), array("q"), []
-    for where, record in read_list(folder, "image_data", Record):
-        ids.append(image_id(where, record))
-        sizes.extend((record.width, record.height))
-        urls.append(record.url or "")
-    images = Images(np.asarray(ids), np.asarray(sizes).reshape(-1, 2), urls)
-    reject_repeated(f"{folder}: image_data.json", images.id)
-    return images
+    records = [(image_id(where, record), record) for where, record in read_list(folder, "image_data", Record)]
+    ids = np.array([number for number, _ in records], np.int64)
+    size = np.array([(record.width, record.height) for _, record in records], np.int64).reshape(-1, 2)
+    reject_repeated(f"{folder}: image_data.json", ids)
+    return Images(ids, size, [record.url or "" for _, record in records])
 
 
-def read_entries(folder: Path, file: str, words: Words, report: Callable[[int], None] = lambda images: None) -> Entries:
-    """attributes.json or objects.json (``file`` without its ending); new names and attributes are added to ``words``.
+def read_entries(
+    folder: Path, file: str, words: dict[str, int], report: Callable[[int], None] = lambda images: None
+) -> Entries:
+    """attributes.json or objects.json (``file`` without its ending).
 
-    Raises ValueError for a broken file, an entry without an id, and an image that is there twice.
+    ``words`` numbers names and attributes, and gives a new one its number by itself. Raises ValueError for a broken
+    file, an entry without an id, and an image that is there twice.
     """
     image, length, number, name, box = array("q"), array("q"), array("q"), array("i"), array("d")
     mentions, mention, merged = array("i"), array("i"), array("q")
@@ -216,11 +207,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [
-                info
-                for info in archive.infolist()
-                if info.filename.endswith(".json") and not info.filename.startswith("__MACOSX")
-            ]
+            files = [info for info in archive.infolist() if not info.filename.startswith("__MACOSX")]
+            members = [info for info in files if info.filename.endswith(".json")]
             if len(members) == 1 and members[0].file_size <= MAX_JSON:
                 return archive.read(members[0])
     except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into

@@ -47,13 +47,6 @@ def test_fit_is_as_large_as_can_be_and_central(side, width, height):
     assert abs(fit.w * height - fit.h * width) <= max(width, height)  # the picture's shape, to a pixel
 
 
-def test_box_by_hand():
-    fit = Fit.into(100, 200, 50)
-    assert_allclose(fit.box(np.array([0, 0, 200, 50]), 200, 50), [0, 37, 100, 62])
-    assert_allclose(fit.box(np.array([20, 10, 30, 50]), 200, 50), [10, 42, 15, 62])
-    assert np.isnan(fit.box(np.full(4, np.nan), 200, 50)).all()
-
-
 def distance(count, *edges):
     """Of each of some pixels' centres to the nearest edge."""
     return np.abs(np.arange(count)[:, None] + 0.5 - edges).min(1)
@@ -75,7 +68,11 @@ def rectangles(draw):
 def test_wherever_it_is_drawn_image_mask_and_box_move_together(rectangle, side, zoom, across, down, mirrored):
     width, height, box = rectangle
     picture, mask = with_rectangle(width, height, box)
-    fit = Fit.into(side, width, height).drawn(zoom, across, down, mirrored)
+    whole = Fit.into(side, width, height)
+    fit = whole.drawn(zoom, across, down, mirrored)
+    assert (fit.side, fit.w, fit.h, fit.mirrored) == (side, round(whole.w * zoom), round(whole.h * zoom), mirrored)
+    for at, size in ((fit.x, fit.w), (fit.y, fit.h)):  # no more black than must be
+        assert min(0, side - size) <= at <= max(0, side - size)
     x0, y0, x1, y1 = fit.box(np.array(box), width, height)
     assert_allclose(fit.unplaced(np.array([x0, y0, x1, y1]), width, height), box, rtol=0, atol=1e-9)
     centre = np.arange(side) + 0.5
@@ -93,17 +90,10 @@ def test_wherever_it_is_drawn_image_mask_and_box_move_together(rectangle, side, 
     assert (image[place].sum(-1) > 200).all()
 
 
-@settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 32), st.floats(1, 2), shares, shares)
-def test_a_drawn_place_leaves_no_more_black_than_it_must(width, height, side, zoom, across, down):
-    before = Fit.into(side, width, height)
-    fit = before.drawn(zoom, across, down, True)
-    assert (fit.side, fit.w, fit.h, fit.mirrored) == (side, round(before.w * zoom), round(before.h * zoom), True)
-    for at, size in ((fit.x, fit.w), (fit.y, fit.h)):
-        assert min(0, side - size) <= at <= max(0, side - size)
-
-
-def test_drawn_by_hand():
+def test_places_and_boxes_by_hand():
+    fit = Fit.into(100, 200, 50)
+    assert_allclose(fit.box(np.array([20, 10, 30, 50]), 200, 50), [10, 42, 15, 62])
+    assert np.isnan(fit.box(np.full(4, np.nan), 200, 50)).all()
     fit = Fit.into(100, 200, 100)
     assert fit.drawn(1, 0, 0, False) == (100, 0, 0, 100, 50, False)
     assert fit.drawn(1, 1, 1, False) == (100, 0, 50, 100, 50, False)
@@ -269,70 +259,40 @@ def grey_with_transparency(value):
     return picture
 
 
-MODES = [
-    (plain("RGB", (1, 2, 3)), (1, 2, 3)),
-    (plain("L", 7), (7, 7, 7)),
-    (plain("1", 1), (255, 255, 255)),
-    (plain("LA", (100, 0)), (0, 0, 0)),
-    (plain("LA", (100, 255)), (100, 100, 100)),
-    (plain("RGBA", (100, 200, 50, 0)), (0, 0, 0)),
-    (plain("RGBA", (255, 0, 0, 51)), (51, 0, 0)),
-    (palette(), (10, 20, 30)),
-    (palette(transparent=1), (0, 0, 0)),
-    (palette(transparent=0), (10, 20, 30)),
-    (grey_with_transparency(9), (0, 0, 0)),
-    (plain("I;16", 0x8040), (0x80,) * 3),
-    (plain("I", 70_000), (255,) * 3),
-    (plain("I", -5), (0,) * 3),
-    (plain("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
-    (plain("F", 12.0), (12,) * 3),
+MODES = [  # picture, as RGB, whether it is inside as a mask, its value as a labelled mask (None: it has none)
+    (plain("RGB", (1, 0, 0)), (1, 0, 0), True, None),
+    (plain("RGB", (0, 1, 0)), (0, 1, 0), True, None),
+    (plain("RGB", (0, 0, 1)), (0, 0, 1), True, None),  # as grey this would round to black
+    (plain("L", 7), (7, 7, 7), True, 7),
+    (plain("L", 0), (0, 0, 0), False, 0),
+    (grey_with_transparency(9), (0, 0, 0), False, 9),
+    (plain("1", 1), (255, 255, 255), True, 1),
+    (plain("LA", (100, 0)), (0, 0, 0), False, None),
+    (plain("LA", (100, 255)), (100, 100, 100), True, None),
+    (plain("RGBA", (255, 255, 255, 0)), (0, 0, 0), False, None),
+    (plain("RGBA", (255, 0, 0, 51)), (51, 0, 0), True, None),
+    (palette(), (10, 20, 30), True, 1),  # the index, whatever its colour
+    (palette(transparent=1), (0, 0, 0), False, 1),
+    (palette(transparent=0), (10, 20, 30), True, 1),
+    (plain("I;16", 0x8040), (0x80,) * 3, True, 0x8040),
+    (plain("I;16", 1), (0,) * 3, True, 1),  # one of many objects, numbered
+    (plain("I;16", 0), (0,) * 3, False, 0),
+    (plain("I", 70_000), (255,) * 3, True, 70_000),
+    (plain("I", -5), (0,) * 3, True, -5),
+    (plain("CMYK", (0, 255, 255, 0)), (255, 0, 0), True, None),
+    (plain("F", 12.0), (12,) * 3, True, 12),
+    (plain("F", 0.25), (0,) * 3, True, 0.25),
 ]
 
 
-@pytest.mark.parametrize("picture, colour", MODES, ids=[f"{i}-{p.mode}" for i, (p, _) in enumerate(MODES)])
-def test_any_mode_as_rgb(picture, colour):
-    rgb = to_rgb(picture)
-    assert rgb.mode == "RGB"
-    assert_array_equal(np.asarray(rgb), [[colour, colour]])
-
-
-TARGETS = [
-    (plain("L", 1), True),
-    (plain("L", 0), False),
-    (plain("1", 1), True),
-    (plain("RGB", (0, 0, 1)), True),  # as grey this would round to black
-    (plain("RGB", (0, 1, 0)), True),
-    (plain("RGB", (1, 0, 0)), True),
-    (plain("RGBA", (255, 255, 255, 0)), False),
-    (plain("I;16", 1), True),  # one of many objects, numbered: as 8 bits this would be black
-    (plain("I", 3), True),
-    (plain("I;16", 0), False),
-    (plain("F", 0.25), True),
-    (palette(), True),
-    (palette(transparent=1), False),
-]
-
-
-@pytest.mark.parametrize("picture, inside", TARGETS, ids=[f"{i}-{p.mode}" for i, (p, _) in enumerate(TARGETS)])
-def test_any_mode_as_mask(picture, inside):
+@pytest.mark.parametrize("picture, colour, inside, value", MODES, ids=[f"{i}-{m[0].mode}" for i, m in enumerate(MODES)])
+def test_any_mode_as_rgb_as_mask_and_as_labels(picture, colour, inside, value):
+    assert to_rgb(picture).mode == "RGB"
+    assert_array_equal(np.asarray(to_rgb(picture)), [[colour, colour]])
     assert_array_equal(np.asarray(target(picture)), np.full((1, 2), 255 if inside else 0))
     assert_array_equal(Fit.into(2, 2, 1).mask(picture), [[inside, inside], [False, False]])
-
-
-LABELS = [
-    (plain("L", 7), 7),
-    (plain("1", 1), 1),
-    (plain("P", 3), 3),  # the index, whatever its colour
-    (palette(transparent=1), 1),
-    (plain("I;16", 0x8040), 0x8040),
-    (plain("I", 70_000), 70_000),
-    (plain("F", 2.0), 2),
-]
-
-
-def test_a_masks_values_are_what_is_in_the_file():
-    for mask, value in LABELS:
-        assert_array_equal(np.asarray(labelled(mask)), [[value, value]], mask.mode)
-    for mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB"):
-        with pytest.raises(ValueError, match=f"its mode is {mode}, expected a palette or grey picture"):
-            labelled(Image.new(mode, (2, 1)))
+    if value is None:
+        with pytest.raises(ValueError, match=f"its mode is {picture.mode}, expected a palette or grey picture"):
+            labelled(picture)
+    else:
+        assert_array_equal(np.asarray(labelled(picture)), [[value, value]])

@@ -72,22 +72,15 @@ def test_authors_always_have_rows_enough(tmp_path, images):
     assert len(set(asked)) == len(asked)  # no question is in two splits
 
 
-def test_paper_splits_share_nothing():
+def test_paper_splits_share_nothing_and_those_of_the_authors_all():
     sources = [SceneSource("mbg", split) for split in SPLITS]
     photographs = [set(source.photographs.paths) for source in sources]
     assert len(set.union(*photographs)) == sum(map(len, photographs))
     assert len({source.scene(0) for source in sources}) == 3
     assert len({source.pool.images[0].tobytes() for source in sources}) == 3  # test_digits has the rest
-
-
-def test_authors_share_one_pool_of_scenes():
-    assert len({SceneSource("mbg", split, "authors").scene(3) for split in SPLITS}) == 1
-    assert SceneSource("mref", "train", "authors").scene(3) != SceneSource("mref", "train").scene(3)
-
-
-def test_a_scene_does_not_depend_on_how_many_there_are(tmp_path):
-    few, many = (synthetic("mdist", "train", images=n, cache_dir=tmp_path) for n in (3, 6))
-    np.testing.assert_array_equal(few.images, many.images[:3])
+    shared = {SceneSource("mbg", split, "authors").scene(3) for split in SPLITS}
+    assert len(shared) == 1
+    assert shared.isdisjoint(source.scene(3) for source in sources)
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------

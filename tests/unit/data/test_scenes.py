@@ -66,11 +66,6 @@ def test_below(raw, n):
     assert below(np.uint64(raw), np.uint64(n)) == below(raw, n)
 
 
-def test_below_is_uniform():
-    counts = np.bincount(below(np.random.PCG64(1).random_raw(90_000), 9).astype(np.int64), minlength=9)
-    np.testing.assert_allclose(counts, 10_000, rtol=0.05)
-
-
 @given(RAW)
 def test_scale_and_offset_stay_in_range(raw):
     assert 0.5 <= scale_of(raw) < 3.0

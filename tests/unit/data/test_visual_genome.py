@@ -132,20 +132,6 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
     assert sum(part["rows"] for part in counts["splits"].values()) == len(rows)
 
 
-def test_versions_without_merges_give_one_data_set(tmp_path):
-    tables = []
-    for version in ("1", "1.2"):
-        folder = tmp_path / version
-        (folder / "images").mkdir(parents=True)
-        write_genome(folder, images=20, objects=9, names=(20, 10), version=version)
-        for record in json.loads((folder / "image_data.json").read_text()):
-            (folder / "images" / record["url"].rpartition("/")[2]).touch()
-        import_visual_genome(folder, folder / "images", folder / "out", min_count=3)
-        tables.append(read(folder / "out"))
-    assert tables[0] == tables[1]
-    assert len(tables[0][0]) > 30
-
-
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
