@@ -16,7 +16,7 @@ from progressive_attention.config import MODELS
 from progressive_attention.data import images
 from progressive_attention.data.questions import Labels, make_batch
 from progressive_attention.evaluation import ask as inference
-from progressive_attention.evaluation.many_attributes import evaluate_labels
+from progressive_attention.evaluation.evaluate import evaluate_with_rows, validation_score
 from progressive_attention.network.build import build_model
 from progressive_attention.saved import weights
 from progressive_attention.training import loop as module
@@ -58,7 +58,7 @@ def test_colours_are_learnt(tmp_path, many):
     trained = weights.load(tmp_path / "run")
     assert trained.model.config.likelihood == ("bernoulli" if many else "softmax")
     if many:
-        found, _ = evaluate_labels(trained, train, train, CPU)
+        found, _ = evaluate_with_rows(trained, train, CPU, train)
         assert found["weighted_mean_ap"] > found["query_prior_weighted_mean_ap"] + 0.2
         assert found["weighted_mean_ap"] == pytest.approx(trained.about["best"]["validation_weighted_mean_ap"])
     else:
@@ -250,7 +250,7 @@ def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "gathered", lambda own: [own, there.get(own is validation.images.unreadable, {})])
     there[True] = {3: "27.png can't be read"}
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, more than 5%; the first: 27\.png can't"):
-        inference.validation_score(network(validation), validation, CPU)
+        validation_score(network(validation), validation, CPU)
     there[False] = {1: "1.png can't be read"}
     model = network(train)
     with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: 0\.png can't"):

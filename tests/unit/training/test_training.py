@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import make_batch
-from progressive_attention.evaluation.ask import accuracy
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.saved import weights
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, learning_rate, masks_of, read_log, training
@@ -242,7 +242,7 @@ def test_kept_epochs_hold_the_weights_of_their_time(tmp_path):
     for epoch in (2, 3):
         trained = weights.load(tmp_path / f"epochs/{epoch}")
         assert trained.about["epoch"] == read_log(tmp_path / "log.jsonl")[epoch - 1]
-        score = accuracy(trained.model, VALIDATION, torch.device("cpu"))
+        _, score = validation_score(trained.model, VALIDATION, torch.device("cpu"))
         assert score == trained.about["epoch"]["validation_accuracy"]
 
 
@@ -308,4 +308,4 @@ def test_any_network_that_answers_can_be_trained(tmp_path):
     log = read_log(tmp_path / "log.jsonl")
     assert log[-1]["loss"] < 0.1 < log[0]["loss"]
     model.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert accuracy(model, VALIDATION, torch.device("cpu")) == 1.0
+    assert validation_score(model, VALIDATION, torch.device("cpu"))[1] == 1.0
