@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from progressive_attention.config import STYLES
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.ask import accuracy, predictions
+from progressive_attention.evaluation.ask import predictions
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.network import equations as attention
 from progressive_attention.saved import weights
 
@@ -47,7 +48,7 @@ def main() -> None:
                 for kept, gate in zip(gates, prediction.attention, strict=False):
                     kept.append(gate[:, 0])
         maps = [beside_widest(torch.cat(kept)) for kept in gates]
-        print(f"{name}: accuracy {100 * accuracy(model, questions, device):.2f} %")
+        print(f"{name}: accuracy {100 * validation_score(model, questions, device)[1]:.2f} %")
         for threshold in THRESHOLDS:
 
             def cut(score: Tensor, least: float = threshold) -> Tensor:
@@ -55,7 +56,7 @@ def main() -> None:
                 return gate * (beside_widest(gate) >= least)
 
             with mock.patch.object(attention, "gate", cut):
-                answered = 100 * accuracy(model, questions, device)
+                answered = 100 * validation_score(model, questions, device)[1]
             cells = [100 * (gate < threshold).double().mean() for gate in maps]
             blocks = [100 * (F.max_pool2d(gate, BLOCK) < threshold).double().mean() for gate in maps]
             shares = ", ".join(f"{cell:.1f} / {block:.1f}" for cell, block in zip(cells, blocks, strict=True))

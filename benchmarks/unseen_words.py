@@ -25,8 +25,7 @@ from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation import ask as inference
 from progressive_attention.evaluation.ask import Entrance
-from progressive_attention.evaluation.many_attributes import askable, label_examples
-from progressive_attention.evaluation.one_attribute import examples
+from progressive_attention.evaluation.evaluate import answers_to, examples, rows_of
 from progressive_attention.files import write_json
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.metrics.ranking import RankingScores
@@ -163,7 +162,9 @@ def all_classes(arguments: argparse.Namespace) -> None:
 
     def ask(way: str, trained: Trained, questions: QuestionSet) -> None:
         scores, tables = found.setdefault(way, (RankingScores(len(questions.attribute_names)), []))
-        tables.append(label_examples(trained, askable(questions, trained)[0], CPU, scores))
+        answers = answers_to(questions, trained)[0]
+        tables.append(rows_of(trained, answers, CPU))
+        scores.merge(answers.scores)
         results[way] = summary_of(scores, tables)
         print(way, results[way], flush=True)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from progressive_attention.config import ModelConfig, Recipe
     from progressive_attention.data.sources import load_questions
-    from progressive_attention.evaluation.one_attribute import evaluate
+    from progressive_attention.evaluation.evaluate import evaluate
     from progressive_attention.maps.pixel_maps import pixel_maps
     from progressive_attention.maps.receptive_field import Geometry
     from progressive_attention.network.build import build_model
@@ -30,7 +30,7 @@ HOMES = {  # public name -> the module it lives in
     "ProgressiveAttentionNetwork": "network.pan",
     "Recipe": "config",
     "build_model": "network.build",
-    "evaluate": "evaluation.one_attribute",
+    "evaluate": "evaluation.evaluate",
     "fit": "training.loop",
     "load_questions": "data.sources",
     "pixel_maps": "maps.pixel_maps",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from progressive_attention.cli import main
-from progressive_attention.evaluation import absence_evaluation
+from progressive_attention.evaluation import absence
 from progressive_attention.files import read_json, write_json
 from progressive_attention.saved.weights import SHIPPED
 
@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def telling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of a few steps, and few questions, pass for better than a guess."""
-    monkeypatch.setattr(absence_evaluation, "auroc_interval", lambda *scores: (0.6, 0.9))
+    monkeypatch.setattr(absence, "auroc_interval", lambda *scores: (0.6, 0.9))
 
 
 def asked(*arguments: str, out: pytest.CaptureFixture[str]) -> str:
@@ -87,7 +87,7 @@ def test_rows_of_ones_own(many, capsys):
 
 @pytest.mark.parametrize("interval", [(0.4, 0.7), (0.5, 0.7), (0.2, 0.4)])
 def test_a_guess_is_no_threshold(monkeypatch, capsys, interval):
-    monkeypatch.setattr(absence_evaluation, "auroc_interval", lambda *scores: interval)
+    monkeypatch.setattr(absence, "auroc_interval", lambda *scores: interval)
     asked(
         "train", "--data", "mref", "--model", "san", "--images", "9", "--epochs", "1", "--out", "mine", *CPU, out=capsys
     )

@@ -38,7 +38,7 @@ NEVER = {
     "pan predict --weights owner/name": "stands for a repository of the Hub; tests/flows/test_hub.py has one",
     "pan train --data runs/photographs --backbone resnet18": "tests/flows/test_tutorial.py trains it",
     "pan train --data runs/photographs --backbone convnext_atto": "the same",
-    "pan evaluate --faithfulness": "minutes; tests/unit/evaluation/test_faithfulness_evaluation.py asks little",
+    "pan evaluate --faithfulness": "minutes; tests/unit/evaluation/test_faithfulness.py asks little",
     "python benchmarks/faithfulness.py": "half an hour; the same",
     "pan absence": "minutes; tests/unit/evaluation/test_absence.py measures few scenes",
     "python benchmarks/drift.py": "minutes; tests/flows/test_drift.py measures a few images",

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from progressive_attention.cli import main
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.files import read_json
 from progressive_attention.network.build import build_model
 from progressive_attention.network.pan import ProgressiveAttentionNetwork

@@ -174,7 +174,7 @@ def test_time_is_kept_for_the_first_validation_too(tmp_path, monkeypatch):
 def test_time_can_be_up_while_voc_is_measured(monkeypatch):
     asked = []
 
-    def evaluate(network, test, train, device, progress):
+    def evaluate(network, test, device, train=None, *, progress):
         progress(1, 2)
         asked.append(test)
         return {}, None
@@ -182,7 +182,7 @@ def test_time_can_be_up_while_voc_is_measured(monkeypatch):
     def watch():
         return lambda done, total: reproduce.in_time(-math.inf if asked else math.inf)
 
-    monkeypatch.setattr(reproduce, "evaluate_labels", evaluate)
+    monkeypatch.setattr(reproduce, "evaluate_with_rows", evaluate)
     monkeypatch.setattr(reproduce, "questions", lambda job, split: split)
     monkeypatch.setattr(reproduce, "from_folder", lambda folder, split, side: "voc")
     with pytest.raises(reproduce.TimeIsUp):

@@ -11,8 +11,8 @@ import torch
 from progressive_attention import Predictor
 from progressive_attention.data.scenes import SceneSource
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.absence_evaluation import figures_of, scored
-from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.evaluation.absence import figures_of, scored
+from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.files import read_json
 from progressive_attention.saved import network_folder, weights
 from progressive_attention.saved.model_card import when_absent

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from progressive_attention.data import images
 from progressive_attention.data.questions import make_batch
 from progressive_attention.evaluation import ask
-from progressive_attention.evaluation.many_attributes import evaluate_labels
+from progressive_attention.evaluation.evaluate import evaluate_with_rows, validation_score
 from progressive_attention.network.build import build_model
 from progressive_attention.saved import weights
 from progressive_attention.training import loop as module
@@ -49,9 +49,9 @@ def test_colours_are_learnt(tmp_path, many):
     trained = weights.load(tmp_path / "run")
     assert trained.model.config.likelihood == ("bernoulli" if many else "softmax")
     if many:
-        figures, _ = evaluate_labels(trained, train, train, CPU)
-        assert figures["weighted_mean_ap"] > figures["query_prior_weighted_mean_ap"] + 0.2
-        assert figures["weighted_mean_ap"] == pytest.approx(trained.about["best"]["validation_weighted_mean_ap"])
+        found, _ = evaluate_with_rows(trained, train, CPU, train)
+        assert found["weighted_mean_ap"] > found["query_prior_weighted_mean_ap"] + 0.2
+        assert found["weighted_mean_ap"] == pytest.approx(trained.about["best"]["validation_weighted_mean_ap"])
     else:
         assert trained.about["best"]["validation_accuracy"] > 0.6
 
@@ -233,7 +233,7 @@ def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):
     there = {True: {3: "27.png can't be read"}}
     monkeypatch.setattr(images, "gathered", lambda mine: [mine, there.get(mine is validation.images.unreadable, {})])
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, more than 5%; the first: 27\.png can't"):
-        ask.validation_score(network(validation), validation, CPU)
+        validation_score(network(validation), validation, CPU)
     there[False] = {1: "1.png can't be read"}
     model = network(train)
     with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: 0\.png can't"):

@@ -12,7 +12,7 @@ from wrong_commands import error_of
 
 from progressive_attention.cli import build_parser, main
 from progressive_attention.data.npz import from_npz
-from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import build_model

@@ -11,7 +11,8 @@ import torch
 from progressive_attention.bench.children import run_child
 from progressive_attention.bench.measure import Record, spread
 from progressive_attention.data.scene_cache import synthetic
-from progressive_attention.evaluation.ask import accuracy, has_fast_bf16
+from progressive_attention.evaluation.ask import has_fast_bf16
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.saved.weights import load
 from progressive_attention.training.loop import read_log
@@ -66,7 +67,7 @@ def sprint(seed: int, options: Sequence[str], device: torch.device, scenes: int)
         child = run_child(command, torch.get_num_threads(), {"PAN_CACHE": str(Path(folder) / "cache")})
         epochs = read_log(out / "log.jsonl")
         questions = synthetic("mref", "test", seed=seed, images=3 * scenes, cache_dir=Path(folder) / "test")
-        share = accuracy(load(out, device).model, questions, device)
+        _, share = validation_score(load(out, device).model, questions, device)
     return Record(
         *("time-to-accuracy", f"{PATH}, seed {seed}; test accuracy {share:.2%}", "s"),
         *(child.seconds, child.seconds, child.seconds, 1),

@@ -22,7 +22,7 @@ from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import FileImages, Fit, open_picture
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.scene_cache import synthetic
-from progressive_attention.evaluation.one_attribute import evaluate
+from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.saved.weights import load
 
 NETWORK = "mref-pan"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from progressive_attention.commands.show import scene_arguments
-from progressive_attention.evaluation.absence_evaluation import Scored, scored, told_apart
+from progressive_attention.evaluation.absence import Scored, scored, told_apart
 from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.measured import check_untrained, data_of, load_with_bar, source_of
 from progressive_attention.evaluation.summaries import percent

@@ -13,7 +13,7 @@ from rich.console import Console
 from progressive_attention.commands.show import scene_arguments
 from progressive_attention.config import STYLES, backbone_of, recipe_for
 from progressive_attention.evaluation.ask import pick_device
-from progressive_attention.evaluation.faithfulness_evaluation import LIMIT, evaluate_faithfulness
+from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
 from progressive_attention.evaluation.measured import (
     check_rows,
     check_untrained,

@@ -1,25 +1,29 @@
-"""Is what was asked for there at all? Scores that tell, and the threshold below which the answer is "not found".
+"""Is what was asked for there at all? Scores of that, how well each separates, and the threshold for "not found".
 
 Softmax attention always points somewhere and a classifier always answers. But a network does not answer with the same
 certainty, and its gates do not let the same through, when nothing in the picture is what it was asked for.
 
-Legend: B images, K queries per image, H_l x W_l cells at layer l, A attributes.
+Legend: B images, K queries per image, H_l x W_l cells at layer l, A attributes, R rows (questions).
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from progressive_attention.config import ModelConfig
-from progressive_attention.data.questions import ABSENT
+from progressive_attention.data.questions import ABSENT, Labels, QuestionSet
+from progressive_attention.evaluation.ask import Part, Progress, gather, predictions
 from progressive_attention.maps.pixel_maps import accumulated_map, as_values, normalised
-from progressive_attention.maps.receptive_field import Geometry
+from progressive_attention.maps.receptive_field import Geometry, geometry
+from progressive_attention.metrics.detection import auroc, auroc_interval, keeping_threshold
 from progressive_attention.network.question_network import Prediction
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 Score = Callable[[Prediction], Tensor]
 """A prediction -> (B, K), the higher, the surer that the asked object is there."""
@@ -100,15 +104,126 @@ class Detector:
 
 
 def detector(trained: Trained, where: Geometry) -> Detector | None:
-    """The one that ``pan absence`` wrote into config.json, None where it has not; raises ValueError for a wrong one."""
+    """The one that ``pan absence`` wrote into config.json, None without one; raises ValueError for a wrong one."""
     entry = trained.about.get("absence")
     if entry is None:
         return None
     scores = scores_of(trained.model.config, trained.attribute_names, where)
-    name, threshold = (entry.get(key) for key in ("score", "threshold")) if isinstance(entry, dict) else (None, None)
+    name, threshold = (entry.get("score"), entry.get("threshold")) if isinstance(entry, dict) else (None, None)
     if name not in scores or isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise ValueError(
             f'"absence" in config.json must hold a score of {", ".join(scores)} and a number as threshold, got '
-            f"{entry!r}; `pan absence` writes it anew"
+            f"{entry!r}; `pan absence` writes it again"
         )
     return Detector(name, scores[name], float(threshold))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All scores of some questions, of those whose image could be read.
+
+    ``there`` (R,) bool; ``right`` (R,) bool, whether the likeliest attribute but "absent" is right, None where several
+    may be true; ``scores`` (R,) float64 by name.
+    """
+
+    name: str
+    there: np.ndarray
+    right: np.ndarray | None
+    scores: dict[str, np.ndarray]
+
+
+def asks_absent(questions: QuestionSet) -> np.ndarray:
+    """Which rows ask for what is not there: (R,) bool, those with the attribute "absent"."""
+    if ABSENT not in questions.attribute_names:
+        return np.zeros(len(questions), bool)
+    absent, attribute = questions.attribute_names.index(ABSENT), questions.attribute
+    if not isinstance(attribute, Labels):
+        return attribute == absent
+    true = attribute.where((attribute.attribute == absent) & (attribute.value == 1))
+    return np.diff(true.start) > 0
+
+
+def scored(
+    trained: Trained,
+    questions: QuestionSet,
+    device: torch.device,
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Scored:
+    """Every score of every question. The network need not know the word "absent".
+
+    Of several processes each asks its part, and all get the whole.
+    Raises ValueError for queries that it does not know, images of another size, or where all or none are absent.
+    """
+    from progressive_attention.evaluation.evaluate import answers_to  # only now: predicting needs no pyarrow
+
+    absent = asks_absent(questions)
+    if absent.all() or not absent.any():
+        raise ValueError(
+            f'{questions.name}: expected rows with the attribute "absent" (asked for what is not there) and others, '
+            f"got {absent.sum()} of {len(absent)}; see docs/absence.md"
+        )
+    # Only the words of queries must be known; ids of answers are compared as words, below.
+    unanswered = replace(questions, attribute=np.zeros_like(questions.query), attribute_names=trained.attribute_names)
+    asked = answers_to(unanswered, trained)[0].questions
+    wanted = scores_of(trained.model.config, trained.attribute_names, geometry(trained.model))
+    named = [i for i, name in enumerate(trained.attribute_names) if name != ABSENT]  # which, if it is there?
+
+    def parts() -> Iterator[Part]:
+        for given, prediction in predictions(trained.model, asked, device, batch=batch, progress=progress):
+            values = {name: score(prediction) for name, score in wanted.items()}
+            values["answer"] = prediction.logit[..., named].argmax(-1)
+            real = given.row >= 0
+            yield given.row[real], {name: value.cpu().numpy()[real] for name, value in values.items()}
+
+    found = gather(len(asked), parts())
+    read, right = found["read"], None
+    if not isinstance(questions.attribute, Labels):
+        answer = np.array(trained.attribute_names, object)[named][found["answer"][read].astype(int)]
+        right = answer == np.array(questions.attribute_names, object)[questions.attribute[read]]
+    return Scored(questions.name, ~absent[read], right, {name: found[name][read] for name in wanted})
+
+
+def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str, Any]:
+    """Each score's figures on the test questions, at the threshold that keeps a share of the validation's present ones.
+
+    ``score``, the one with the best AUROC on validation, and its figures; ``keep``; ``validation`` and ``test``, the
+    names of the sets; ``present`` and ``absent``, test questions of either kind; ``accuracy`` of the present ones, None
+    where several attributes may be true; ``scores``, by name: ``threshold``, ``validation_auroc``, ``auroc`` with
+    ``auroc_ci95``, ``kept`` and ``told``, the shares of present questions found and of absent ones not, and
+    ``accuracy_kept`` among the present ones found. Shares in [0, 1].
+    """
+    figures = {}
+    for name, before in validation.scores.items():
+        present = before[validation.there]
+        of_validation = {"validation_auroc": auroc(present, before[~validation.there])}
+        figures[name] = of_validation | figures_of(name, test, keeping_threshold(present, keep))
+    best = max(figures, key=lambda name: figures[name]["validation_auroc"])
+    there = test.there
+    return {
+        "score": best,
+        **figures[best],
+        "keep": keep,
+        "validation": validation.name,
+        "test": test.name,
+        "present": int(there.sum()),
+        "absent": int((~there).sum()),
+        "accuracy": None if test.right is None else float(test.right[there].mean()),
+        "scores": figures,
+    }
+
+
+def figures_of(name: str, test: Scored, threshold: float) -> dict[str, Any]:
+    """One score's figures on some questions at a threshold, as in ``told_apart``."""
+    score, found = test.scores[name], test.scores[name] >= threshold
+    parts = score[test.there], score[~test.there]
+    kept = found & test.there
+    return {
+        "threshold": threshold,
+        "auroc": auroc(*parts),
+        "auroc_ci95": list(auroc_interval(*parts)),
+        "kept": float(found[test.there].mean()),
+        "told": float((~found)[~test.there].mean()),
+        "accuracy_kept": float(test.right[kept].mean()) if test.right is not None and kept.any() else None,
+    }

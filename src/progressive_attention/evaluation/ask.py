@@ -1,15 +1,16 @@
-"""A model over images on a device: pixels to tensors, precision, and the loop over batches.
+"""The one way to ask a network about a data set: pixels to tensors, precision, and the loop over batches.
 
-Legend: B images, K queries per image, H x W pixels.
+Legend: B images, K queries per image, R rows (questions), H x W pixels.
 """
 
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,25 +18,25 @@ from torch import Tensor, nn
 
 from progressive_attention.data.images import FileImages
 from progressive_attention.data.questions import Batch, Images, QuestionSet, batches
-from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
-from progressive_attention.processes import gathered, local_device, own_part, summed
+from progressive_attention.processes import gathered, local_device, own_part, world
 
 T = TypeVar("T")
+Progress = Callable[[int, int], None]  # questions done, all questions
+Part = tuple[np.ndarray, dict[str, np.ndarray]]  # rows (n,), and their values by name, (n, ...) each
 KEEP_FEATURES = 4 * 2**30  # bytes of features of frozen stages that are kept
 HALF = torch.finfo(torch.float16).max
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or a GPU where there is one, else the CPU; raises ValueError for one that can't compute here.
+    """The named device, else a GPU with its number where there is one, else the CPU; ValueError if it can't compute.
 
-    A GPU comes with its number; of several processes each has the one of its own.
+    Of several processes each gets a GPU of its own.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    own = local_device(name)
     try:
-        value = torch.empty(1, device=own)
+        value = torch.empty(1, device=local_device(name))
         value.item()  # "meta" has none
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0]  # else of mps a page
@@ -60,10 +61,9 @@ def precision(device: torch.device, bf16: bool) -> AbstractContextManager:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of unmapping each.
+    """Let glibc keep large freed blocks: else every step maps and zeroes tens of megabytes again.
 
-    Otherwise every step maps and zeroes its tens of megabytes anew; measured on two cores (benchmarks/NOTES.md), a
-    ReLU over 54 MB took 76 ms instead of 4. Elsewhere than on glibc this does nothing.
+    Measured on two cores (benchmarks/NOTES.md), a ReLU over 54 MB took 76 ms instead of 4. Does nothing without glibc.
     """
     if sys.platform == "linux":
         try:
@@ -174,6 +174,24 @@ def loaded(entrance: Entrance, plan: Iterator[Batch]) -> Iterator[tuple[Batch, n
     return read() if isinstance(entrance.images, np.ndarray) else ahead(read())
 
 
+def asked_once(
+    entrance: Entrance, questions: QuestionSet, batch: int, progress: Progress | None = None
+) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """All questions, those of one image together, ``batch`` images at a time, in the images' order; as ``loaded``.
+
+    Of several processes each gets its own part of them, in the batches that a single one would get. ``progress`` gets
+    the number of questions done and of all, estimated from this process's.
+    """
+    groups, done = questions.groups(together=True), 0
+    mine = np.array(own_part(len(groups), batch), np.int64)
+    for asked, pixels in loaded(entrance, batches(questions, groups, mine, batch)):
+        yield asked, pixels
+        done = min(len(questions), done + int((asked.row >= 0).sum()) * world())
+        if progress:
+            progress(done, len(questions))
+    entrance.end_pass()
+
+
 @torch.inference_mode()
 def predictions(
     model: nn.Module,
@@ -183,62 +201,36 @@ def predictions(
     batch: int = 64,
     bf16: bool = False,
     entrance: Entrance | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Ask all questions, those of one image together, in evaluation mode; the order of rows is the image order.
+    """Ask all questions in evaluation mode, as ``asked_once`` gives them.
 
-    Of several processes each asks its own part of them, in the batches in which one alone would.
-    ``entrance`` is that of the questions' images, for one who asks the same ones again.
+    ``entrance`` is that of the questions' images, for a caller that asks the same ones again.
     """
     was_training = model.training
     model.eval()
     keep_freed_memory()
     entrance = entrance or Entrance(questions.images, device)
     try:
-        groups = questions.groups(together=True)
-        own = np.array(own_part(len(groups), batch), np.int64)
-        for asked, pixels in loaded(entrance, batches(questions, groups, own, batch)):
+        for asked, pixels in asked_once(entrance, questions, batch, progress):
             with precision(device, bf16):
                 entering = entrance(asked, pixels)
                 query = torch.from_numpy(asked.query)  # a GPU would have to be waited for to check it
                 yield asked, model(entering, query, skip=entrance.skip) if entrance.skip else model(entering, query)
-        entrance.end_pass()
     finally:
         model.train(was_training)
 
 
-def accuracy(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> float:
-    """Share of questions answered rightly, in [0, 1]; ``options`` are those of ``predictions``.
+def gather(count: int, parts: Iterable[Part]) -> dict[str, np.ndarray]:
+    """Values of some rows, batch by batch, as columns (R, ...) float64 of ``count`` rows; NaN in rows without.
 
-    Raises ValueError where no image can be read.
+    "read" (R,) bool says which rows had some. Of several processes each has parts of its own, and all get the whole.
     """
-    right = asked_in_all = 0
-    for asked, prediction in predictions(model, questions, device, **options):
-        answer, real = prediction.logit.argmax(-1).cpu().numpy(), asked.row >= 0
-        right += int((answer == asked.attribute)[real].sum())
-        asked_in_all += int(real.sum())
-    right, asked_in_all = summed(torch.tensor([right, asked_in_all])).tolist()
-    if not asked_in_all:
-        raise ValueError(f"{questions.name}: none of its images can be read; 'pan data check' tells why")
-    return right / asked_in_all
-
-
-def ranking(model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any) -> RankingScores:
-    """How all attributes of questions with labels are ranked, of this process's questions where there are several.
-
-    ``options`` are those of ``predictions``.
-    """
-    scores = RankingScores(len(questions.attribute_names))
-    for asked, prediction in predictions(model, questions, device, **options):
-        real = asked.row >= 0
-        scores.add(prediction.logit.double().cpu().numpy()[real], asked.attribute[real])
-    return scores
-
-
-def validation_score(
-    model: nn.Module, questions: QuestionSet, device: torch.device, **options: Any
-) -> tuple[str, float]:
-    """What training keeps the best weights by, in [0, 1], and its name: accuracy, or the weighted mAP of labels."""
-    if questions.likelihood == "softmax":
-        return "validation_accuracy", accuracy(model, questions, device, **options)
-    figures = ranking(model, questions, device, **options).per_attribute(gathered)
-    return "validation_weighted_mean_ap", figures.summary()["weighted_mean_ap"] or 0.0
+    columns: dict[str, np.ndarray] = {"read": np.zeros(count, bool)}
+    for rows, values in chain.from_iterable(gathered(list(parts))):
+        columns["read"][rows] = True
+        for name, value in values.items():
+            if name not in columns:
+                columns[name] = np.full((count, *value.shape[1:]), np.nan)
+            columns[name][rows] = value
+    return columns

@@ -1,23 +1,52 @@
-"""Is a map faithful to its network? What becomes of the answer while its pixels go or come: deletion and insertion.
+"""Are maps faithful to their network? Deletion and insertion, and what random weights leave of the maps.
 
-Petsiuk, Das and Saenko, "RISE", BMVC 2018: the pixels of a good map, most attended first, are those without which the
-answer's probability falls soonest, and with which it rises soonest.
-Legend: B images with one question each, P = H W pixels, S steps, T pictures between the original and a baseline.
+Deletion and insertion: Petsiuk, Das and Saenko, "RISE", BMVC 2018. The pixels of a good map, most attended first, are
+those without which the answer's probability falls soonest, and with which it rises soonest. Grad-CAM (Selvaraju et al.,
+ICCV 2017) and input times gradient, captum's, are measured beside the network's own maps.
+Legend: B images with one question each, P = H W pixels, S steps, T pictures between the original and a baseline, R
+questions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from progressive_attention.evaluation.ask import as_tensor, keep_freed_memory
+from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.sources import in_words_of
+from progressive_attention.evaluation.ask import (
+    Entrance,
+    Part,
+    Progress,
+    as_tensor,
+    asked_once,
+    gather,
+    keep_freed_memory,
+)
+from progressive_attention.evaluation.many_attributes import askable
+from progressive_attention.maps.pixel_maps import as_values, pixel_maps
+from progressive_attention.maps.receptive_field import Field, Geometry, geometry, layers_of
+from progressive_attention.metrics.detection import Z95
+from progressive_attention.network.build import from_config
+from progressive_attention.network.question_network import Prediction, QuestionNetwork
+from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
+from progressive_attention.saved import Trained
 
 KINDS = ("deletion", "insertion")
 STEPS = 20  # of 5 % of the pixels each
 BLUR = 0.05  # the standard deviation of the blurred baseline, of the image's shorter side
+LIMIT = 1000  # questions
+Fields = tuple[Field, Field]  # rows, columns
+MISSING = "captum is not installed; pip install 'progressive-attention[faithfulness]'"
 
 
 def blurred(image: Tensor) -> Tensor:
@@ -69,6 +98,7 @@ def answer_of(model: nn.Module, image: Tensor, query: Tensor) -> Tensor:
     return model(image, query).logit[:, 0].argmax(-1)
 
 
+@torch.no_grad()
 def deletion_insertion(
     model: nn.Module,
     image: Tensor,
@@ -88,37 +118,28 @@ def deletion_insertion(
     for name, drawn in maps.items():
         if drawn.shape != shape:
             raise ValueError(f"map {name!r} must be (B, H, W) = {shape}, got {tuple(drawn.shape)}")
-    areas = areas_under(model, image, query, list(maps.values()), seed, steps)
-    return {
-        name: {baseline: dict(zip(KINDS, areas[:, m, b].T, strict=True)) for b, baseline in enumerate(BASELINES)}
-        for m, name in enumerate(maps)
-    }
-
-
-@torch.no_grad()
-def areas_under(
-    model: nn.Module,
-    image: Tensor,
-    query: Tensor,
-    maps: Sequence[Tensor],
-    seed: int | Sequence[int],
-    steps: int = STEPS,
-) -> Tensor:
-    """As ``deletion_insertion``, by the numbers of maps, BASELINES and KINDS: (B, maps, baselines, 2) float64."""
     model.eval()
     keep_freed_memory()
     answer = answer_of(model, image, query)
-    areas = torch.empty(len(image), len(maps), len(BASELINES), len(KINDS), dtype=torch.float64)
+    areas = torch.empty(len(maps), len(BASELINES), len(KINDS), len(image), dtype=torch.float64)
     for i in range(len(image)):
         ask = partial(probability, model, query=query[i], answer=answer[i])
         bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(i,)))
-        place = places(torch.stack([drawn[i] for drawn in maps]), bits)
+        place = places(torch.stack([drawn[i] for drawn in maps.values()]), bits)
         for b, baseline in enumerate(BASELINES.values()):
             other = baseline(image[i : i + 1])[0]
             for m, order in enumerate(place):
-                alike = [k for k in range(m) if torch.equal(place[k], order)]  # as of one attended layer
-                areas[i, m, b] = areas[i, alike[0], b] if alike else area(curves(ask, image[i], other, order, steps))
-    return areas
+                same = next(k for k in range(m + 1) if torch.equal(place[k], order))  # as of one attended layer
+                areas[m, b, :, i] = (
+                    areas[same, b, :, i] if same < m else area(curves(ask, image[i], other, order, steps))
+                )
+    return {
+        name: {
+            baseline: dict(zip(KINDS, of_kinds, strict=True))
+            for baseline, of_kinds in zip(BASELINES, each, strict=True)
+        }
+        for name, each in zip(maps, areas, strict=True)
+    }
 
 
 def probability(model: nn.Module, image: Tensor, query: Tensor, answer: Tensor) -> Tensor:
@@ -137,3 +158,216 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     a, b = (ranks(each.ravel()) for each in (one, other))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-300))
+
+
+class About(NamedTuple):
+    """What drawing a network's maps takes: its geometry, ``fields_of`` it, and whether captum is there."""
+
+    where: Geometry
+    fields: Fields | None
+    captum: bool
+
+
+def chosen(trained: Trained, questions: QuestionSet, limit: int, seed: int) -> QuestionSet:
+    """At most ``limit`` questions in the network's words, each about another image, drawn from the seed."""
+    if questions.likelihood == "bernoulli":
+        questions = askable(questions, trained)[0]
+    else:
+        questions = in_words_of(questions, trained.query_names, trained.attribute_names)
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(questions)), kind="stable")
+    first = np.unique(questions.image[order], return_index=True)[1]
+    return questions.rows(np.sort(order[np.sort(first)[:limit]]))
+
+
+def log_odds(image: Tensor, model: QuestionNetwork, query: Tensor, answer: Tensor) -> Tensor:
+    """Those of one answer to each question: (B, 3, H, W), ids (B,) and (B,) -> (B,).
+
+    Their gradient is that of the log-probability times 1 / (1 - p) > 0: the same maps, and none of zeros where the
+    probability p rounds to one.
+    """
+    logit = model(image, query).logit[:, 0]
+    own = logit.gather(1, answer[:, None])[:, 0]
+    if model.config.likelihood == "bernoulli":
+        return own
+    return own - logit.masked_fill(one_hot(answer, logit.shape[1]).bool(), -torch.inf).logsumexp(1)
+
+
+def attributions(
+    model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, fields: Fields | None
+) -> dict[str, Tensor]:
+    """Captum's maps of what speaks for the answers: (B, H, W) each, arguments as of ``log_odds``.
+
+    At the last attended stage, whose ``fields`` are given, as cells >= 0: ``grad_cam``, and with the gradient of each
+    cell instead of their mean ``hires_cam``. ``input_x_gradient``, summed over colours, has signs.
+    """
+    from captum.attr import InputXGradient, LayerGradCam, LayerGradientXActivation
+
+    image, rest = image.detach().requires_grad_(), (model, query, answer)
+    product = InputXGradient(log_odds).attribute(image, additional_forward_args=rest)
+    found = {"input_x_gradient": product.detach().sum(1).double()}
+    if fields is None:
+        return found
+    layer, size = model.stages[model.attended[-1]], (image.shape[2], image.shape[3])
+    for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
+        cells: Any = method(log_odds, layer).attribute(image, additional_forward_args=rest)
+        found[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
+    return found
+
+
+def fields_of(model: QuestionNetwork) -> Fields | None:
+    """Those of the last attended stage on the image; None of spatial transformers, whose cells each question moves."""
+    return None if isinstance(model, SpatialTransformerNetwork) else layers_of(model)[0][-1]
+
+
+def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, about: About) -> dict[str, Tensor]:
+    """All maps of a network in evaluation mode: (B, H, W) each, arguments as of ``log_odds``; its own, and captum's."""
+    with torch.no_grad():
+        found = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), about.where).items()}
+    if about.where.canvases:
+        found.pop("accumulated")  # the same region
+    return found | (attributions(model, image, query, answer, about.fields) if about.captum else {})
+
+
+def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
+    """The pixels on which a map's cells lie, by name, (H, W) bool; the others are zero, whatever the weights.
+
+    None of networks without attended layers.
+    """
+    layers = zip(prediction.attention, where.fields, strict=True)
+    shown = [as_values(torch.ones_like(cells[0, 0]), field, where.image_size) > 0 for cells, field in layers]
+    if not shown:
+        return {}
+    product = torch.stack(shown).all(0)
+    of_layers = {"last": shown[-1], "accumulated": product, "activation": product, "flow": shown[0]}
+    return of_layers | {"grad_cam": shown[-1], "hires_cam": shown[-1]}
+
+
+def depth_of(name: str, stages: int) -> int | None:
+    """How far below the answer a weight is: 0 for what is of no stage, as the classifier, then stage by stage down.
+
+    None for the queries' own vectors, which never learn.
+    """
+    numbered = re.match(r"\w+\.(\d+)\.", name)
+    if numbered:
+        return stages - int(numbered[1])
+    return 0 if "." in name else None
+
+
+def randomised(model: QuestionNetwork, seed: int) -> Iterator[QuestionNetwork]:
+    """The network with ever more of its weights as before a training: D = stages + 1 times the same copy, changed.
+
+    First those of the classifier (and the prior), then also those of the last stage, its norms and its scorer, then of
+    the stage before, and so on. Cascading randomisation: Adebayo et al., "Sanity Checks for Saliency Maps", 2018.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        fresh = from_config(model.config).state_dict()
+    copy = deepcopy(model)
+    for depth in range(len(model.stages) + 1):
+        for name, tensor in copy.state_dict().items():
+            if depth_of(name, len(model.stages)) == depth:
+                tensor.copy_(fresh[name])
+        yield copy
+
+
+def has_captum(has_maps: bool) -> bool:
+    """Whether captum is there; warns where it is not, and raises ValueError if the network has no maps of its own."""
+    if find_spec("captum") is not None:
+        return True
+    if not has_maps:
+        raise ValueError(f"this network has no attention maps, and for Grad-CAM {MISSING}")
+    warnings.warn(f"no Grad-CAM and no input × gradient: {MISSING}", stacklevel=2)
+    return False
+
+
+def evaluate_faithfulness(
+    trained: Trained,
+    questions: QuestionSet,
+    device: torch.device,
+    *,
+    limit: int = LIMIT,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """``summarise`` of ``chosen`` questions, without those whose image can't be read.
+
+    Without captum a warning, and the network's own maps only. Of several processes each asks its part, and all get
+    the whole. Raises ValueError where no map is left, for words that the network does not know, and as ``summarise``.
+    """
+    asked = chosen(trained, questions, limit, seed)
+    model, where = trained.model.eval(), geometry(trained.model, (questions.images.shape[1], questions.images.shape[2]))
+    about = About(where, fields_of(model), has_captum(bool(where.fields or where.canvases)))
+
+    def parts() -> Iterator[Part]:
+        entrance = Entrance(asked.images, device)
+        for given, pixels in asked_once(entrance, asked, 1, progress):
+            if given.row[0, 0] >= 0:
+                image, query = entrance(given, pixels), torch.from_numpy(given.query[0]).to(device)
+                yield given.row[0], measure_question(model, about, image, query, [seed, int(given.row[0, 0])])
+
+    found = gather(len(asked), parts())
+    read = found.pop("read")
+    return summarise({tuple(name.split("/")): values[read] for name, values in found.items()})
+
+
+def measure_question(
+    model: QuestionNetwork, about: About, image: Tensor, query: Tensor, seed: list[int]
+) -> dict[str, np.ndarray]:
+    """Of one question, as B = 1: areas as "map/baseline/kind", of a random map too, and correlations as "map/depth"."""
+    with torch.no_grad():
+        prediction = model(image, query)
+    answer, inside = prediction.logit[:, 0].argmax(-1), extents(prediction, about.where)
+    maps = maps_of(model, image, query, answer, about)
+    drawn = {**maps, "random": torch.zeros(1, *image.shape[2:], dtype=torch.float64, device=image.device)}
+    areas = deletion_insertion(model, image, query, drawn, seed=seed)
+    found = {
+        f"{name}/{baseline}/{kind}": values.numpy()
+        for name, of_map in areas.items()
+        for baseline, kinds in of_map.items()
+        for kind, values in kinds.items()
+    }
+    depths = ["classifier", *(f"stage {i}" for i in range(len(model.stages), 0, -1))]
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    for depth, other in zip(depths, randomised(model, number), strict=True):
+        changed = maps_of(other, image, query, answer, about)
+        for name, before in maps.items():
+            here = inside.get(name, ...)
+            alike = rank_correlation(before[0][here].cpu().numpy(), changed[name][0][here].cpu().numpy())
+            found[f"{name}/{depth}"] = np.array([alike])
+    return found
+
+
+def summarise(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
+    """Means over R questions, each {"mean", "low", "high"}, of areas, by (map, baseline, kind), and correlations.
+
+    ``faithfulness`` {map: {baseline: {"deletion", "insertion"}}}, areas in [0, 1], of the map "random", too;
+    ``flow_minus``, where there is a flow map, its areas less each other's, question by question; ``randomisation``
+    {map: {depth: ...}}, in [-1, 1]; ``faithfulness_count``, R. Raises ValueError for fewer than two questions.
+    """
+    count = len(next(iter(values.values()), ()))
+    if count < 2:
+        raise ValueError(f"faithfulness takes at least two images with a question, to see a spread; got {count}")
+    areas = {key: each for key, each in values.items() if len(key) == 3}
+    figures = {"faithfulness_count": count, "faithfulness": by_name(areas)}
+    others = {key: ("flow", *key[1:]) for key in areas if key[0] != "flow"}
+    if any(key[0] == "flow" for key in areas):
+        figures["flow_minus"] = by_name({key: areas[flow] - areas[key] for key, flow in others.items()})
+    figures["randomisation"] = by_name({key: each for key, each in values.items() if len(key) == 2})
+    return figures
+
+
+def by_name(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
+    """``interval`` of values (R,): {("flow", "black", "deletion"): ...} -> {"flow": {"black": {"deletion": ...}}}."""
+    found: dict[str, Any] = {}
+    for (*path, last), each in values.items():
+        inner = found
+        for name in path:
+            inner = inner.setdefault(name, {})
+        inner[last] = interval(each)
+    return found
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """The mean of (R,) independent values and its normal 95 % interval."""
+    middle, half = float(values.mean()), Z95 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return {"mean": middle, "low": middle - half, "high": middle + half}

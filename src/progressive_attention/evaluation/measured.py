@@ -18,21 +18,19 @@ from rich.console import Console
 from progressive_attention.config import STYLES, checked
 from progressive_attention.data.questions import ABSENT, Labels, QuestionSet, fingerprint_of
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.many_attributes import askable, evaluate_labels
-from progressive_attention.evaluation.one_attribute import examples, summarise, with_curves
+from progressive_attention.evaluation.evaluate import answers_to, evaluate_with_rows
+from progressive_attention.evaluation.many_attributes import askable
 from progressive_attention.files import read_json, replacing, write_text
-from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.processes import in_turn
 from progressive_attention.progress import counting
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, weights
 
 ABOUT = b"progressive_attention"  # the key of the rows' file's notes
 Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
 
 
 class Measured(NamedTuple):
-    """One row a question (``evaluation.examples``, ``label_evaluation.label_examples``), and their figures."""
+    """One row a question (``evaluate.rows_of``), and their figures."""
 
     table: pa.Table
     figures: dict[str, Any]
@@ -48,26 +46,19 @@ def load_with_bar(console: Console, data: str, split: str | None, **options: Any
 def measure(
     trained: Trained, questions: QuestionSet, source: Mapping[str, Any], device: torch.device, console: Console
 ) -> Measured:
-    """Ask all questions, which ``source`` gave, with a bar; where any number of attributes hold, also the training
-    labels of ``source``, for what the query alone tells. Raises ValueError as ``examples`` and ``askable`` do.
+    """Ask all questions, which ``source`` gave, with a bar; where any number of attributes are true, load the training
+    labels of ``source``, too, for what the query alone says. Raises ValueError as ``answers_to``.
     """
+    answers_to(questions, trained)  # before the training's labels are read
+    train = training_part(console, trained, source) if questions.likelihood == "bernoulli" else None
     with counting(console, f"asking {questions.name}", "questions") as progress:
-        if questions.likelihood == "bernoulli":
-            askable(questions, trained)  # what is wrong is told once, and before the training's labels are read
-            learnt = training_part(console, trained, source)
-            figures, table = evaluate_labels(trained, questions, learnt, device, progress=progress)
-        else:
-            overlap = OverlapCurves()
-            table = examples(trained, questions, device, progress=progress, overlap=overlap)
-            figures = with_curves(summarise(table), overlap)
+        figures, table = evaluate_with_rows(trained, questions, device, train, progress=progress)
     warn_of_unreadable(questions, console)
     return Measured(table, figures)
 
 
 def training_part(console: Console, trained: Trained, source: Mapping[str, Any]) -> QuestionSet | None:
-    """The training questions, of which an evaluation wants the labels only; None if there are none, or none that the
-    network understands or that has a label, as in VOC's.
-    """
+    """The training questions, for their labels; None, with a note, where the network knows no query or no attribute."""
     try:
         learnt = load_with_bar(console, **{**source, "split": "train"})
         labels = askable(learnt, trained)[0].attribute
@@ -80,15 +71,15 @@ def training_part(console: Console, trained: Trained, source: Mapping[str, Any])
 
 
 def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
-    """Say which images could not be used by any process, if there are such."""
-    unreadable: dict[int, str] = getattr(questions.images, "unreadable", {})  # a pass's end has told of the others'
+    """Say which images no process could use, if there are such."""
+    unreadable: dict[int, str] = getattr(questions.images, "unreadable", {})  # at a pass's end those of all processes
     if unreadable:
         first = next(iter(unreadable.values()))
         console.print(f"{questions.name}: {len(unreadable)} images could not be used and were left out; first: {first}")
 
 
 def home_of(given: str) -> Path:
-    """Where files about a network go: into its run; of weights that shipped or came by the Hub below runs/evaluate."""
+    """Where files about a network go: into its run; of pretrained weights below runs/evaluate."""
     return Path(given) if is_own(given) else Path("runs/evaluate") / given
 
 
@@ -110,7 +101,7 @@ def name_of(data: str, split: str | None) -> str:
 
 
 def data_of(given: str | None, about: Mapping[str, Any]) -> str:
-    """What is asked about: ``--data``, else what the network was trained on; ValueError where that can't be told."""
+    """What is asked about: ``--data``, else what the network was trained on; ValueError where that is unknown."""
     if given is None and about.get("data") not in STYLES:
         known = f"were trained on {about['data']!r}, a data set of yours" if about.get("data") else "don't say on what"
         raise ValueError(f"--data is missing, and these weights {known}; give it, e.g. a folder, by --data")
@@ -118,10 +109,9 @@ def data_of(given: str | None, about: Mapping[str, Any]) -> str:
 
 
 def source_of(about: Mapping[str, Any], data: str | None = None) -> Source:
-    """The test questions of ``data``, else of what a network was trained on, as far as its config.json tells; no data:
-    no key "data".
+    """The test questions of ``data``, else of what a network was trained on; without "data" where that is unknown.
 
-    The synthetic sets' seed and size are the training's: of another seed, protocol ``authors`` would test on training
+    The synthetic sets' seed and size are the training's: with another seed, protocol ``authors`` would test on training
     scenes. Raises ValueError for what is no protocol, seed or size.
     """
     source: Source = {"split": None, "image_size": about["model"]["image_size"]}
@@ -153,7 +143,7 @@ def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None
 
 
 def check_rows(path: Path) -> None:
-    """Raises ValueError where rows or their figures would take the place of anything but those of an evaluation."""
+    """Raises ValueError where rows or their figures would replace anything but those of an evaluation."""
     figures = path.with_suffix(".json")
     if path.exists() and not is_measured(path):
         raise ValueError(f"{path} is there, and holds no rows of an evaluation; choose another --rows, or delete it")

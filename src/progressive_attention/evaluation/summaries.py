@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from progressive_attention.evaluation.one_attribute import MAPS
+from progressive_attention.evaluation.attention import MAPS
 
 VALIDATION_SCORES = {
     "validation_accuracy": "validation accuracy",

@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from progressive_attention.evaluation.one_attribute import entropies
+from progressive_attention.evaluation.attention import entropies
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_rows
 from progressive_attention.pages.report import (
     MAPS,

@@ -21,11 +21,9 @@ from progressive_attention.config import SPLITS
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
-from progressive_attention.evaluation.many_attributes import evaluate_labels
-from progressive_attention.evaluation.one_attribute import examples, summarise, with_curves
+from progressive_attention.evaluation.evaluate import evaluate_with_rows
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, percent, score_of
 from progressive_attention.files import read_json, write_json, write_text
-from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.progress import stopping
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.machine import commit, hardware
@@ -305,9 +303,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
 
 def measured_answers(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
     """``evaluation``'s figures of the test scenes."""
-    curves = OverlapCurves()
-    table = examples(network, questions(job, "test"), device, overlap=curves, progress=watch())
-    return with_curves(summarise(table), curves)
+    return evaluate_with_rows(network, questions(job, "test"), device, progress=watch())[0]
 
 
 def measured_labels(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
@@ -316,10 +312,10 @@ def measured_labels(job: Job, network: Trained, device: torch.device, watch: Cal
     Each has its own ``watch()``, for its own pace.
     """
     test, train = questions(job, "test"), questions(job, "train")
-    figures = evaluate_labels(network, test, train, device, progress=watch())[0]
+    figures = evaluate_with_rows(network, test, device, train, progress=watch())[0]
     if job.voc:
         voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
-        seen = evaluate_labels(network, voc, None, device, progress=watch())[0]
+        seen = evaluate_with_rows(network, voc, device, progress=watch())[0]
         figures |= {"voc": job.voc, "voc_content": job.voc_content}
         figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
     return figures

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from progressive_attention.config import Recipe
 from progressive_attention.data.images import FileImages
 from progressive_attention.data.questions import Batch, QuestionSet, fingerprint_of, make_batch
-from progressive_attention.evaluation.ask import Entrance, keep_freed_memory, loaded, validation_score
+from progressive_attention.evaluation.ask import Entrance, keep_freed_memory, loaded
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.files import read_json, write_text
 from progressive_attention.processes import is_first, rank, share, summed
 from progressive_attention.saved import weights

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
+from progressive_attention.evaluation.many_attributes import AnyOf
+from progressive_attention.evaluation.one_attribute import OneOf
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Field, Geometry, geometry
 from progressive_attention.network.build import ProgressiveAttentionNetwork
@@ -35,14 +37,8 @@ def answer_loss(logit: Tensor, attribute: Tensor) -> Tensor:
     hold: log-odds (B, K, A) and labels (B, K, A) of 1 and 0, -1 = unknown or not asked; the mean over known labels.
     """
     logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
-    if attribute.ndim == 2:
-        total = nn.functional.nll_loss(logit.flatten(0, 1), attribute.flatten(), ignore_index=-1, reduction="sum")
-        return mean_of_all(total, (attribute >= 0).sum())
-    known = attribute >= 0
-    each = nn.functional.binary_cross_entropy_with_logits(
-        logit, attribute.clamp(min=0).to(logit.dtype), reduction="none"
-    )
-    return mean_of_all((each * known).sum(), known.sum())
+    answers = OneOf if attribute.ndim == 2 else AnyOf
+    return mean_of_all(*answers.loss(logit, attribute))
 
 
 def answers_only(prediction: Any, attribute: Tensor, mask: Tensor | None = None) -> Tensor:

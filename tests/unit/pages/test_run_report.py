@@ -16,8 +16,8 @@ from tiny_photographs import write_photographs
 
 from progressive_attention.cli import main
 from progressive_attention.data.scenes import COLOURS
+from progressive_attention.evaluation.attention import entropies
 from progressive_attention.evaluation.measured import read_notes
-from progressive_attention.evaluation.one_attribute import entropies
 from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.pages import run_report
 from progressive_attention.pages.run_page import learning_section, missing_section

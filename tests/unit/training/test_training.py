@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import make_batch
-from progressive_attention.evaluation.ask import accuracy
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.saved import weights
 from progressive_attention.training import learner
 from progressive_attention.training import loop as module
@@ -224,7 +224,8 @@ def test_kept_epochs_hold_the_weights_of_their_time(tmp_path):
     for epoch in (2, 3):
         trained = weights.load(tmp_path / f"epochs/{epoch}")
         assert trained.about["epoch"] == read_log(tmp_path / "log.jsonl")[epoch - 1]
-        assert accuracy(trained.model, VALIDATION, CPU) == trained.about["epoch"]["validation_accuracy"]
+        _, score = validation_score(trained.model, VALIDATION, CPU)
+        assert score == trained.about["epoch"]["validation_accuracy"]
     with pytest.raises(ValueError, match="epochs to keep must be among the 4 of the training, got 5"):
         next(start(tmp_path / "other", ROWS, keep_epochs=[1, 5]))
 
@@ -284,4 +285,4 @@ def test_any_network_that_answers_can_be_trained(tmp_path):
     log = read_log(tmp_path / "log.jsonl")
     assert log[-1]["loss"] < 0.1 < log[0]["loss"]
     model.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert accuracy(model, VALIDATION, CPU) == 1.0
+    assert validation_score(model, VALIDATION, CPU)[1] == 1.0

@@ -1,18 +1,11 @@
-"""Evaluation's figures by hand: attention on the target, where some pixels do not count, and the summary of rows."""
-
-import json
+"""Attention on the target by hand: maps of zeros, attention outside the image, and pixels that do not count."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from numpy.testing import assert_allclose
 
-from progressive_attention.evaluation.one_attribute import attention_scores, summarise
-from progressive_attention.metrics.attention import wilson_interval
+from progressive_attention.evaluation.attention import attention_scores
 from progressive_attention.metrics.pointing import bounding_box
-
-# --- attention on the target ------------------------------------------------------------------------------------------
 
 
 def test_scores_of_attention_nowhere():
@@ -27,18 +20,6 @@ def test_scores_of_attention_nowhere():
         assert scores.keys() == {**uniform, **expected}.keys()
         for name, values in {**uniform, **expected}.items():
             assert_allclose(scores[name], values, rtol=1e-15)
-
-
-def test_void_pixels_count_neither_way():
-    maps = {"last": np.array([[[0.5, 0.25], [0.125, 0.125]]])}
-    masks = np.array([[[True, True], [False, False]]])
-    void = np.array([[[True, False], [False, True]]])
-    scores = attention_scores(maps, masks, beyond=False, void=void)
-    np.testing.assert_allclose(scores["tpr_last"], [0.25 / 0.375])
-    np.testing.assert_allclose(scores["tpr_uniform"], [0.5])
-    beyond = attention_scores({"last": maps["last"] / 2}, masks, beyond=True, void=void)  # half lies outside the image
-    np.testing.assert_allclose(beyond["tpr_last"], [0.125 / (1 - 0.3125)])
-    np.testing.assert_allclose(beyond["tpr_clipped"], [0.25 / 0.375])
 
 
 def test_void_pixels_by_hand():
@@ -117,62 +98,3 @@ def test_a_target_all_of_which_is_void_is_left_out():
     void[1, 0, 0] = False
     for values in attention_scores(maps, target, beyond=False, void=void).values():
         assert np.isnan(values).tolist() == [True, False]
-
-
-# --- the summary ------------------------------------------------------------------------------------------------------
-
-SCALES = [0.49, 0.5, 0.999, 1.0, 2.4999, 2.5, 3.0, 3.001, None, 2.75]
-CORRECT = [True, True, False, True, False, True, True, False, True, False]
-
-
-def hand_table():
-    columns = {"correct": CORRECT, "scale": pa.array(SCALES, pa.float64())}
-    for name, values in {
-        "tpr_last": [0.5, None, 1.0],
-        "tpr_accumulated": [0.25, 0.75, None],
-        "tpr_activation": [0, 0, 0],
-        "tpr_flow": [1, None, 0.5],
-        "tpr_uniform": [None] * 3,
-        "tpr_clipped": [None, 0.875, None],
-        "pointing_last": [1, 0, 0.5],
-        "pointing_accumulated": [None, None, 0],
-        "pointing_activation": [None] * 3,
-        "pointing_flow": [0, 0, 1],
-        "point_on_target": [1, None, 0],
-        "box_iou": [0.25, 0.5, None],
-    }.items():
-        columns[name] = pa.array([*values, *[None] * 7], pa.float64())
-    columns["entropy"] = pa.array([[0.25, None], [0.75, None], *[[None, None]] * 8], pa.list_(pa.float64()))
-    return pa.table(columns)
-
-
-def test_summary_by_hand():
-    summary = summarise(hand_table())
-    assert summary["count"] == 10
-    assert_allclose(summary["accuracy"], 0.6)
-    assert_allclose(summary["accuracy_ci95"], wilson_interval(6, 10))
-    bins = {"0.5-1.0": (1, 2), "1.0-1.5": (1, 1), "1.5-2.0": (0, 0), "2.0-2.5": (0, 1), "2.5-3.0": (2, 3)}
-    assert summary["count_by_scale"] == {name: count for name, (_, count) in bins.items()}
-    for name, (right, count) in bins.items():
-        assert_allclose(summary["accuracy_by_scale_ci95"][name], wilson_interval(right, count))
-        if count:
-            assert_allclose(summary["accuracy_by_scale"][name], right / count)
-        else:
-            assert summary["accuracy_by_scale"][name] is None
-            assert summary["accuracy_by_scale_ci95"][name] == [0, 1]
-    ratios = [summary[f"tpr_{name}"] for name in ("last", "accumulated", "activation", "clipped")]
-    assert_allclose(ratios, [0.75, 0.5, 0, 0.875])
-    answers = [summary[name] for name in ("tpr_flow", "pointing_flow", "point_on_target", "box_iou")]
-    assert_allclose(answers, [0.75, 1 / 3, 0.5, 0.375])
-    assert (summary["pointing_last"], summary["pointing_accumulated"]) == (0.5, 0)
-    assert summary["tpr_uniform"] is summary["pointing_activation"] is None
-    assert summary["entropy"] == [0.5, None]
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-def test_summary_of_parts_and_of_a_file(tmp_path):
-    table = hand_table()
-    expected = summarise(table)
-    assert summarise(pa.concat_tables([table.slice(0, 4), table.slice(4, 0), table.slice(4)])) == expected
-    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
-    assert summarise(pyarrow.parquet.read_table(tmp_path / "rows.parquet")) == expected

@@ -1,7 +1,8 @@
-"""Evaluation: one row a question whatever the grouping, equal to asking one at a time."""
+"""Evaluation where one attribute is right: one row a question whatever the grouping, equal to asking one at a time."""
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,22 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.evaluation.one_attribute import entropies, evaluate, examples, summarise
+from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, entropies
+from progressive_attention.evaluation.evaluate import evaluate, examples
+from progressive_attention.evaluation.one_attribute import summarise
 from progressive_attention.maps.pixel_maps import PIXEL_MAPS, pixel_maps
 from progressive_attention.maps.receptive_field import geometry
-from progressive_attention.metrics.attention import OverlapCurves, attention_entropy, pointing_game, true_positive_ratio
+from progressive_attention.metrics.attention import (
+    OverlapCurves,
+    attention_entropy,
+    pointing_game,
+    true_positive_ratio,
+    wilson_interval,
+)
 from progressive_attention.metrics.pointing import bounding_box, box_iou, highest_point, smallest_box
 from progressive_attention.network.build import build_model
 from progressive_attention.network.question_network import Prediction
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side
 QUERIES, ATTRIBUTES = ("7", "car", "dog", "cup"), ("red", "old", "wet")
@@ -41,7 +50,7 @@ NUMBERS = (
     "point_on_target",
     "box_iou",
 )
-OF_MAPS = [name for name in NUMBERS[3:] if name != "tpr_uniform"]
+OF_MAPS = [name for name in ATTENTION_COLUMNS if name != "tpr_uniform"]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +70,12 @@ def trained():
 def questions():
     """Nine questions about five of six images, out of order; the last one's mask is empty."""
     rng = np.random.default_rng(2)
-    image = np.array([3, 0, 3, 1, 5, 3, 0, 2, 2])
     masks = rng.random((9, SIDE, SIDE)) < rng.random((9, 1, 1))
     masks[-1] = False
     return QuestionSet(
         "own/test",
         rng.integers(0, 256, (6, SIDE, SIDE, 3), np.uint8),
-        image,
+        np.array([3, 0, 3, 1, 5, 3, 0, 2, 2]),
         np.array([3, 0, 1, 1, 2, 0, 3, 2, 1]),
         np.array([0, 1, 2, 2, 0, 1, 2, 0, 1]),
         QUERIES,
@@ -127,9 +135,7 @@ def one_at_a_time(trained, questions, curves=None):
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_rows_are_those_of_one_at_a_time(trained, questions, batch):
-    seen = []
-    table = examples(trained, questions, CPU, batch=batch, progress=lambda done, total: seen.append((done, total)))
-    twin = one_at_a_time(trained, questions)
+    table, twin = examples(trained, questions, CPU, batch=batch), one_at_a_time(trained, questions)
     assert table.column_names == list(twin) == [*WORDS, *NUMBERS, "entropy"]
     assert len(set(twin["answer"])) > 1  # else the test would see little
     assert len(set(twin["correct"])) == 2
@@ -145,9 +151,6 @@ def test_rows_are_those_of_one_at_a_time(trained, questions, batch):
     assert entropies(table).shape == (9, 4)
     assert_allclose(table["entropy"].to_pylist(), twin["entropy"], rtol=2e-5)
     assert_allclose(summarise(table)["entropy"], np.mean(twin["entropy"], 0), rtol=2e-5)
-    assert seen[-1] == (9, 9)
-    assert len(seen) == -(-5 // batch)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def ask_alone(model, monkeypatch):
@@ -178,13 +181,12 @@ def ask_alone(model, monkeypatch):
     monkeypatch.setattr(model, "forward", forward)
 
 
-@pytest.mark.parametrize("batch", [1, 64])
-def test_curves_are_those_of_one_at_a_time(trained, questions, batch, monkeypatch):
+def test_curves_are_those_of_one_at_a_time(trained, questions, monkeypatch):
     ask_alone(trained.model, monkeypatch)
     curves = OverlapCurves()
     one_at_a_time(trained, questions, curves)
     expected = curves.summary()
-    figures = evaluate(trained, questions, batch=batch)
+    figures = evaluate(trained, questions)
     found = figures["precision_recall"]
     assert list(found) == list(expected) == ["last", "accumulated", "activation", "flow"]
     for name, ours in found.items():
@@ -193,6 +195,8 @@ def test_curves_are_those_of_one_at_a_time(trained, questions, batch, monkeypatc
         for key, values in ours.items():
             assert_allclose(values, expected[name][key], rtol=1e-9)
         assert ours["count"] == 8  # of nine, one mask is empty
+    summary = summarise(examples(trained, questions, CPU))
+    assert {name: figures[name] for name in summary} == summary
 
 
 def by_name(name):
@@ -218,8 +222,7 @@ def test_spatial_transformer_may_look_outside(questions):
     assert_allclose(table["box_iou"].to_numpy()[:-1], box_iou(held, bounding_box(questions.masks[:-1])))
     for kind in ("tpr", "pointing"):
         assert table[f"{kind}_accumulated"].equals(table[f"{kind}_last"])
-        for name in ("activation", "flow"):
-            assert table[f"{kind}_{name}"].null_count == 9
+        assert table[f"{kind}_activation"].null_count == table[f"{kind}_flow"].null_count == 9
     summary = evaluate(trained, questions)
     for kind in ("tpr", "pointing", "iou"):
         assert summary[f"{kind}_activation"] is summary[f"{kind}_flow"] is None
@@ -228,7 +231,7 @@ def test_spatial_transformer_may_look_outside(questions):
 
 
 def test_closed_gates_are_no_attention(trained, questions):
-    closed = Trained(copy.deepcopy(trained.model), QUERIES, ATTRIBUTES, {})
+    closed = replace(trained, model=copy.deepcopy(trained.model))
     with torch.no_grad():
         next(iter(closed.model.scorers.values())).score.bias.fill_(-1e4)
     table = examples(closed, questions, CPU)
@@ -237,15 +240,13 @@ def test_closed_gates_are_no_attention(trained, questions):
         assert table[f"pointing_{name}"].to_pylist() == [0] * 8 + [None]
     assert table["tpr_last"].null_count == table["tpr_flow"].null_count == 1  # what no energy came from is spread
     assert {layers[0] for layers in table["entropy"].to_pylist()} == {None}
-    assert entropies(table).shape == (9, 4)
     first, *others = summarise(table)["entropy"]
     assert first is None
     assert all(0 < value <= 1 for value in others)
 
 
-@pytest.mark.parametrize("name", ["film", "concat"])
-def test_networks_without_attention(trained, questions, name):
-    other = by_name(name)
+def test_a_network_without_attention(trained, questions):
+    other = by_name("film")
     table, with_attention = examples(other, questions, CPU), examples(trained, questions, CPU)
     assert table.schema == with_attention.schema
     assert [table[column].null_count for column in OF_MAPS] == [9] * len(OF_MAPS)
@@ -259,63 +260,56 @@ def test_networks_without_attention(trained, questions, name):
 
 def test_other_words_order_same_rows(trained, questions):
     other = "cup", "pen", "car", "7", "dog"  # nobody asks for a pen, so that the network need not know it
-    renamed = QuestionSet(
-        "own/test",
-        questions.images,
-        questions.image,
-        np.array([other.index(QUERIES[i]) for i in questions.query]),
-        np.array([1, 2, 0])[questions.attribute],
-        other,
-        ("wet", "red", "old"),
-        questions.scale,
-        None,
-        questions.masks,
+    renamed = replace(
+        questions,
+        query=np.array([other.index(QUERIES[i]) for i in questions.query]),
+        attribute=np.array([1, 2, 0])[questions.attribute],
+        query_names=other,
+        attribute_names=("wet", "red", "old"),
     )
     assert examples(trained, renamed, CPU).to_pylist() == examples(trained, questions, CPU).to_pylist()
 
 
 def test_order_of_rows_follows_the_questions(trained, questions):
     order = np.array([8, 3, 0, 5, 1, 7, 2, 6, 4])
-    table = examples(trained, questions, CPU).take(order).drop_columns("row")
-    shuffled = examples(trained, questions.rows(order), CPU).drop_columns("row")
-    for name in table.column_names:
-        if name in NUMBERS:
-            assert_allclose(shuffled[name].to_numpy(), table[name].to_numpy(), rtol=2e-5)
-        else:
-            assert shuffled[name].to_pylist() == table[name].to_pylist()
+    table = examples(trained, questions, CPU).take(order)
+    shuffled = examples(trained, questions.rows(order), CPU)
+    for name in WORDS[1:]:
+        assert shuffled[name].to_pylist() == table[name].to_pylist()
+    for name in NUMBERS:
+        assert_allclose(shuffled[name].to_numpy(), table[name].to_numpy(), rtol=2e-5)
 
 
 def test_nothing_known_is_null(trained, questions):
-    bare = QuestionSet(**{**vars(questions), "masks": None, "scale": None})
+    bare = replace(questions, masks=None, scale=None)
     table = examples(trained, bare, CPU)
     for name in NUMBERS[2:]:
         assert (table[name].type, table[name].null_count) == (pa.float64(), 9)
     assert table["probability"].to_pylist() == examples(trained, questions, CPU)["probability"].to_pylist()
-    summary = summarise(table)
-    assert {summary[name] for name in NUMBERS[3:]} == {None}
     figures = evaluate(trained, bare)
+    assert {figures[name] for name in NUMBERS[3:]} == {None}
     assert figures["precision_recall"] == {}
     assert {figures[f"iou_{name}"] for name in PIXEL_MAPS} == {None}
-    assert set(summary["accuracy_by_scale"].values()) == {None}
-    json.dumps(summary, allow_nan=False)
+    assert set(figures["accuracy_by_scale"].values()) == {None}
+    json.dumps(figures, allow_nan=False)
 
 
-def test_what_the_network_does_not_know(trained, questions):
-    new = QuestionSet(**{**vars(questions), "query_names": ("7", "plane", "dog", "cup")})
-    with pytest.raises(ValueError, match=r"own/test: unknown query \['plane'\]; this network knows: 7, car, dog, cup"):
-        examples(trained, new, CPU)
-    new = QuestionSet(**{**vars(questions), "attribute_names": ("red", "old", "new")})
-    with pytest.raises(ValueError, match=r"own/test: unknown attribute \['new'\]; this network knows: red, old, wet"):
-        evaluate(trained, new)
-    small = QuestionSet(**{**vars(questions), "images": questions.images[:, :60]})
-    with pytest.raises(ValueError, match="own/test: images are 62 x 60, this network takes 62 x 62; resize them"):
-        examples(trained, small, CPU)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"query_names": ("7", "plane", "dog", "cup")}, r"unknown query \['plane'\].*: 7, car, dog, cup"),
+        ({"attribute_names": ("red", "old", "new")}, r"unknown attribute \['new'\].*: red, old, wet"),
+        ({"images": np.zeros((6, 60, SIDE, 3), np.uint8)}, "images are 62 x 60, .*62 x 62; resize them"),
+    ],
+)
+def test_what_the_network_does_not_know(trained, questions, change, message):
+    with pytest.raises(ValueError, match=f"own/test: {message}"):
+        evaluate(trained, replace(questions, **change))
 
 
 def test_no_rows(trained, questions):
     for rows in (np.zeros(0, np.int64), np.zeros(9, bool)):
-        none = questions.rows(rows)
-        table = examples(trained, none, CPU)
+        table = examples(trained, questions.rows(rows), CPU)
         assert table.schema == examples(trained, questions, CPU).schema
         summary = summarise(table)
         assert (summary["count"], summary["accuracy"], summary["accuracy_ci95"]) == (0, None, [0, 1])
@@ -324,19 +318,46 @@ def test_no_rows(trained, questions):
         json.dumps(summary, allow_nan=False)
 
 
-def test_mode_is_left_as_it_was(trained, questions):
-    trained.model.train()
-    try:
-        in_training = examples(trained, questions, CPU)
-        assert trained.model.training
-    finally:
-        trained.model.eval()
-    assert in_training.equals(examples(trained, questions, CPU))  # no dropout, no batch statistics either way
+# --- the summary by hand ----------------------------------------------------------------------------------------------
+
+SCALES = [0.49, 0.5, 0.999, 1.0, 2.4999, 2.5, 3.0, 3.001, None, 2.75]
+CORRECT = [True, True, False, True, False, True, True, False, True, False]
 
 
-def test_evaluate_summarises_examples(trained, questions):
-    overlap = OverlapCurves()
-    summary = summarise(examples(trained, questions, CPU, batch=3, overlap=overlap))
-    found = evaluate(trained, questions, "cpu", batch=3)
-    ious = {f"iou_{name}": found[f"iou_{name}"] for name in PIXEL_MAPS}
-    assert found == {**summary, **ious, "precision_recall": overlap.summary()}
+def hand_table():
+    columns = {"correct": CORRECT, "scale": pa.array(SCALES, pa.float64())}
+    known = {
+        "tpr_last": [0.5, None, 1.0],
+        "tpr_activation": [0, 0, 0],
+        "pointing_last": [1, 0, 0.5],
+        "pointing_accumulated": [None, None, 0],
+        "box_iou": [0.25, 0.5, None],
+    }
+    for name in ATTENTION_COLUMNS:
+        columns[name] = pa.array([*known.get(name, [None] * 3), *[None] * 7], pa.float64())
+    columns["entropy"] = pa.array([[0.25, None], [0.75, None], *[[None, None]] * 8], pa.list_(pa.float64()))
+    return pa.table(columns)
+
+
+def test_summary_by_hand():
+    summary = summarise(hand_table())
+    assert summary["count"] == 10
+    assert_allclose(summary["accuracy"], 0.6)
+    assert_allclose(summary["accuracy_ci95"], wilson_interval(6, 10))
+    bins = {"0.5-1.0": (1, 2), "1.0-1.5": (1, 1), "1.5-2.0": (0, 0), "2.0-2.5": (0, 1), "2.5-3.0": (2, 3)}
+    assert summary["count_by_scale"] == {name: count for name, (_, count) in bins.items()}
+    for name, (right, count) in bins.items():
+        assert_allclose(summary["accuracy_by_scale_ci95"][name], wilson_interval(right, count))
+        assert summary["accuracy_by_scale"][name] == (pytest.approx(right / count) if count else None)
+    means = {"tpr_last": 0.75, "tpr_activation": 0, "pointing_last": 0.5, "pointing_accumulated": 0, "box_iou": 0.375}
+    assert {name: summary[name] for name in ATTENTION_COLUMNS} == {**dict.fromkeys(ATTENTION_COLUMNS), **means}
+    assert summary["entropy"] == [0.5, None]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_summary_of_parts_and_of_a_file(tmp_path):
+    table = hand_table()
+    expected = summarise(table)
+    assert summarise(pa.concat_tables([table.slice(0, 4), table.slice(4, 0), table.slice(4)])) == expected
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert summarise(pyarrow.parquet.read_table(tmp_path / "rows.parquet")) == expected
