@@ -16,9 +16,8 @@ from progressive_attention.config import MODELS
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import build_model
-from progressive_attention.network.question_network import Prediction
 from progressive_attention.predict import export as module
-from progressive_attention.predict.export import OneQuestion, export, largest_difference, outputs, random_questions
+from progressive_attention.predict.export import OneQuestion, export, largest_difference, random_questions
 from progressive_attention.saved import Trained, weights
 
 NAMES = tuple("abcde"), ("red", "große", "wet")
@@ -89,10 +88,10 @@ def test_torchs_file_answers_as_each_question_by_itself(name, tmp_path):
     network, path = trained(name), tmp_path / "it.pt2"
     assert export(network, path, "torch") <= 1e-4
     image, query = random_questions(network.model, 3, seed=99)
-    words: dict = dict.fromkeys(module.notes(network), "")
+    words: dict = dict.fromkeys(module.notes(OneQuestion(network)), "")
     program = torch.export.load(path, extra_files=words)
     assert_close(program.module()(image, query), asked_one_by_one(network, image, query), **CLOSE)
-    assert words == module.notes(network)
+    assert words == module.notes(OneQuestion(network))
 
 
 @pytest.mark.slow
@@ -169,29 +168,14 @@ def test_the_difference_is_that_of_the_worst_output(output):
 
 
 def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
-    run_onnx = module.run_onnx
-
     def wrong(path):
-        run = run_onnx(path)
+        run = module.run_onnx(path)
         return lambda image, query: {name: tensor + 0.01 for name, tensor in run(image, query).items()}
 
-    monkeypatch.setattr(module, "run_onnx", wrong)
+    monkeypatch.setitem(module.WAYS, "onnx", (module.write_onnx, wrong))
     with pytest.raises(ValueError, match=r"what onnx makes of this network differs from it by .*nothing was written"):
         export(trained("san"), tmp_path / "it.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_outputs_by_hand():
-    attention = [torch.full((1, 1, 2, 2), 0.5), torch.tensor([[[[1.0]]]])]
-    prediction = Prediction(torch.tensor([[[0.0, 3.0]]]).double(), attention, [], (), "bernoulli")
-    drawn = {name: torch.full((1, 1, 4, 4), value) for value, name in enumerate(("last", "accumulated", "flow"))}
-    found = outputs(prediction, drawn)
-    assert list(found) == ["log_prob", "attention_1", "attention_2", "attention_flow", "attention_accumulated"]
-    assert [tuple(tensor.shape) for tensor in found.values()] == [(1, 2), (1, 2, 2), (1, 1, 1), (1, 4, 4), (1, 4, 4)]
-    assert (float(found["attention_flow"].mean()), float(found["attention_accumulated"].mean())) == (2, 1)
-    assert found["log_prob"].exp()[0].tolist() == pytest.approx([0.5, 0.952574], abs=1e-6)
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert list(outputs(prediction._replace(attention=[]), {})) == ["log_prob"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -70,19 +70,25 @@ def test_vectors_from_a_file(tmp_path):
         found(["7", "cat"])
     assert knowing(asked_by_letters(), ["große Eule"], found).query_names == (*WORDS, "große Eule")
     alone = Embeddings("alone", ("owl",), letters(["owl"]))  # nothing to compare with
-    with pytest.raises(ValueError, match=f"nothing tells whether .* add the vector of {WORDS[0]!r}"):
+    with pytest.raises(ValueError, match=f"nothing shows whether .* add the vector of {WORDS[0]!r}"):
         knowing(asked_by_letters(), ["owl"], alone)
-    with pytest.raises(ValueError, match="nothing tells whether"):  # whatever their length
+    with pytest.raises(ValueError, match="nothing shows whether"):  # whatever their length
         knowing(asked_by_letters(), ["owl"], Embeddings("alone", ("owl",), np.ones((1, 3))))
 
 
 @pytest.mark.parametrize(
     "arrays, told",
     [
-        ({"names": np.array(["a"])}, r"has the arrays \['names'\], expected names \(n,\) of text and vectors"),
+        (
+            {"names": np.array(["a"])},
+            r"must hold names \(n,\) of text and .*, got names \(1,\) <U1; numpy",
+        ),
         ({"names": np.array(["a", object()], object), "vectors": np.ones((2, 2))}, "can't be read as an .npz"),
         ({"names": np.array(["a", "a"]), "vectors": np.ones((2, 2))}, "holds a name twice"),
-        ({"names": np.array(["a", "b"]), "vectors": np.ones((3, 2))}, r"got \(2,\) <U1 and \(3, 2\) float64"),
+        (
+            {"names": np.array(["a", "b"]), "vectors": np.ones((3, 2))},
+            r"names \(2,\) <U1, vectors \(3, 2\) float64",
+        ),
         ({"names": np.array([1, 2]), "vectors": np.ones((2, 2))}, r"names \(n,\) of text"),
         ({"names": np.array(["a"]), "vectors": np.ones((1, 2), int)}, r"vectors \(n, D\) of floats"),
         ({"names": np.array(["a"]), "vectors": np.ones(1)}, r"\(1,\) float64"),

@@ -13,20 +13,13 @@ THRESHOLDS = np.arange(101) / 100  # shares of a map's maximum; k / 100 exactly,
 UNITS = np.array([2.0**-26, 2.0**-62])
 # Values closer than this share of the map's maximum are equal: rounding must not choose among a cell's pixels.
 ROUNDING = 1e-6
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
-def checked(attention: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both (R, H, W), contiguous, as float64 and bool; raises ValueError for other shapes, or values that are no map.
-
-    A pixel belongs to the target where its mask is not zero.
-    """
-    if attention.ndim != 3 or attention.shape != mask.shape:
-        raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
-    return checked_values(attention), np.ascontiguousarray(mask, np.bool_)
-
-
-def checked_values(attention: np.ndarray) -> np.ndarray:
-    """The same, contiguous, as float64; raises ValueError for values that are no map."""
+def as_maps(attention: np.ndarray) -> np.ndarray:
+    """Maps (R, H, W), contiguous, as float64; raises ValueError for other shapes, or values that are no map."""
+    if attention.ndim != 3:
+        raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
     attention = np.ascontiguousarray(attention, np.float64)
     if not (attention.min(initial=0) >= 0 and attention.max(initial=0) < np.inf):
         raise ValueError(
@@ -36,6 +29,13 @@ def checked_values(attention: np.ndarray) -> np.ndarray:
     return attention
 
 
+def as_maps_with_targets(attention: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``as_maps``, and their targets (R, H, W) as bool: where the mask is not zero. ValueError for other shapes."""
+    if attention.shape != mask.shape:
+        raise ValueError(f"attention and mask must have one shape (R, H, W), got {attention.shape} and {mask.shape}")
+    return as_maps(attention), np.ascontiguousarray(mask, np.bool_)
+
+
 def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
     """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
@@ -43,15 +43,15 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     empty mask, and where there is no attention: for a total of 0, or a map of zeros without one. Raises ValueError for
     a total below the map's sum. Elsewhere known as energy pointing game, or relevance mass accuracy.
     """
-    attention, mask = checked(attention, mask)
+    attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
-    whole = seen if total is None else checked_total(total, seen)
+    whole = seen if total is None else whole_of(total, seen)
     inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
     known = mask.any((-2, -1)) & (whole > 0)
     return np.divide(inside, whole, out=np.full(seen.shape, np.nan), where=known)
 
 
-def checked_total(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def whole_of(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """All attention (R,) float64, at least what the image shows of it (R,); raises ValueError where it is less."""
     total = np.asarray(total, np.float64)
     if total.shape != seen.shape:
@@ -102,7 +102,7 @@ def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = N
     A pixel is marked where its value, as a share of the map's maximum, is at least the threshold; so the maximum is
     always marked, and at 0 the whole image. A map of zeros marks nothing. ``void`` pixels (R, H, W) are left out.
     """
-    attention, mask = checked(attention, mask)
+    attention, mask = as_maps_with_targets(attention, mask)
     steps = len(THRESHOLDS)
     marked, hit = np.zeros((2, len(attention), steps), np.int64)
     for row in range(len(attention)):  # one map stays in the cache
@@ -135,9 +135,9 @@ class OverlapCurves:
 
     def add(self, name: str, attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> None:
         """Examples of the map of this name; arguments as ``overlap``."""
-        found = overlap(attention, mask, void)
-        known = found.target > 0
-        shares = np.stack([values[known] for values in (found.precision, found.recall, found.iou)])
+        counts = overlap(attention, mask, void)
+        known = counts.target > 0
+        shares = np.stack([values[known] for values in (counts.precision, counts.recall, counts.iou)])
         coarse = np.rint(shares / UNITS[0])
         fine = np.rint((shares - coarse * UNITS[0]) / UNITS[1])
         self._add(name, int(known.sum()), np.stack([coarse, fine], -1).astype(np.int64).sum(1))
@@ -180,7 +180,7 @@ def pointing_game(attention: np.ndarray, mask: np.ndarray, tolerance: float = 0)
     nowhere; NaN for an empty mask. Raises ValueError for a negative tolerance. Zhang et al., "Top-down Neural Attention
     by Excitation Backprop", ECCV 2016, with 15 pixels on photographs.
     """
-    attention, mask = checked(attention, mask)
+    attention, mask = as_maps_with_targets(attention, mask)
     peak = attention.max((-2, -1), keepdims=True, initial=0)
     highest = (attention >= peak * (1 - ROUNDING)) & (peak > 0)
     hit = (highest & dilated(mask, tolerance)).sum((-2, -1))
@@ -214,11 +214,10 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     0.1 everywhere both have 1. NaN for a map of zeros, which is no attention, and for one of a single cell, which has
     no choice. Raises ValueError for other shapes, and for values that are no map.
     """
-    if attention.ndim != 3:
-        raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
+    attention = as_maps(attention)
     rows, height, width = attention.shape
     cells = height * width
-    values = checked_values(attention).reshape(rows, cells)
+    values = attention.reshape(rows, cells)
     peak = values.max(1, initial=0)
     known = (peak > 0) & (cells > 1)
     share = values[known] / peak[known, None]  # first by the peak: a sum of denormal numbers would have few digits
@@ -229,7 +228,7 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     return entropy
 
 
-def wilson_interval(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(right: int, count: int, z: float = Z95) -> tuple[float, float]:
     """95 % interval of a share, in [0, 1] and around it; (0, 1) for no examples. Wilson, 1927."""
     if count == 0:
         return 0.0, 1.0

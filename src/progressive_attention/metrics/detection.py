@@ -8,16 +8,16 @@ import math
 
 import numpy as np
 
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+from progressive_attention.metrics.attention import Z95
 
 
-def checked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_scores(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64; raises ValueError for other shapes than (P,) and (N,), none of either, or NaN."""
-    found = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
-    for name, values in zip(("positive", "negative"), found, strict=True):
+    both = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
+    for name, values in zip(("positive", "negative"), both, strict=True):
         if values.ndim != 1 or not len(values) or np.isnan(values).any():
             raise ValueError(f"{name} must be at least one score, none of them NaN, got {values!r}")
-    return found
+    return both
 
 
 def wins(score: np.ndarray, rivals: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def wins(score: np.ndarray, rivals: np.ndarray) -> np.ndarray:
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the ROC curve: how often a positive (P,) scores above a negative (N,), a tie counting half."""
-    return float(wins(*checked(positive, negative)).mean())
+    return float(wins(*as_scores(positive, negative)).mean())
 
 
 def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
@@ -37,7 +37,7 @@ def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, f
     It takes all scores as independent: rows that share a picture make it too narrow. With one positive or one negative
     there is no spread to measure: (0, 1).
     """
-    positive, negative = checked(positive, negative)
+    positive, negative = as_scores(positive, negative)
     if min(len(positive), len(negative)) < 2:
         return 0.0, 1.0
     # The paper takes how often a negative loses; how often it wins has the same spread.
@@ -51,6 +51,6 @@ def keeping_threshold(positive: np.ndarray, keep: float) -> float:
     """The highest threshold that at least the share ``keep``, in (0, 1], of the positives (P,) reaches."""
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be a share in (0, 1], got {keep}; 0.95 keeps 95 %")
-    positive, _ = checked(positive, positive)
+    positive, _ = as_scores(positive, positive)
     reached = max(1, math.ceil(keep * len(positive) - 1e-9))  # 0.07 x 100 is a little more than 7
     return float(np.sort(positive)[len(positive) - reached])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from progressive_attention.metrics.attention import THRESHOLDS, OverlapCurves, pointing_game, true_positive_ratio
 from progressive_attention.metrics.ranking import RankingScores
-from progressive_attention.metrics.vaw import checked
+from progressive_attention.metrics.vaw import as_labelled
 
 try:
     from torchmetrics import Metric
@@ -146,7 +146,7 @@ class AttributeRanking(Metric):
         """
         if score.shape[-1:] != (self.num_attributes,):
             raise ValueError(f"score must be (..., {self.num_attributes}), got {tuple(score.shape)}")
-        checked(*examples(score, label, 1), 2)
+        as_labelled(*examples(score, label, 1), 2)
         assert isinstance(self.rows, list)
         self.rows.append(torch.stack([score.detach().double(), label.double()], -1).flatten())
 

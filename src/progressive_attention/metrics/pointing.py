@@ -6,7 +6,7 @@ Legend: R maps, H x W pixels.
 
 import numpy as np
 
-from progressive_attention.metrics.attention import ROUNDING, checked_values
+from progressive_attention.metrics.attention import ROUNDING, as_maps
 
 
 def highest_point(attention: np.ndarray) -> np.ndarray:
@@ -16,7 +16,7 @@ def highest_point(attention: np.ndarray) -> np.ndarray:
     ROUNDING, around the first of them in row order; the centre is their mean. NaN for a map of zeros. Raises ValueError
     for other shapes, and for values that are no map.
     """
-    attention = checked_maps(attention)
+    attention = as_maps(attention)
     points = np.full((len(attention), 2), np.nan)
     for point, values in zip(points, attention, strict=True):  # one map stays in the cache
         if peak := values.max(initial=0):
@@ -58,7 +58,7 @@ def smallest_box(attention: np.ndarray, share: float = 0.9) -> np.ndarray:
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}; 0.9 is nine tenths of the map")
-    attention = checked_maps(attention)
+    attention = as_maps(attention)
     boxes = np.full((len(attention), 4), np.nan)
     for box, values in zip(boxes, attention, strict=True):
         if peak := values.max(initial=0):
@@ -88,13 +88,6 @@ def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Area (R,) of boxes from their corners (R, 2); zero where one is not above the other."""
     return (high - low).clip(min=0).prod(1)
-
-
-def checked_maps(attention: np.ndarray) -> np.ndarray:
-    """Maps (R, H, W) as contiguous float64; raises ValueError for other shapes, and values that are no map."""
-    if attention.ndim != 3:
-        raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
-    return checked_values(attention)
 
 
 def bounding_box(mask: np.ndarray) -> np.ndarray:

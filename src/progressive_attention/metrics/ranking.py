@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from progressive_attention.metrics.vaw import LabelCounts, checked, frequency_groups, label_counts
+from progressive_attention.metrics.vaw import LabelCounts, as_labelled, frequency_groups, label_counts
 
-BLOCK = 4096  # rows that are worked on, and written, at once
 MEMORY = 2**27  # bytes of scores that stay in memory, before the file
 
 
@@ -73,7 +72,7 @@ def precision_recall(score: np.ndarray, label: np.ndarray) -> PrecisionRecall:
     Raises ValueError for other shapes, NaN, or other labels. VOC's kit takes equal scores one by one, as they happen to
     lie in the file; VOC's APs are here the lowest that it can give, that of negatives first. Without ties both agree.
     """
-    score, label = checked(score, label, 1)
+    score, label = as_labelled(score, label, 1)
     return curve(score[label == 1], score[label == 0])
 
 
@@ -153,7 +152,6 @@ class RankingScores:
         self.counts = LabelCounts(*np.zeros((len(LabelCounts._fields), num_attributes), np.int64))
         self.file = ScoreFile()
         self.blocks: list[Block] = []
-        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []  # rows that don't fill a block yet
 
     @property
     def num_attributes(self) -> int:
@@ -162,14 +160,11 @@ class RankingScores:
 
     def add(self, score: np.ndarray, label: np.ndarray) -> None:
         """Rows (R, A) of log-odds, with labels (R, A) 1, 0 or -1; raises ValueError for other shapes, labels, NaN."""
-        score, label = checked(score, label, 2)
+        score, label = as_labelled(score, label, 2)
         if score.shape[1] != self.num_attributes:
             raise ValueError(f"score must have {self.num_attributes} attributes, got {score.shape[1]}")
-        for start in range(0, len(score), BLOCK):
-            rows = score[start : start + BLOCK].copy(), label[start : start + BLOCK]
-            self.counts = self.counts.plus(label_counts(*rows))
-            self.waiting.append(rows)
-            self._write(at_least=BLOCK)
+        self.blocks.append(self.file.append(score.T, label.T))
+        self.counts = self.counts.plus(label_counts(score, label))
 
     def merge(self, other: "RankingScores") -> None:
         """Take in the rows that another one has now; raises ValueError if it has other attributes."""
@@ -179,21 +174,18 @@ class RankingScores:
             )
         self.counts = self.counts.plus(other.counts)
         self.blocks += other.blocks
-        self.waiting += other.waiting
-        self._write(at_least=BLOCK)
 
-    def per_attribute(self, everyones: Callable[[Any], list[Any]] = lambda own: [own]) -> AttributeScores:
+    def per_attribute(self, everyones: Callable[[Any], list[Any]] = lambda ours: [ours]) -> AttributeScores:
         """Every attribute's figures; reads all scores, one attribute at a time.
 
-        ``everyones`` tells of what this process has what all have (``distributed.gathered``): then those of all rows.
+        ``everyones`` turns what this process has into what all have (``processes.gathered``): then those of all rows.
         """
-        self._write(at_least=1)
         counts = LabelCounts(*np.sum(everyones(self.counts), 0))
         aps = np.full((3, self.num_attributes), np.nan)
         for attribute in range(self.num_attributes):
             parts = everyones((self._scores(attribute, 1), self._scores(attribute, 0)))
-            found = curve(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-            aps[:, attribute] = found.eleven_point_ap, found.all_point_ap, found.average_precision
+            ranked = curve(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            aps[:, attribute] = ranked.eleven_point_ap, ranked.all_point_ap, ranked.average_precision
         return AttributeScores(aps[0], aps[1], aps[2], counts)
 
     def summary(self, train_count: np.ndarray | None = None) -> dict[str, Any]:
@@ -202,12 +194,6 @@ class RankingScores:
 
     def _scores(self, attribute: int, label: int) -> np.ndarray:
         return np.concatenate([np.zeros(0), *(block.scores(attribute, label) for block in self.blocks)])
-
-    def _write(self, at_least: int) -> None:
-        if sum(len(score) for score, _ in self.waiting) >= at_least:
-            score, label = (np.concatenate(parts).T for parts in zip(*self.waiting, strict=True))
-            self.blocks.append(self.file.append(np.ascontiguousarray(score), np.ascontiguousarray(label)))
-            self.waiting = []
 
 
 class ScoreFile:

@@ -16,7 +16,7 @@ HEAD_ABOVE, TAIL_UP_TO = 100, 25  # positive training labels of head and of tail
 SHAPES = {1: "(R,)", 2: "(R, A)"}
 
 
-def checked(score: np.ndarray, label: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+def as_labelled(score: np.ndarray, label: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 and int8; raises ValueError for other shapes, NaN, or labels other than 1, 0 and -1."""
     score, label = np.asarray(score, np.float64), np.asarray(label)
     if score.ndim != dimensions or score.shape != label.shape:
@@ -64,10 +64,8 @@ class LabelCounts(NamedTuple):
 
         2 P R / (P + R) with P = TP / (TP + FP) and R = TP / positives is 2 TP / (TP + FP + positives).
         """
-        found, wrong, positive = (
-            int(cells.sum()) for cells in (self.top_true_positive, self.top_false_positive, self.positive)
-        )
-        return 2 * found / (found + wrong + positive) if positive else np.nan
+        right, wrong, positive = self.top_true_positive.sum(), self.top_false_positive.sum(), self.positive.sum()
+        return float(2 * right / (right + wrong + positive)) if positive else np.nan
 
     def plus(self, other: "LabelCounts") -> "LabelCounts":
         """The counts of both."""
@@ -88,7 +86,7 @@ def label_counts(score: np.ndarray, label: np.ndarray) -> LabelCounts:
 
     Log-odds are > 0 where the probability is > 0.5; at exactly 0.5 the prediction is negative, as in the evaluator.
     """
-    score, label = checked(score, label, 2)
+    score, label = as_labelled(score, label, 2)
     positive, negative, likely, top = label == 1, label == 0, score > 0, among_top(score)
     cells = (positive, negative, positive & likely, negative & ~likely, positive & top, negative & top)
     return LabelCounts(*(cell.sum(0) for cell in cells))

@@ -97,24 +97,17 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
             return logit[..., 0, 0]
         return (eq.marginalise if likelihood == "softmax" else eq.marginalise_log_odds)(logit, score)
 
+    # What these three do stands in ``saved.hub``, which builds on the networks; so they import it when they are called.
+
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
+    def from_pretrained(cls, name_or_folder: str | Path, **download: Any) -> Self:
         """A trained network in evaluation mode: by a shipped name, a folder, or a repository ``owner/name`` of the Hub.
 
-        The keywords are those of ``huggingface_hub.snapshot_download``. Raises ValueError where there is no network, it
-        is broken, or of another kind.
+        The keywords are those of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, local_files_only.
+        Raises ValueError where there is no network, it is broken, or of another kind.
         """
         from progressive_attention.saved import hub
 
-        download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         return hub.load_pretrained(cls, name_or_folder, **download)
 
     def save_pretrained(

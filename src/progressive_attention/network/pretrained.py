@@ -47,16 +47,11 @@ def downloaded(weights: str, name: str) -> Path:
             f"backbone weights {weights!r} are neither a file nor a name that timm knows; expected the path of a "
             f".safetensors file, or a name; of {architecture}: {known}"
         )
-    other = weights.split(".")[0]
-    if other != architecture:  # whose tensors may have the same shapes and mean something else
+    # Tensors of another architecture may have the same shapes and mean something else.
+    if weights.split(".")[0] != architecture or pixels(weights) != pixels(name):
         raise ValueError(
-            f"backbone weights {weights!r} are of {other}, not of backbone {name!r}; give {other!r} as the backbone, "
-            f"or weights of {architecture}: {known}"
-        )
-    if pixels(weights) != pixels(name):
-        raise ValueError(
-            f"backbone weights {weights!r} have learnt from pixels standardised otherwise than backbone {name!r}; "
-            f"give {weights!r} as the backbone too"
+            f"backbone weights {weights!r} are of another architecture than backbone {name!r}, or have learnt from "
+            f"pixels standardised otherwise; give {weights!r} as backbone, too, or weights of {architecture}: {known}"
         )
     config = timm.get_pretrained_cfg(weights)
     try:

@@ -139,18 +139,13 @@ class QuestionNetwork(nn.Module):
         """Raises ValueError for what can't be images, or features behind ``skip`` stages."""
         self.check_skip(skip)
         channels = self.channels[skip - 1] if skip else 3
-        if image.ndim == 4 and image.shape[1] == channels and image.is_floating_point():
-            return
-        got = f"got {tuple(image.shape)} {image.dtype}"
-        if skip:
-            raise ValueError(
-                f"features behind {skip} stages must be (B, {channels}, H, W) of floats, {got}; "
-                f"trunk(image, {skip}) gives them"
-            )
-        raise ValueError(
-            f"image must be (B, 3, H, W) of floats in [0, 1], {got}; "
-            "uint8 pixels (B, H, W, 3) become that by .permute(0, 3, 1, 2) / 255"
-        )
+        if image.ndim != 4 or image.shape[1] != channels or not image.is_floating_point():
+            expected = f"features behind {skip} stages must be (B, {channels}, H, W) of floats"
+            remedy = f"trunk(image, {skip}) gives them"
+            if not skip:
+                expected = "image must be (B, 3, H, W) of floats in [0, 1]"
+                remedy = "uint8 pixels (B, H, W, 3) become that by .permute(0, 3, 1, 2) / 255"
+            raise ValueError(f"{expected}, got {tuple(image.shape)} {image.dtype}; {remedy}")
 
 
 class Baseline(QuestionNetwork):

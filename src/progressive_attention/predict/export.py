@@ -1,11 +1,11 @@
 """Take a trained network along: one file for onnxruntime, torch.export or a browser, checked against the network.
 
-Legend: B images with one question each, K questions an image, H x W pixels, H_l x W_l cells at layer l, A attributes.
+Legend: B images with one question each, H x W pixels, H_l x W_l cells at layer l, A attributes.
 """
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import one_of
-from progressive_attention.evaluation.absence import Detector, detector
+from progressive_attention.evaluation.absence import detector
 from progressive_attention.files import replacing
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "web": ".html"}
 CHECKED = range(1, 6)  # sizes of the batches on which a file must answer as its network does
 TOLERANCE = 1e-4  # float32 sums in another order elsewhere; seen: 2e-5
-Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> what ``outputs`` tells
+Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> ``OneQuestion.outputs``
 
 
 class OneQuestion(nn.Module):
@@ -40,6 +40,7 @@ class OneQuestion(nn.Module):
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
+        self.trained = trained
         self.network = deepcopy(trained.model).to("cpu", torch.float32, memory_format=torch.contiguous_format)
         self.geometry = geometry(self.network)
         self.detector = detector(trained, self.geometry)
@@ -48,36 +49,37 @@ class OneQuestion(nn.Module):
     def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
         rows = self.network.answer(image, self.network.question(query), torch.arange(image.shape[0]), 0)
-        attention, transform = [a[:, None] for a in rows.attention], tuple(t[:, None] for t in rows.transform)
-        magnitude = [m[:, None] for m in rows.magnitude]
-        alone = Prediction(rows.logit[:, None], attention, magnitude, transform, self.network.config.likelihood)
-        return outputs(alone, pixel_maps(alone, self.geometry), self.presence(alone))
+        prediction = Prediction(
+            logit=rows.logit[:, None],
+            attention=[attention[:, None] for attention in rows.attention],
+            magnitude=[magnitude[:, None] for magnitude in rows.magnitude],
+            transform=tuple(transform[:, None] for transform in rows.transform),
+            likelihood=self.network.config.likelihood,
+        )
+        return self.outputs(prediction)
 
-    def presence(self, prediction: Prediction) -> Tensor | None:
-        """The score that tells whether the object is there, (B, K); None where `pan absence` has chosen none."""
-        return self.detector.score(prediction) if self.detector else None
+    def outputs(self, prediction: Prediction) -> dict[str, Tensor]:
+        """What a file gives, by name, float32; of a prediction with K = 1.
 
-
-def outputs(prediction: Prediction, maps: Mapping[str, Tensor], presence: Tensor | None = None) -> dict[str, Tensor]:
-    """What a file gives, by name, float32; of a prediction with K = 1 and its ``pixel_maps``.
-
-    ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums to
-    one; of the maps (B, H, W) on the image's pixels ``attention_flow``, where the attended energy came from, and
-    ``attention_accumulated``. Spatial transformers have their region as ``attention_accumulated`` and no layers,
-    networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
-    there, of networks with a threshold for it (``absence``).
-    """
-    found = {"log_prob": prediction.log_prob}
-    found |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
-    found |= {f"attention_{name}": maps[name] for name in ("flow", "accumulated") if name in maps}
-    found |= {} if presence is None else {"presence": presence}
-    return {name: tensor[:, 0].float() for name, tensor in found.items()}
+        ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums
+        to one; of the maps (B, H, W) on the image's pixels ``attention_flow``, where the attended energy came from, and
+        ``attention_accumulated``. Spatial transformers have their region as ``attention_accumulated`` and no layers,
+        networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
+        there, of networks with a threshold for it (``absence``).
+        """
+        maps = pixel_maps(prediction, self.geometry)
+        named = {"log_prob": prediction.log_prob}
+        named |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
+        named |= {f"attention_{name}": maps[name] for name in ("flow", "accumulated") if name in maps}
+        if self.detector:
+            named["presence"] = self.detector.score(prediction)
+        return {name: tensor[:, 0].float() for name, tensor in named.items()}
 
 
 def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     """Write a network as ``.onnx``, by torch.export as ``.pt2``, or as a web page; returns ``largest_difference``.
 
-    Inputs ``image`` (B, 3, H, W) float32 in [0, 1] and ``query`` (B,) int64, any B; outputs as ``outputs`` tells.
+    Inputs ``image`` (B, 3, H, W) float32 in [0, 1] and ``query`` (B,) int64, any B; outputs as ``OneQuestion.outputs``.
     H = W is the network's image size. ``notes`` go along. ``web`` is one ``.html`` file with the .onnx file inside. The
     file is there only once it has answered as the network does. Raises ValueError for another format or ending,
     missing packages, unknown geometry, a network too large for a page, and a file that differs.
@@ -85,11 +87,10 @@ def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     ending = FORMATS[one_of("format", format, FORMATS)]
     if path.suffix != ending:
         raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
+    write, opened = WAYS[format]
     asked = OneQuestion(trained)
-    ways = {"onnx": (write_onnx, run_onnx), "torch": (write_torch, run_torch), "web": (write_web, run_web)}
-    write, opened = ways[format]
     with replacing(path) as temporary:
-        write(asked, temporary, trained)
+        write(asked, temporary)
         difference = largest_difference(asked, opened(temporary))
         if not difference <= TOLERANCE:  # nor NaN
             raise ValueError(
@@ -99,19 +100,19 @@ def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     return difference
 
 
-def notes(trained: Trained, detector: Detector | None = None) -> dict[str, str]:
-    """What a file says of itself, each value as JSON; "absence" tells what ``presence`` is and where "found" begins."""
-    config = trained.model.config
-    told = {
-        "query_names": trained.query_names,
-        "attribute_names": trained.attribute_names,
+def notes(asked: OneQuestion) -> dict[str, str]:
+    """What a file says of itself, each value as JSON; "absence" names what ``presence`` is and where "found" begins."""
+    config = asked.network.config
+    values = {
+        "query_names": asked.trained.query_names,
+        "attribute_names": asked.trained.attribute_names,
         "image_size": config.image_size,
         "likelihood": config.likelihood,
         "version": version("progressive-attention"),
     }
-    if detector:
-        told["absence"] = {"score": detector.name, "threshold": detector.threshold}
-    return {name: json.dumps(value) for name, value in told.items()}
+    if asked.detector:
+        values["absence"] = {"score": asked.detector.name, "threshold": asked.detector.threshold}
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
 def random_questions(network: QuestionNetwork, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -129,12 +130,12 @@ def graph(asked: OneQuestion) -> torch.export.ExportedProgram:
     return torch.export.export(asked, random_questions(asked.network, 2), dynamic_shapes=dynamic)
 
 
-def write_onnx(asked: OneQuestion, path: Path, trained: Trained) -> None:
+def write_onnx(asked: OneQuestion, path: Path) -> None:
     """Write one .onnx file, weights inside; raises ValueError where the packages for it are missing."""
-    path.write_bytes(onnx_file(asked, notes(trained, asked.detector)))
+    path.write_bytes(onnx_file(asked))
 
 
-def onnx_file(asked: OneQuestion, notes: dict[str, str]) -> bytes:
+def onnx_file(asked: OneQuestion) -> bytes:
     """The bytes of an .onnx file; raises ValueError where the packages for it are missing."""
     try:
         import onnx
@@ -150,7 +151,7 @@ def onnx_file(asked: OneQuestion, notes: dict[str, str]) -> bytes:
     without_traces(model)
     for tensor in (*model.graph.input, *model.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(model, notes)
+    onnx.helper.set_model_props(model, notes(asked))
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -175,20 +176,20 @@ def run_onnx(file: Path | bytes) -> Run:
     names = [output.name for output in session.get_outputs()]
 
     def run(image: Tensor, query: Tensor) -> dict[str, Tensor]:
-        found = session.run(names, {"image": image.numpy(), "query": query.numpy()})
-        return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+        arrays = session.run(names, {"image": image.numpy(), "query": query.numpy()})
+        return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
     return run
 
 
-def write_torch(asked: OneQuestion, path: Path, trained: Trained) -> None:
+def write_torch(asked: OneQuestion, path: Path) -> None:
     """Write one .pt2 file of torch.export, the notes among its extra files."""
     program = graph(asked)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     program.example_inputs = None  # noise
     file = io.BytesIO()  # given a path, torch would write its name inside
-    torch.export.save(program, file, extra_files=notes(trained, asked.detector))
+    torch.export.save(program, file, extra_files=notes(asked))
     path.write_bytes(file.getvalue())
 
 
@@ -197,15 +198,13 @@ def run_torch(path: Path) -> Run:
     return torch.export.load(path).module()
 
 
-def write_web(asked: OneQuestion, path: Path, trained: Trained) -> None:
+def write_web(asked: OneQuestion, path: Path) -> None:
     """Write one .html file that asks the network in a browser, everything inside."""
-    found = asked(*random_questions(asked.network, 1))
-    layers = range(1, len(asked.geometry.fields) + 1)
-    cells = [(*found[f"attention_{layer}"].shape[1:],) for layer in layers]
-    said = notes(trained, asked.detector)
-    about = {name: json.loads(value) for name, value in said.items()}
-    about |= web_page.told(asked.geometry, cells, trained.about)
-    path.write_text(web_page.render(about, onnx_file(asked, said)), encoding="utf-8")
+    given = asked(*random_questions(asked.network, 1))
+    cells = [(*given[f"attention_{layer}"].shape[1:],) for layer in range(1, len(asked.geometry.fields) + 1)]
+    about = {name: json.loads(value) for name, value in notes(asked).items()}
+    about |= web_page.page_data(asked.geometry, cells, asked.trained.about)
+    path.write_text(web_page.render(about, onnx_file(asked)), encoding="utf-8")
 
 
 def run_web(path: Path) -> Run:
@@ -223,10 +222,15 @@ def largest_difference(asked: OneQuestion, run: Run) -> float:
     shares = [0.0]
     for count in CHECKED:
         image, query = random_questions(asked.network, count, seed=count)
-        prediction = asked.network(image, query)
-        expected = outputs(prediction, pixel_maps(prediction, asked.geometry), asked.presence(prediction))
         given = run(image, query)
-        for name, tensor in expected.items():
+        for name, tensor in asked.outputs(asked.network(image, query)).items():
             scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere
             shares.append(float((given[name] - tensor).abs().max() / scale))
     return max(shares, key=lambda share: (share != share, share))
+
+
+WAYS = {  # to write a file of each format, and to open it
+    "onnx": (write_onnx, run_onnx),
+    "torch": (write_torch, run_torch),
+    "web": (write_web, run_web),
+}

@@ -74,7 +74,7 @@ def unpack(page: str, name: str) -> bytes:
     return gzip.decompress(b64decode(found[1]))
 
 
-def told(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> dict[str, Any]:
+def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> dict[str, Any]:
     """What a page needs besides the words: how to place layers of (h, w) cells, colours, scenes, and what was measured.
 
     A layer on image pixels is rows @ cells @ columns.T, as ``as_values`` has it: rows (H, h), columns (W, w).

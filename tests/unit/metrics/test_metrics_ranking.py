@@ -168,9 +168,8 @@ def test_wrong_means(values, frequency, message):
 
 
 @pytest.fixture(params=["memory", "file"])
-def small_blocks(request, monkeypatch):
-    """Blocks of 4 rows, which stay in memory or go to the disk at once."""
-    monkeypatch.setattr(ranking, "BLOCK", 4)
+def kept(request, monkeypatch):
+    """Scores stay in memory or go to the disk at once."""
     monkeypatch.setattr(ranking, "MEMORY", 1 if request.param == "file" else 2**20)
 
 
@@ -190,20 +189,18 @@ def filled(score, label, batch=5):
     return scores
 
 
-@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("batch", [1, 3, 4, 11, 37])
 def test_batches_are_the_whole(batch):
     score, label = some_rows()
-    scores = filled(score, label, batch)
-    assert len(scores.blocks) >= 37 // 8
-    found = scores.per_attribute()
+    found = filled(score, label, batch).per_attribute()
     expected = np.array([ap_of(score[:, a], label[:, a]) for a in range(18)])
     assert_array_equal(np.transpose(found[:3]), expected)
     assert_array_equal(found.counts, label_counts(score, label))
     assert np.isnan(expected).all(1).tolist() == [a in (2, 3, 4) for a in range(18)]
 
 
-@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.usefixtures("kept")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_merged_in_any_order_is_the_whole(sizes, random):
@@ -271,9 +268,10 @@ def test_the_file_goes_with_the_object(monkeypatch):
 
 def test_a_full_disk_names_the_folder_and_loses_nothing(monkeypatch):
     score, label = some_rows()
-    scores = filled(score, label)
+    scores = filled(score[:20], label[:20])
     with monkeypatch.context() as full:
         full.setattr(scores.file.file, "write", lambda _: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(OSError, match=rf"{tempfile.gettempdir()} can't hold the scores \(No space left.*TMPDIR"):
-            scores.summary()
+            scores.add(score[20:], label[20:])
+    scores.add(score[20:], label[20:])
     assert scores.summary() == filled(score, label).summary()

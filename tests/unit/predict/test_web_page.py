@@ -119,7 +119,7 @@ def test_layers_are_placed_as_the_network_places_them(name: str) -> None:
     where = geometry(model)
     prediction = model(*random_questions(model, 1))
     cells = [attention.shape[-2:] for attention in prediction.attention]
-    said = web_page.told(where, cells, ABOUT)
+    said = web_page.page_data(where, cells, ABOUT)
     assert len(said["layers"]) == len(cells) == (4 if name == "pan-hard-ctx" else 0)
     for attention, field, layer in zip(prediction.attention, where.fields, said["layers"], strict=True):
         rows, columns = (torch.tensor(layer[axis], dtype=torch.float64) for axis in ("rows", "columns"))
@@ -165,9 +165,9 @@ def test_scenes_of_one_pool_are_the_last_which_are_tested(tmp_path: Path) -> Non
 
 def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
     model = build("concat").eval()
-    said = web_page.told(geometry(model), [], {"name": "concat", "data": "/home/me/photographs"})
+    said = web_page.page_data(geometry(model), [], {"name": "concat", "data": "/home/me/photographs"})
     assert (said["scenes"], said["data"], said["accuracy"], said["model"]) == ([], None, None, "concat")
-    assert web_page.told(geometry(model), [], {})["model"] == "a network"
+    assert web_page.page_data(geometry(model), [], {})["model"] == "a network"
 
 
 def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp
     assert 0 < export(network, tmp_path / "it.html", "web") <= 1e-4
     page = (tmp_path / "it.html").read_text(encoding="utf-8")
     inside = onnxruntime.InferenceSession(web_page.unpack(page, "model"), providers=["CPUExecutionProvider"])
-    assert inside.get_modelmeta().custom_metadata_map == notes(network)
+    assert inside.get_modelmeta().custom_metadata_map == notes(OneQuestion(network))
     about = json.loads(web_page.unpack(page, "about"))
-    assert about.items() >= {name: json.loads(value) for name, value in notes(network).items()}.items()
+    assert about.items() >= {name: json.loads(value) for name, value in notes(OneQuestion(network)).items()}.items()
     assert about["runtime_version"] == "9.8.7"
     assert [len(layer["rows"][0]) for layer in about["layers"]] == [2]
     assert largest_difference(OneQuestion(network), run_web(tmp_path / "it.html")) <= 1e-4
