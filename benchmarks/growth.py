@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks.steps import made_up, noise, training_steps
 from benchmarks.timing import Record, Watch, peak_memory, recorded, run_python, three_digits, trained_in
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 
 WARM_UP, TIMED = 2, 5  # training steps
 END = 3  # points of an axis that its exponent is taken from

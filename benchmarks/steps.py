@@ -24,7 +24,7 @@ from progressive_attention.config import RECIPES, ModelConfig
 from progressive_attention.data.questions import Images, Labels, QuestionSet
 from progressive_attention.evaluation.ask import keep_freed_memory
 from progressive_attention.network.build import from_config, model_config
-from progressive_attention.training.loop import make_optimizer, parameter_groups
+from progressive_attention.training.optimizers import make_optimizer, parameter_groups
 from progressive_attention.training.setup import prepared
 
 NAME, QUERIES, ATTRIBUTES = "pan-hard-ctx", 10, 5  # as on MREF

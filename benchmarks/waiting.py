@@ -11,7 +11,7 @@ import torch
 
 import progressive_attention
 from benchmarks.timing import Record, Watch, percentile, recorded, run_pan, run_python, trained_in
-from progressive_attention.data.synthetic import synthetic
+from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import accuracy
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.predict.predictor import Predictor
