@@ -13,10 +13,12 @@ INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 TOOLS := build/tools
 OLDEST := build/oldest
 PYTHONS ?= 3.11 3.12 3.13
+SUITE ?= all
+JSON ?= build/bench.json
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test check slow gpu coverage mutants oldest wheels audit lint format docs notebooks clean distclean
+.PHONY: help quickstart test check slow gpu bench coverage mutants oldest wheels audit licences lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,9 @@ slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measu
 gpu: $(VENV)/.dev  ## the tests that need a CUDA device
 	$(PYTEST) -m gpu
 
+bench: $(VENV)/.dev  ## speed, beside what else there is: make bench SUITE=step QUICK=1 JSON=step.json
+	$(BIN)/python -m benchmarks.bench --suite $(SUITE) $(if $(QUICK),--quick) --json $(JSON)
+
 oldest: $(TOOLS)/.made  ## the fast tests with the oldest dependencies that pyproject.toml allows, on Python 3.11
 	$(TOOLS)/bin/uv venv --quiet --clear --python 3.11 $(OLDEST)
 	$(TOOLS)/bin/uv pip compile --quiet --no-deps --resolution lowest-direct pyproject.toml -o $(OLDEST)/direct.txt
@@ -50,12 +55,14 @@ audit: $(TOOLS)/.made  ## known vulnerabilities of the pinned versions, asked of
 
 coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8 \
-	  --cov --cov-report json:build/coverage.json
-	$(BIN)/python tools/coverage_table.py build/coverage.json
+	  --cov --cov-report term:skip-covered
 
 mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
 	ulimit -v 16777216; OMP_NUM_THREADS=1 $(BIN)/mutmut run  # 16 GiB: one mutant asks for all there is
-	$(BIN)/python tools/mutants.py
+	$(BIN)/mutmut results
+
+licences: $(TOOLS)/.made $(VENV)/.dev  ## what the installed packages state, for docs/dependencies.md
+	$(TOOLS)/bin/pip-licenses --python $(BIN)/python --order license --format markdown
 
 lint: $(VENV)/.dev  ## ruff, import-linter and pyright
 	$(BIN)/ruff check .
@@ -71,7 +78,7 @@ docs: $(VENV)/.dev  ## the documentation as a site in site/, nothing of it from 
 	$(BIN)/python tools/build_site.py site
 
 notebooks: $(VENV)/.dev  ## run the notebooks of docs/notebooks again and keep what they show
-	$(BIN)/python tools/run_notebooks.py
+	$(BIN)/python tests/support/run_notebooks.py
 
 clean:  ## caches and build products; keeps .venv and runs
 	rm -rf build dist site mutants .pytest_cache .ruff_cache .hypothesis src/*.egg-info
@@ -95,7 +102,7 @@ $(VENV)/.made:
 
 $(TOOLS)/.made:
 	"$(PYTHON)" -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit pip-licenses
 	@touch $@
 
 $(VENV)/.runtime: $(INPUTS)

@@ -3,20 +3,24 @@
 import re
 import tomllib
 from collections.abc import Iterable
-from email.message import Message
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 import pytest
-from list_licences import PAGE, ROOT, SPELLINGS, licence, listed, main, pins, table
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+ROOT = Path(__file__).parents[2]
 BUILD = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"], "to build": BUILD}
-TEXT = PAGE.read_text(encoding="utf-8")
-LISTED = listed(TEXT)
-PINS = pins()
+TEXT = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", TEXT.partition("| licence | packages |")[2], re.MULTILINE)
+LISTED = {name: licence for licence, names in ROWS for name in names.split(", ")}
+PINS = {
+    canonicalize_name(name): version
+    for name, _, version in re.findall(r"^(\S+?)(==)(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
 PYTHONS = re.findall(r"Python :: (3\.\d+)", str(PROJECT["classifiers"]))
 CUDA = ("cuda-toolkit", "nvidia-")  # torch pins them itself
 
@@ -59,11 +63,10 @@ def test_every_direct_dependency_has_a_row_that_says_why():
         assert extra == "to build" or kind == LISTED[name], name
 
 
-def test_every_pin_is_listed_with_what_it_states():
+def test_every_pin_is_listed_once():
     assert sorted(LISTED) == sorted(PINS)
-    here = [name for name in LISTED if at_its_pin(name)]
-    assert {name: LISTED[name] for name in here} == {name: licence(name) for name in here}
-    assert table(LISTED) in TEXT
+    names = [name for _, names in ROWS for name in names.split(", ")]
+    assert len(names) == len(set(names))
 
 
 def test_copyleft_is_told_in_words():
@@ -78,58 +81,3 @@ def test_all_that_is_required_is_pinned(python):
     needed = tree(wanted, python) - {"progressive-attention"}
     assert len(needed) > len(wanted)
     assert not [name for name in needed - set(PINS) if not name.startswith(CUDA)]
-
-
-def stating(**fields: str) -> Message:
-    message = Message()
-    for name, words in fields.items():
-        message[name.replace("_", "-")] = words
-    return message
-
-
-@pytest.mark.parametrize(
-    ("stated", "expected"),
-    [
-        (stating(License_Expression="MIT AND PSF-2.0", License="BSD"), "MIT AND PSF-2.0"),
-        (stating(License="Apache 2.0", Classifier="License :: OSI Approved :: MIT License"), "Apache-2.0"),
-        (stating(License="BSD 3-Clause License\n\nCopyright (c) 2026, its authors"), "BSD-3-Clause"),
-        (stating(License="Copyright (c) 2026\n", Classifier="License :: OSI Approved :: ISC License (ISCL)"), "ISC"),
-        (stating(License="UNKNOWN", Classifier="License :: OSI Approved :: MIT License"), "MIT"),
-        (stating(License="mit"), "MIT"),
-    ],
-)
-def test_licences_are_read(monkeypatch, stated, expected):
-    monkeypatch.setattr("list_licences.metadata", lambda _: stated)
-    assert licence("thing") == expected
-
-
-@pytest.mark.parametrize("stated", [stating(License="do what you like"), stating(Classifier="Typing :: Typed")])
-def test_a_licence_that_nobody_knows_is_told(monkeypatch, stated):
-    monkeypatch.setattr("list_licences.metadata", lambda _: stated)
-    with pytest.raises(ValueError, match="thing states its licence as .*add these words to SPELLINGS"):
-        licence("thing")
-
-
-def test_no_spelling_is_idle():
-    assert set(SPELLINGS.values()) <= set(LISTED.values())
-
-
-def test_the_table_is_written_anew(monkeypatch, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("Before\n\n<!-- licences: tools/list_licences.py -->\n| licence | packages |\n|---|---|\n"
-                    "| ISC | gone, elsewhere |\n\nAfter\n")  # fmt: skip
-
-    def installed(name: str) -> Message:
-        if name == "elsewhere":
-            raise PackageNotFoundError(name)
-        return stating(License="MIT")
-
-    monkeypatch.setattr("list_licences.PAGE", page)
-    monkeypatch.setattr("list_licences.metadata", installed)
-    monkeypatch.setattr("list_licences.pins", lambda: dict.fromkeys(["zoo", "elsewhere", "ape"], "1.0"))
-    main()
-    rows = "| licence | packages |\n|---|---|\n| ISC | elsewhere |\n| MIT | ape, zoo |"
-    assert page.read_text() == f"Before\n\n<!-- licences: tools/list_licences.py -->\n{rows}\n\nAfter\n"
-    page.write_text("<!-- licences: tools/list_licences.py -->\n")
-    with pytest.raises(ValueError, match="elsewhere is not installed"):
-        main()

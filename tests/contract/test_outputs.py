@@ -13,7 +13,6 @@ from progressive_attention.cli import main
 from progressive_attention.commands.arguments import out_folder
 
 __all__ = ["own_folder", "scenes"]  # fixtures
-BENCH = ("bench", "--quick", "--suite", "step", "--json")
 EVALUATE = ("evaluate", "--weights", "mref-san", "--rows")
 EXPORT = ("export", "--weights", "mref-san", "--out")
 IMPORT = ("data", "import", "csv", "table.csv", "--out")
@@ -52,7 +51,7 @@ def test_a_file_where_a_folder_is_wanted(mine, capsys, command, out):
 
 @pytest.mark.parametrize(
     ("command", "ending"),
-    [(EVALUATE, ".parquet"), (REPORT, ".html"), (("render", "mref", "--out"), ".png"), (BENCH, ".json")],
+    [(EVALUATE, ".parquet"), (REPORT, ".html"), (("render", "mref", "--out"), ".png")],
     ids=lambda words: words[0],
 )
 def test_a_file_is_wanted_and_one_of_that_kind(mine, capsys, command, ending):
@@ -75,7 +74,7 @@ def test_an_export_ends_as_its_format(mine, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        *([*command, ""] for command in (PREDICT, TRAIN, IMPORT, EVALUATE, REPORT, EXPORT, BENCH)),
+        *([*command, ""] for command in (PREDICT, TRAIN, IMPORT, EVALUATE, REPORT, EXPORT)),
         ["render", "mref", "--out", ""],
         ["quickstart", "--out", " "],
         ["train", "--data", "", "--out", "r"],
@@ -138,9 +137,25 @@ def test_numbers_that_are_too_large(capsys, words, told):
 
 
 @pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["bench", "--quick", "--suite", "step", "--json", "a.json"], "make bench SUITE=step QUICK=1 JSON=FILE.json"),
+        ([*TRAIN, "r", "--trackio", "mine"], "--tensorboard"),
+        (["render", "mref", "--mnist-dir", "mnist"], "leave it out"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_was_dropped_names_what_to_use_instead(mine, capsys, words, instead):
+    error = error_of(capsys, *words)
+    assert "was dropped" in error
+    assert instead in error
+    assert contents() == mine
+
+
+@pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError(), "nothing tells for what"),
+        (MemoryError(), "for an unknown purpose"),
         (MemoryError("Unable to allocate 9 GiB"), "Unable to allocate 9 GiB"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried to"), "CUDA out of memory. Tried to"),
         (
@@ -150,27 +165,27 @@ def test_numbers_that_are_too_large(capsys, words, told):
     ],
 )
 def test_too_little_memory(monkeypatch, capsys, error, text):
-    from progressive_attention.commands import show as show_commands
+    from progressive_attention.commands import list as list_command
 
     def fail(arguments):
         raise error
 
-    monkeypatch.setitem(show_commands.COMMANDS, "list", fail)
+    monkeypatch.setattr(list_command, "run", fail)
     told = f"pan list: error: not enough memory ({text}); free some, or train with a smaller --batch or --image-size"
     assert error_of(capsys, "list") == told
 
 
 def test_torch_has_too_little_memory(monkeypatch, capsys):
-    from progressive_attention.commands import show as show_commands
+    from progressive_attention.commands import list as list_command
 
-    monkeypatch.setitem(show_commands.COMMANDS, "list", lambda arguments: torch.empty(2**60))
+    monkeypatch.setattr(list_command, "run", lambda arguments: torch.empty(2**60))
     assert "not enough memory (" in error_of(capsys, "list")
 
 
 def test_a_mistake_of_ours_is_no_message(monkeypatch):
-    from progressive_attention.commands import show as show_commands
+    from progressive_attention.commands import list as list_command
 
-    monkeypatch.setitem(show_commands.COMMANDS, "list", lambda arguments: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(list_command, "run", lambda arguments: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         main(["list"])
 

@@ -68,7 +68,7 @@ def test_help_and_mistakes_need_the_standard_library_only(tmp_path: Path, argume
 
 def test_list_needs_no_torch(tmp_path: Path) -> None:
     modules = imported_by(tmp_path, "list")
-    assert f"{OURS}.weights" in modules
+    assert f"{OURS}.saved.weights" in modules
     assert not packages(modules) & {"torch", "matplotlib", "pyarrow", "rich"}
 
 
@@ -92,7 +92,7 @@ def test_predict_needs_nothing_of_training(tmp_path: Path) -> None:
     unneeded = {"filelock", "huggingface_hub", "joblib", "msgspec", "pyarrow", "rich", "scipy", "sklearn", "timm"}
     assert not packages(modules - imported("import torch", tmp_path)) & {*unneeded, "torchvision"}
     assert not modules & {"matplotlib.pyplot", "torch._dynamo", "torch._inductor", "triton"}
-    assert not modules & {f"{OURS}.{name}" for name in ("commands", "evaluation", "training", "data.manifest")}
+    assert not modules & {f"{OURS}.{name}" for name in ("commands.quickstart_work", "training", "data.manifest")}
 
 
 def test_predictor_draws_nothing(tmp_path: Path) -> None:

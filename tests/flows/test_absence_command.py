@@ -47,7 +47,7 @@ def test_train_measure_predict(telling, capsys):
     assert "not_absent" in figures["scores"]
     table = asked("absence", "--weights", "mine", "--images", "24", "--keep", "0.5", *CPU, out=capsys)
     assert "8 questions about what is there, 8 about what is not" in table
-    assert "`pan predict` and `pan export` now tell" in table
+    assert "`pan predict` and `pan export` now use it" in table
     config = read_json(Path("mine/config.json"))
     assert config["absence"]["keep"] == 0.5
 
@@ -94,7 +94,7 @@ def test_a_guess_is_no_threshold(monkeypatch, capsys, interval):
     before = Path("mine/config.json").read_bytes()
     assert main(["absence", "--weights", "mine", *CPU]) == 0
     out, err = capsys.readouterr()
-    assert "tells no better than a guess (AUROC " in err
+    assert "is no better than a guess (AUROC " in err
     assert f"95 % {interval[0]:.3f} to {interval[1]:.3f}), so no threshold is kept; train longer" in err
     assert "kept in" not in out
     assert Path("mine/config.json").read_bytes() == before

@@ -16,7 +16,7 @@ from PIL import Image
 from wrong_commands import error_of
 
 from progressive_attention.cli import main
-from progressive_attention.commands.work import summary_table
+from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.config import MODELS
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.measured import read_notes
@@ -227,7 +227,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
             ["train", "--data", "mref", "--epochs", "2", "--keep-epochs", "1,3", "--out", "r"],
             "epochs to keep must be among the 2 of the training, got 3",
         ),
-        (["train", "--data", "mref", "--augment", "flip", "--out", "r"], "mref is drawn in its own size and anew"),
+        (["train", "--data", "mref", "--augment", "flip", "--out", "r"], "mref is drawn in its own size"),
         (["train", "--data", "mref", "--image-size", "64", "--out", "r"], "leave out --image-size and --augment"),
         (["train", "--data", "mref", "--freeze", "pool9", "--out", "r"], "this backbone has no stage 'pool9'"),
         (["train", "--data", "mref", "--backbone-weights", "x.pt", "--out", "r"], "has no pretrained weights"),
@@ -318,12 +318,12 @@ def test_help_shows_examples_and_needs_no_torch() -> None:
 
 
 def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from progressive_attention.commands import show as show_commands
+    from progressive_attention.commands import list as list_command
 
     def stop(arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(show_commands.COMMANDS, "list", stop)
+    monkeypatch.setattr(list_command, "run", stop)
     assert main(["list"]) == 130
     assert "stopped" in capsys.readouterr().err
 

@@ -16,7 +16,8 @@ from PIL import Image
 from wrong_commands import error_of
 
 from progressive_attention.cli import build_parser, main
-from progressive_attention.commands.data import SOURCES, line, printable, words
+from progressive_attention.commands.data_check import line, printable, words
+from progressive_attention.commands.data_import import import_source
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "photographs" / "photographs.csv"
 
@@ -208,7 +209,7 @@ def test_options_reach_the_importer(
     signature = inspect.signature(getattr(module, name))
     monkeypatch.setattr(module, name, lambda *given, **named: signature.bind(*given, **named).arguments)
     arguments = build_parser().parse_args(["data", "import", *typed])
-    bound = dict(SOURCES[arguments.source](arguments, print))
+    bound = dict(import_source(arguments, print))
     assert bound.pop("progress", print) is print
     assert bound == expected
 

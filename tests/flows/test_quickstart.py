@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from test_report import Page
 
-from progressive_attention.commands import quickstart
+from progressive_attention.commands import quickstart_work as quickstart
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
 from progressive_attention.predict.predictor import Predictor

@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, results, start
 
-from progressive_attention.commands.work import watch
+from progressive_attention.commands.train import watch
 from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.network.build import build_model
 from progressive_attention.training import loop as module

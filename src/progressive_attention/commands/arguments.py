@@ -1,13 +1,48 @@
-"""What may stand behind the options of ``pan``: text in, checked values out; and options that commands share."""
+"""What the command line is made of: commands, the types of their options, and options that several commands share.
+
+Only the standard library and ``config`` are imported here and at the top of each command's module: ``--help`` and
+mistakes are answered at once.
+"""
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
-from progressive_attention.config import PROTOCOLS, SPLITS, TARGETS, checked_seed
+from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, TARGETS, checked_seed
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
+DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+WEIGHTS_HELP = "a pretrained network's name (see `pan list`), a run's folder, or owner/name on the Hugging Face Hub"
+SCENE_OPTIONS = ("protocol", "seed", "images", "backgrounds")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    doc: str | None,
+    add_options: Callable[[Parser], None],
+    run: Callable[[argparse.Namespace], int | None],
+) -> None:
+    """Add a command to what ``add_subparsers`` returned; ``doc`` is one line, then examples."""
+    text, _, examples = (doc or name).partition("\n\n")
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        name, help=text.rstrip("."), description=text, epilog=examples, formatter_class=formatter
+    )
+    parser.set_defaults(run=run)
+    add_options(parser)
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
 
 
 def whole(text: str) -> int:
@@ -26,7 +61,7 @@ def positive(text: str) -> int:
 
 
 def up_to(most: int) -> Callable[[str], int]:
-    """What reads a whole number of at least one and at most ``most``."""
+    """Reads a whole number from one to ``most``."""
 
     def bounded(text: str) -> int:
         if (value := positive(text)) > most:
@@ -63,16 +98,16 @@ def share(text: str) -> float:
 
 
 def word(text: str) -> str:
-    """Any text but none: an empty one, as of an unset variable of a shell, would be the folder one stands in."""
+    """Any text but an empty one: that of an unset shell variable would mean the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected some text, got {text!r}; fill it in, a variable may be unset")
     return text
 
 
 def out_folder(text: str) -> Path:
-    """A folder to write into, there or not yet."""
+    """A folder to write into, which may not exist yet."""
     path = Path(word(text))
-    there = next(one for one in (path, *path.parents) if one.exists())
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"expected a folder, and {there} is a file; choose another name")
     if not os.access(there, os.W_OK):
@@ -81,7 +116,7 @@ def out_folder(text: str) -> Path:
 
 
 def out_file(*endings: str) -> Callable[[str], Path]:
-    """What reads the path of a file to write, which has one of these endings."""
+    """Reads the path of a file to write, which has one of these endings."""
 
     def file(text: str) -> Path:
         path = Path(word(text))
@@ -98,21 +133,22 @@ def out_file(*endings: str) -> Callable[[str], Path]:
 
 def words(text: str) -> list[str]:
     """Names between commas, at least one."""
-    found = [one.strip() for one in text.split(",") if one.strip()]
-    if not found:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
         raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r}")
-    return found
+    return names
 
 
 def splits(text: str) -> str:
     """A split, or several between commas."""
-    if unknown := [one for one in words(text) if one not in SPLITS]:
+    names = words(text)
+    if unknown := [name for name in names if name not in SPLITS]:
         raise argparse.ArgumentTypeError(f"expected {', '.join(SPLITS)}, or several between commas, got {unknown[0]!r}")
-    return ",".join(words(text))
+    return ",".join(names)
 
 
 def target(text: str) -> str:
-    """A target that ships, or the path of an experiment's file."""
+    """A shipped target, or the path of an experiment's file."""
     if text not in TARGETS and not text.endswith(".toml"):
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(TARGETS)}, or a file NAME.toml, got {text!r}")
     return text
@@ -120,12 +156,12 @@ def target(text: str) -> str:
 
 def seeds(text: str) -> list[int]:
     """Seeds between commas."""
-    return [seed(one) for one in words(text)]
+    return [seed(number) for number in words(text)]
 
 
 def epochs(text: str) -> list[int]:
     """Epochs between commas, counted from 1."""
-    return [positive(one) for one in words(text)]
+    return [positive(number) for number in words(text)]
 
 
 def duration(text: str) -> float:
@@ -140,19 +176,77 @@ def duration(text: str) -> float:
     return seconds
 
 
-def device_option(parser: argparse.ArgumentParser) -> None:
+# --- options that several commands share ------------------------------------------------------------------------------
+
+
+def dropped(parser: Parser, option: str, instead: str) -> None:
+    """An option of earlier versions: using it is an error that names what to use instead."""
+
+    def reject(text: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(f"this option was dropped; {instead}")
+
+    parser.add_argument(option, type=reject, help=argparse.SUPPRESS)
+
+
+def device_option(parser: Parser) -> None:
     """Where the network computes."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:0, ... (default: a GPU if there is one)")
 
 
-def scene_options(parser: argparse.ArgumentParser, trained: bool = False) -> None:
-    """Options of the synthetic sets; of a ``trained`` network those of its training are the default."""
+def json_option(parser: Parser, what: str = "print the figures as JSON, shares in 0..1") -> None:
+    """Figures for programs."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def weights_option(parser: Parser) -> None:
+    """The trained network."""
+    parser.add_argument("--weights", type=word, required=True, metavar="NAME_OR_DIR", help=WEIGHTS_HELP)
+
+
+def data_option(parser: Parser) -> None:
+    """Data for a trained network."""
+    parser.add_argument("--data", type=word, help=f"{DATA_HELP} (default: what the network was trained on)")
+
+
+def vectors_option(parser: Parser) -> None:
+    """Words that a network asked by text has not been trained with."""
+    more = "an .npz with vectors of words that the network was not trained with, by the same encoder"
+    parser.add_argument("--query-embeddings", type=Path, metavar="FILE", help=more)
+
+
+def scene_options(parser: Parser, trained: bool = False) -> None:
+    """Options of the synthetic sets; for a ``trained`` network those of its training are the default."""
     before = "the training's, else " if trained else ""
     made = f"how the set is made: docs/protocols.md (default: {before}paper)"
     parser.add_argument("--protocol", choices=PROTOCOLS, help=made)
     if trained:
-        held = "training images; validation and test hold a third as many scenes (default: the training's, else 30000)"
-        parser.add_argument("--images", type=positive, help=held)
+        size = "training images; validation and test have a third as many scenes (default: the training's, else 30000)"
+        parser.add_argument("--images", type=positive, help=size)
     drawn = f"of scenes{'' if trained else ' and training'} (default: {before}0)"
     parser.add_argument("--seed", type=seed, help=drawn)
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
+    dropped(parser, "--mnist-dir", "scenes are drawn from the MNIST digits that come with the package: leave it out")
+
+
+def scene_arguments(
+    arguments: argparse.Namespace, learnt: Mapping[str, Any] | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """What ``scene_options`` read; where not given, the values of the training, ``learnt``, if known.
+
+    Raises ValueError for options that ``data``, if not scenes, would ignore; a training also uses its seed itself.
+    """
+    given = {name: getattr(arguments, name, None) for name in SCENE_OPTIONS}
+    if data is not None and data not in STYLES:
+        ignored = [
+            name for name, value in given.items() if value is not None and (learnt is not None or name != "seed")
+        ]
+        if ignored:
+            names = ", ".join(f"--{name}" for name in ignored)
+            raise ValueError(
+                f"{names} is about scenes that are drawn ({', '.join(STYLES)}), not about {data}; leave it out"
+            )
+    default = {"protocol": PROTOCOLS[0], "seed": 0, **(learnt or {})}
+    options = {name: default.get(name) if value is None else value for name, value in given.items()}
+    if options["images"] is None:
+        del options["images"]
+    return {**options, "backgrounds": arguments.backgrounds}

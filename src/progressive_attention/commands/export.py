@@ -1,13 +1,30 @@
-"""What ``pan export`` does."""
+"""Write a trained network as one file for onnxruntime, torch or a browser, checked against the network.
+
+examples:
+  pan export --weights mref-pan --out mref.onnx
+  pan export --weights mref-pan --format web --out mref.html
+  pan export --weights runs/mine --format torch --out mine.pt2
+"""
 
 import argparse
 
-from progressive_attention.predict.export import CHECKED, export
-from progressive_attention.saved import weights
+from progressive_attention.commands import arguments as shared
 
 
-def export_network(arguments: argparse.Namespace) -> None:
-    """Write the file and tell how close it is."""
+def add_options(parser: shared.Parser) -> None:
+    """The options of ``pan export``."""
+    shared.weights_option(parser)
+    formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
+    parser.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
+    file = shared.out_file(".onnx", ".pt2", ".html")
+    parser.add_argument("--out", type=file, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the file and print how close its answers are."""
+    from progressive_attention.predict.export import CHECKED, export
+    from progressive_attention.saved import weights
+
     trained = weights.load(arguments.weights)
     difference = export(trained, arguments.out, arguments.format)
     config = trained.model.config

@@ -1,26 +1,46 @@
-"""What ``pan report`` does."""
+"""Write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be.
+
+examples:
+  pan report runs/mref
+  pan report runs/mine --data my-folder --out mine.html
+  pan report mref-pan
+"""
 
 import argparse
 import sys
 
-from rich.console import Console
-
-from progressive_attention.evaluation.ask import pick_device
-from progressive_attention.evaluation.measured import home_of
-from progressive_attention.files import write_text
-from progressive_attention.pages.run_page import run_page
-from progressive_attention.pages.run_report import gather
-from progressive_attention.predict.text_queries import encoder_of
+from progressive_attention.commands import arguments as shared
 
 
-def report(arguments: argparse.Namespace) -> None:
-    """Write the page, and tell where it is and what it lacks."""
+def add_options(parser: shared.Parser) -> None:
+    """The options of ``pan report``."""
+    add = parser.add_argument
+    add("run_or_name", type=shared.word, metavar="RUN", help="a run's folder, or a name of `pan list`")
+    add("--out", type=shared.out_file(".html"), metavar="FILE", help="default: report.html in the run")
+    add("--data", type=shared.word, help=f"{shared.DATA_HELP} (default: what the run or its evaluation used)")
+    add("--split", type=shared.splits, metavar="SPLIT", help="default: test; all of an .npz")
+    shared.vectors_option(parser)
+    shared.device_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page, and print where it is and what it lacks."""
+    from rich.console import Console
+
+    from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.evaluation.measured import home_of
+    from progressive_attention.files import write_text
+    from progressive_attention.pages.run_page import run_page
+    from progressive_attention.pages.run_report import gather
+    from progressive_attention.predict.text_queries import encoder_of
+
     device = str(pick_device(arguments.device))
     encode = encoder_of(arguments.query_embeddings)
-    found = gather(arguments.run, arguments.data, arguments.split, device, Console(stderr=True), encode)
-    out = arguments.out or home_of(arguments.run) / "report.html"
-    write_text(out, run_page(found))
-    for one in found.missing:
-        remedy = f"; `{one.remedy}` supplies it" if one.remedy else ""
-        print(f"not in the report: {one.what}: {one.why}{remedy}", file=sys.stderr)
+    name = arguments.run_or_name
+    gathered = gather(name, arguments.data, arguments.split, device, Console(stderr=True), encode)
+    out = arguments.out or home_of(name) / "report.html"
+    write_text(out, run_page(gathered))
+    for gap in gathered.missing:
+        remedy = f"; `{gap.remedy}` supplies it" if gap.remedy else ""
+        print(f"not in the report: {gap.what}: {gap.why}{remedy}", file=sys.stderr)
     print(f"report: {out}")

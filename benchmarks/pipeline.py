@@ -1,11 +1,8 @@
-"""What stands before the network: scenes rendered, images loaded; and a whole evaluation, maps and metrics included.
-
-What a network takes of all this is told by the suites "step" and "inference".
-"""
+"""The suites "render" and "load": scenes rendered, images loaded, and a whole evaluation, maps and metrics included."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from progressive_attention.bench.measure import Record, compared, interleaved
+from benchmarks.timing import Record, Watch, compared, interleaved
 from progressive_attention.config import STYLES
 from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.image_root import ImageRoot
@@ -31,29 +28,22 @@ PHOTOGRAPHS = (480, 360), (1920, 1440)  # as in Visual Genome; as a camera makes
 BATCH = 32
 
 
-def render_records(
-    quick: bool, device: torch.device, watch: Callable[[str], None], *, scenes: int | None = None
-) -> Iterator[Record]:
-    """Scenes per second of each style, as the package renders them into an empty cache on disk.
-
-    By one process, and by as many as there are processors; these have started before. ``scenes`` in a call: 3,000,
-    quick 500. ``device`` is not used.
-    """
-    count, rounds = scenes or (500 if quick else 3_000), 1 if quick else 5
-    processes = joblib.cpu_count()
-    joblib.Parallel(processes)(joblib.delayed(rendered)("mref", 1, 1) for _ in range(processes))
+def render_records(quick: bool, watch: Watch) -> Iterator[Record]:
+    """Scenes per second of each style, into an empty cache on disk: by one process, and by one for each processor."""
+    count, rounds, processes = 500 if quick else 3_000, 1 if quick else 5, joblib.cpu_count()
+    joblib.Parallel(processes)(joblib.delayed(rendered)("mref", 1, 1) for _ in range(processes))  # starts them
     for style in STYLES:
         watch(f"rendering {count:,} scenes of {style}")
         jobs = {"one": partial(rendered, style, count, 1), "all": partial(rendered, style, count, processes)}
         seconds = interleaved(jobs, rounds, warmup=0)
-        shared = {"scale": count, "dtype": "-", "scenes": count}
-        yield compared(
-            *("render", f"rendering {style}, one process", "scenes/s", seconds["one"], None, None), threads=1, **shared
-        )
-        yield compared(
-            *("render", f"rendering {style}, {processes} processes", "scenes/s", seconds["all"]),
-            *(seconds["one"], "one process"),
-            **{"threads": processes, **shared},
+        record = partial(compared, "render", unit="scenes/s", scale=count, scenes=count)
+        yield record(f"rendering {style}, one process", ours=seconds["one"], threads=1)
+        yield record(
+            f"rendering {style}, {processes} processes",
+            ours=seconds["all"],
+            other=seconds["one"],
+            against="one process",
+            threads=processes,
         )
 
 
@@ -63,21 +53,15 @@ def rendered(style: str, count: int, workers: int) -> None:
         synthetic(style, "train", images=count, cache_dir=Path(folder), workers=workers)
 
 
-def load_records(
-    quick: bool, device: torch.device, watch: Callable[[str], None], *, scenes: int | None = None
-) -> Iterator[Record]:
-    """Images per second from each kind of source, then the seconds of an evaluation with all maps.
-
-    ``scenes`` are those of the evaluation: 10,000, quick 300; as many lie in the rendered cache and in the .npz.
-    """
-    count, rounds = scenes or (300 if quick else 10_000), 2 if quick else 5
+def load_records(quick: bool, device: torch.device, watch: Watch) -> Iterator[Record]:
+    """Images per second from each kind of source, then the seconds of an evaluation with all maps."""
+    count, rounds = 300 if quick else 10_000, 2 if quick else 5
     for size in PHOTOGRAPHS[: 1 if quick else None]:
         watch(f"decoding photographs of {size[0]} x {size[1]} px")
         yield from photograph_records(size, 64 if quick else 256, rounds)
     with tempfile.TemporaryDirectory() as folder:
-        watch(f"rendering {count:,} scenes to be loaded")
+        watch(f"rendering, then loading {count:,} scenes")
         questions = synthetic("mref", "test", images=3 * count, cache_dir=Path(folder))
-        watch(f"loading {count:,} scenes")
         np.savez(
             Path(folder) / "scenes.npz",
             images=np.asarray(questions.images),
@@ -91,19 +75,16 @@ def load_records(
             f"from the rendered cache, batches of {BATCH} in any order": lambda: [questions.images[b] for b in batches],
             "from an .npz, all of it": lambda: from_npz(Path(folder) / "scenes.npz"),
         }
-        seconds = interleaved(jobs, rounds, warmup=1)
-        for name, ours in seconds.items():
+        for name, ours in interleaved(jobs, rounds, warmup=1).items():
             what = f"scenes of 100 px {name}"
-            yield compared("load", what, "images/s", ours, None, None, scale=count, dtype="uint8", threads=1)
+            yield compared("load", what, "images/s", ours, scale=count, dtype="uint8", threads=1)
         watch(f"evaluating {NETWORK} on {count:,} scenes")
         trained = load(NETWORK, device)
         evaluate(trained, questions.rows(np.arange(min(64, count))), device)  # to warm up
-        ours = interleaved({"evaluate": lambda: evaluate(trained, questions, device)}, 1 if quick else 3, warmup=0)
-        yield compared(
-            *("load", f"evaluation of {NETWORK} on {count:,} scenes with all maps", "s", ours["evaluate"], None, None),
-            **{"scale": 1, "dtype": "float32", "threads": torch.get_num_threads()},
-            scenes=count,
-        )
+        job = {"evaluate": lambda: evaluate(trained, questions, device)}
+        (ours,) = interleaved(job, 1 if quick else 3, warmup=0).values()
+        what = f"evaluation of {NETWORK} on {count:,} scenes with all maps"
+        yield compared("load", what, "s", ours, scale=1, dtype="float32", scenes=count)
 
 
 def photograph_records(size: tuple[int, int], count: int, rounds: int) -> Iterator[Record]:
@@ -121,14 +102,11 @@ def photograph_records(size: tuple[int, int], count: int, rounds: int) -> Iterat
             "from memory": lambda: files[everything],
         }
         seconds = interleaved(jobs, rounds, warmup=1)
-    in_full = seconds.pop("decoded in full")
+    in_full, threads = seconds.pop("decoded in full"), os.cpu_count() or 1
     for name, ours in seconds.items():
         other, against = (in_full, "decoding every pixel, then scaling") if name == "decoded" else (None, None)
-        yield compared(
-            *("load", f"JPEGs of {size[0]} x {size[1]} px fitted into {SIDE} px, {name}", "images/s"),
-            *(ours, other, against),
-            **{"scale": count, "dtype": "uint8", "threads": os.cpu_count() or 1, "images": count},
-        )
+        what = f"JPEGs of {size[0]} x {size[1]} px fitted into {SIDE} px, {name}"
+        yield compared("load", what, "images/s", ours, other, against, scale=count, dtype="uint8", threads=threads)
 
 
 def write_jpegs(folder: Path, size: tuple[int, int], count: int) -> list[str]:
@@ -141,7 +119,7 @@ def write_jpegs(folder: Path, size: tuple[int, int], count: int) -> list[str]:
 
 
 def decoded_in_full(folder: Path, paths: list[str]) -> list[np.ndarray]:
-    """What `FileImages.read` gives, without asking the decoder for fewer pixels: (SIDE, SIDE, 3) uint8 each."""
+    """What ``FileImages.read`` gives, without asking the decoder for fewer pixels: (SIDE, SIDE, 3) uint8 each."""
 
     def decode(path: str) -> np.ndarray:
         picture = open_picture(folder / path)

@@ -1,4 +1,4 @@
-"""Run the notebooks of docs/notebooks anew and keep what they show: `python tools/run_notebooks.py` (extra `docs`).
+"""Run the notebooks of docs/notebooks again and keep what they show: `make notebooks`.
 
 Progress and warnings, on stderr, are not kept; nor is anything that tells when, where or how fast a cell ran.
 """

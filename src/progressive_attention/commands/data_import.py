@@ -1,0 +1,153 @@
+"""Write a data set's folder, which any --data takes, from a published or hand-made source.
+
+examples:
+  pan data import csv birds.csv --out birds
+  pan data import visual-genome --annotations vg/ --images vg/ --out genome
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from progressive_attention.commands import arguments as shared
+from progressive_attention.commands.data_check import print_plain, size_table
+from progressive_attention.config import SPLITS
+
+GENOME = """Visual Genome's published JSON files, or their zips.
+
+examples:
+  pan data import visual-genome --annotations vg/ --images vg/ --out genome
+  pan data import visual-genome --annotations vg/ --images vg/ --setting all --min-count 20 --out genome-20
+"""
+VOC = """PASCAL VOC 2007 in its official layout.
+
+examples:
+  pan data import voc --devkit VOCdevkit --out voc
+  pan data import voc --devkit VOCdevkit --task detection --out voc-boxes
+"""
+COCO = """A file of instances in COCO's form.
+
+examples:
+  pan data import coco --annotations instances_val2017.json --images val2017/ --out coco
+"""
+TABLE = """Your own table as {form}: image, query, attributes, and what else you have (box, mask, split).
+
+examples:
+  pan data import {source} birds.{source} --out birds
+  pan data import {source} birds.{source} --images photos/ --masks masks/ --out birds
+"""
+FORMS = {"csv": "CSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
+
+
+def add_options(parser: shared.Parser) -> None:
+    """A subcommand for each source."""
+    sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    shared.add_command(sources, "visual-genome", GENOME, genome_options, run)
+    shared.add_command(sources, "voc", VOC, voc_options, run)
+    shared.add_command(sources, "coco", COCO, coco_options, run)
+    for source, form in FORMS.items():
+        doc = TABLE.format(source=source, form=form)
+        shared.add_command(sources, source, doc, partial(table_options, source), run)
+    for parser in sources.choices.values():
+        parser.add_argument("--out", type=shared.out_folder, required=True, metavar="DIR", help="the set's new folder")
+
+
+def genome_options(parser: shared.Parser) -> None:
+    """Visual Genome."""
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, metavar="DIR", help="image_data, objects and attributes .json")
+    images_help = "folder of VG_100K and VG_100K_2, or their zips"
+    add("--images", type=Path, required=True, metavar="DIR", help=images_help)
+    settings_help = (
+        "the papers' selection, split as in the paper of that year if the number of images is its own, else "
+        "50 / 10 / 40 %%; or every class and attribute (default: 2018)"
+    )
+    add("--setting", choices=("2018", "2016", "all"), default="2018", help=settings_help)
+    count_help = "classes and attributes seen N times or more (default: the papers' 101; 1 for all)"
+    add("--min-count", type=int, metavar="N", help=count_help)
+    masks_help = "IMAGE_ID.png whose value k is the k-th object (default: masks beside the annotations, if any)"
+    add("--masks", type=Path, metavar="DIR", help=masks_help)
+    splits_help = f"JSON with image ids for {', '.join(SPLITS)} (default: splits.json there, else as by --setting)"
+    add("--splits", type=Path, metavar="FILE", help=splits_help)
+
+
+def voc_options(parser: shared.Parser) -> None:
+    """PASCAL VOC 2007."""
+    add = parser.add_argument
+    add("--devkit", type=Path, required=True, metavar="DIR", help="VOCdevkit, or VOCdevkit/VOC2007")
+    task_help = "a row for each class in an image, with its mask; or for each object, with its box"
+    add("--task", choices=("segmentation", "detection"), default="segmentation", help=task_help)
+
+
+def coco_options(parser: shared.Parser) -> None:
+    """COCO."""
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, metavar="FILE", help="instances_*.json")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    add("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a separate file")
+
+
+def table_options(source: str, parser: shared.Parser) -> None:
+    """A table of one's own."""
+    add = parser.add_argument
+    folder = ", or a folder of such files; images may be inside" if source == "parquet" else ""
+    add("file", type=Path, metavar="FILE", help=f"with the columns image, query, and attributes{folder}")
+    add("--images", type=Path, metavar="DIR", help="where its paths start (default: beside it)")
+    add("--masks", type=Path, metavar="DIR", help="where its masks' paths start (default: beside it)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the folder, and print what it has and what was left out."""
+    from rich.console import Console
+
+    from progressive_attention.data.audit import sizes
+    from progressive_attention.data.manifest import read_manifest
+    from progressive_attention.data.table import REJECTED_TABLE, check_free
+    from progressive_attention.progress import counting
+
+    out = arguments.out
+    check_free(out)  # now, not after a long reading
+    with counting(Console(stderr=True), f"reading {arguments.source}", "images") as progress:
+        about = import_source(arguments, progress)
+    console = Console()
+    console.print(size_table(sizes(read_manifest(out).table), f"{out}, from {about['source']}"))
+    rejected = f"rejected, each row with its reason in {out / REJECTED_TABLE}"
+    for title, counts in (("repaired", about["mended"]), (rejected, about["rejected"])):
+        lines = [f"  {what}: {count:,}" for what, count in counts.items() if count]
+        for line in [title, *lines] if lines else []:
+            print_plain(console, line)
+    for note in about["notes"]:
+        print_plain(console, f"note: {note}")
+    print_plain(console, f"next: pan data check {out}")
+
+
+def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any]:
+    """Import from ``arguments.source``; returns the importer's account. Raises ValueError as the importers do."""
+    match arguments.source:
+        case "visual-genome":
+            from progressive_attention.data.visual_genome import import_visual_genome
+
+            return import_visual_genome(
+                arguments.annotations,
+                arguments.images,
+                arguments.out,
+                setting=arguments.setting,
+                min_count=arguments.min_count,
+                masks=arguments.masks,
+                splits=arguments.splits,
+                progress=progress,
+            )
+        case "voc":
+            from progressive_attention.data.voc import import_voc
+
+            return import_voc(arguments.devkit, arguments.out, task=arguments.task)
+        case "coco":
+            from progressive_attention.data.coco import import_coco
+
+            return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
+    from progressive_attention.data.tables import import_table, suffix
+
+    if suffix(arguments.file) != f".{arguments.source}":
+        raise ValueError(f"{arguments.file} must end with .{arguments.source}; for other forms: pan data import --help")
+    return import_table(arguments.file, arguments.out, images=arguments.images, masks=arguments.masks)

@@ -1,0 +1,82 @@
+"""Measure accuracy and attention of a trained network.
+
+examples:
+  pan evaluate --weights mref-pan --data mref
+  pan evaluate --weights runs/mine --data my-folder --json
+  pan evaluate --weights mref-san --data scenes.npz --json
+  pan evaluate --weights mref-pan-hard-ctx --faithfulness --limit 100
+"""
+
+import argparse
+import json
+
+from progressive_attention.commands import arguments as shared
+
+
+def add_options(parser: shared.Parser) -> None:
+    """The options of ``pan evaluate``."""
+    add = parser.add_argument
+    shared.weights_option(parser)
+    shared.data_option(parser)
+    split_help = "default: test; all of an .npz; of a folder also train,validation"
+    add("--split", type=shared.splits, metavar="SPLIT", help=split_help)
+    shared.vectors_option(parser)
+    faithful_help = "also delete and insert what the maps show, and randomise weights: docs/faithfulness.md"
+    add("--faithfulness", action="store_true", help=faithful_help)
+    limit_help = "questions for --faithfulness, one an image (default: 1000)"
+    add("--limit", type=shared.positive, metavar="N", help=limit_help)
+    rows_help = "FILE.parquet for one row per question; the figures go beside it as .json"
+    add("--rows", type=shared.out_file(".parquet"), metavar="FILE", help=rows_help)
+    shared.device_option(parser)
+    shared.json_option(parser)
+    shared.scene_options(parser, trained=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, write rows and figures, and print the figures."""
+    from rich.console import Console
+
+    from progressive_attention.evaluation import measured as files
+    from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.evaluation.faithfulness_evaluation import LIMIT, evaluate_faithfulness
+    from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, summary_table
+    from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
+    from progressive_attention.processes import is_first
+    from progressive_attention.progress import counting
+    from progressive_attention.saved import weights
+
+    console = Console(stderr=True, quiet=not is_first())
+    device = pick_device(arguments.device)
+    trained = weights.load(arguments.weights, device)
+    data, encode = files.data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
+    check_reads_vectors(trained, encode)
+    if arguments.rows:
+        files.check_rows(arguments.rows)
+    if arguments.limit and not arguments.faithfulness:
+        raise ValueError("--limit is the number of questions for --faithfulness; add that, or leave it out")
+    options = shared.scene_arguments(arguments, files.source_of(trained.about, data), data)
+    source = {"data": data, "split": arguments.split, **options, "image_size": trained.model.config.image_size}
+    files.check_untrained(trained.about, source)
+    questions = files.load_with_bar(console, **source)
+    if trained.model.query_vectors is not None:
+        trained = knowing(trained, questions.query_names, encode)
+    measured = files.measure(trained, questions, source, device, console)
+    if arguments.faithfulness:
+        with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
+            limit = arguments.limit or LIMIT
+            measured.figures.update(
+                evaluate_faithfulness(trained, questions, device, limit=limit, seed=options["seed"], progress=progress)
+            )
+    if not is_first():
+        return
+    rows = arguments.rows or files.rows_path(arguments.weights, questions.name)
+    files.write_measured(rows, measured, arguments.weights, questions, source)
+    if arguments.json:
+        print(json.dumps(measured.figures))
+        return
+    table = labels_table if questions.likelihood == "bernoulli" else summary_table
+    tables = [table(measured.figures, f"{arguments.weights} on {questions.name}")]
+    if arguments.faithfulness:
+        tables += faithfulness_tables(measured.figures)
+    Console().print(*tables)
+    print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")

@@ -1,0 +1,61 @@
+"""Show models, trained weights and data sets.
+
+examples:
+  pan list
+  pan list --json
+"""
+
+import argparse
+import json
+from typing import Any
+
+from progressive_attention.commands import arguments as shared
+from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES
+
+DATA = {
+    "mref": "coloured digits on black",
+    "mdist": "coloured digits over distractors",
+    "mbg": "coloured digits over photographs",
+}
+
+
+def add_options(parser: shared.Parser) -> None:
+    """The option of ``pan list``."""
+    shared.json_option(parser, "print the same as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print what this installation knows."""
+    known = known_names()
+    if arguments.json:
+        print(json.dumps(known))
+        return
+    print("models:   " + ", ".join(known["models"]))
+    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in known["aliases"].items()))
+    print("data:     " + ", ".join(f"{name} ({what})" for name, what in known["data"].items()))
+    print("          or a folder with a manifest, or an .npz file")
+    print("recipes:  " + ", ".join(known["recipes"]) + "; protocols: " + ", ".join(known["protocols"]))
+    print("weights:")
+    for name, card in known["weights"].items():
+        accuracy = (card["test"] or {}).get("accuracy")
+        measured = "not measured" if accuracy is None else f"test accuracy {accuracy:.2%}"
+        print(f"  {name:22s} {card['model']} on {card['data']}, {measured}")
+
+
+def known_names() -> dict[str, Any]:
+    """What this installation knows, by kind."""
+    from progressive_attention.files import read_json
+    from progressive_attention.saved import weights
+
+    pretrained = {}
+    for name in weights.shipped():
+        about = read_json(weights.SHIPPED / name / "config.json")
+        pretrained[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
+    return {
+        "models": list(MODELS),
+        "aliases": ALIASES,
+        "weights": pretrained,
+        "data": DATA,
+        "protocols": list(PROTOCOLS),
+        "recipes": list(RECIPES),
+    }

@@ -1,0 +1,67 @@
+"""Train and measure the papers' networks (or ours), and write tables, figures and pages.
+
+examples:
+  pan reproduce table1 --out runs/table1
+  pan reproduce table1 --models san,han --datasets mref --seeds 0,1 --time-budget 9m --out runs/table1
+  pan reproduce all --plan --out runs/all
+  pan reproduce table2 --data data/vg --backbone-weights vgg16.tv_in1k --out runs/table2
+  pan reproduce my-experiment.toml --out runs/mine
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from progressive_attention.commands import arguments as shared
+from progressive_attention.config import PROTOCOLS, RECIPES, TARGETS
+
+CHANGES = ("data", "backbone_weights", "voc", "protocol", "recipe", "seeds", "images", "epochs")
+
+
+def add_options(parser: shared.Parser) -> None:
+    """The options of ``pan reproduce``."""
+    add = parser.add_argument
+    add("target", type=shared.target, metavar="TARGET", help=f"{', '.join(TARGETS)}, or an experiment's file NAME.toml")
+    add("--out", type=shared.out_folder, required=True, metavar="DIR", help="state, table1.json, pages and figures")
+    add("--models", type=shared.words, help="only these, e.g. san,pan-hard-ctx")
+    add("--datasets", type=shared.words, help="only these, e.g. mref,mbg")
+    add("--data", type=Path, metavar="DIR", help="an imported data set, for table2 and its like")
+    add("--backbone-weights", metavar="FILE_OR_NAME", help="for table2: a .safetensors file, or timm's name")
+    add("--voc", type=Path, metavar="DIR", help="for table2: imported VOC, to measure attention on")
+    add("--protocol", choices=PROTOCOLS, help="default: the experiment's")
+    add("--recipe", choices=list(RECIPES), help="default: the experiment's")
+    add("--seeds", type=shared.seeds, help="e.g. 0,1,2 (default: the experiment's)")
+    add("--images", type=shared.positive, help="training images (default: the experiment's)")
+    add("--epochs", type=shared.positive, help="default: the experiment's")
+    add("--time-budget", type=shared.duration, metavar="TIME", help="e.g. 9m, 90s, 2h: then stop, all saved")
+    add("--processes", type=shared.positive, help="trainings at a time (default: one a core; 4 on a GPU)")
+    add("--plan", action="store_true", help="only list the runs, done or to do")
+    shared.device_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train and measure what is not done yet, or list it."""
+    from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.reproduce import campaign
+    from progressive_attention.reproduce.jobs import failure_of, in_order, is_done
+
+    device = pick_device(arguments.device)
+    changes = {name: getattr(arguments, name) for name in CHANGES}
+    jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
+    if arguments.plan:
+        for job in in_order(jobs):
+            print(job.name, "done" if is_done(job, arguments.out) else failure_of(job, arguments.out) or "to do")
+        return
+    budget = arguments.time_budget
+    seconds = budget and max(0.0, budget - (time.monotonic() - arguments.started))
+    finished = campaign.reproduce(
+        arguments.target,
+        jobs,
+        arguments.out,
+        device,
+        arguments.line,
+        seconds=seconds,
+        processes=arguments.processes,
+    )
+    if not finished:
+        print("time is up: all is saved, and the same command goes on")

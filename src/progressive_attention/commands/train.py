@@ -1,0 +1,238 @@
+"""Train a network; the same command goes on after an interruption.
+
+examples:
+  pan train --data mref --out runs/mref
+  pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san
+  pan train --data my-folder --backbone vgg16 --backbone-weights vgg16.safetensors --prior --out runs/mine
+  pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words
+  pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine
+"""
+
+import argparse
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from progressive_attention.commands import arguments as shared
+from progressive_attention.config import (
+    ALIASES,
+    DEFAULT_MODEL,
+    MODELS,
+    RECIPES,
+    STYLES,
+    Recipe,
+    backbone_of,
+    recipe_for,
+)
+
+if TYPE_CHECKING:  # only to annotate: torch would delay --help
+    from rich.console import Console
+
+    from progressive_attention.data.questions import QuestionSet
+    from progressive_attention.training.loop import Progress
+
+
+def add_options(parser: shared.Parser) -> None:
+    """The options of ``pan train``."""
+    add = parser.add_argument
+    add("--data", type=shared.word, required=True, help=shared.DATA_HELP)
+    add("--model", choices=[*MODELS, *ALIASES], default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    add_network_options(parser)
+    add("--image-size", type=shared.positive, metavar="PX", help="side to which images are fitted")
+    add("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
+    add("--recipe", choices=list(RECIPES), help="default: fast; photographs for a timm network")
+    add("--images", type=shared.positive, help="training images of a synthetic set (default: 30000)")
+    add("--absent", action="store_true", help="also ask about digits that are not in a scene of a synthetic set")
+    add("--epochs", type=shared.positive, help="default: the recipe's")
+    keep_help = "also keep the weights of these epochs, e.g. 10,30,100: in RUN/epochs/10, ..."
+    add("--keep-epochs", type=shared.epochs, default=[], metavar="N,...", help=keep_help)
+    add("--batch", type=shared.positive, help="images (or rows) per step; default: the recipe's")
+    add("--lr", type=float, help="learning rate; default: the recipe's")
+    add("--gate-price", type=shared.price, metavar="X", help="charge for open gates (default: the model's)")
+    mask_help = "charge for maps unlike the true masks (default: the recipe's, 0)"
+    add("--mask-price", type=shared.price, metavar="X", help=mask_help)
+    shared.device_option(parser)
+    add("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
+    shared.dropped(parser, "--trackio", "use --tensorboard, or log.jsonl in the run's folder")
+    add("--out", type=shared.out_folder, required=True, metavar="RUN", help="folder of the run")
+    shared.scene_options(parser)
+
+
+def add_network_options(parser: shared.Parser) -> None:
+    """What the network is made of, beyond its name."""
+    add = parser.add_argument
+    add("--backbone", metavar="NAME", help="conv-stack, conv-stack-padded, or a timm network (default: the model's)")
+    weights_help = "a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)"
+    add("--backbone-weights", metavar="FILE_OR_NAME", help=weights_help)
+    add("--prior", action="store_true", help="show the query to the classifier, too")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
+    vectors_help = "ask by an .npz: names (n,), vectors (n, D)"
+    asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=vectors_help)
+    add("--freeze", metavar="STAGE", help="train only the backbone's stages behind this one, e.g. pool3")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train until the recipe ends; an interrupted run goes on by the same command."""
+    from rich.console import Console
+
+    from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.evaluation.measured import load_with_bar, warn_of_unreadable
+    from progressive_attention.network.backbone import BACKBONES
+    from progressive_attention.pages.training_pictures import attention_pictures
+    from progressive_attention.processes import is_first
+    from progressive_attention.training.setup import prepared
+    from progressive_attention.training.tensorboard_log import TensorBoardLog
+
+    console = Console(stderr=True, quiet=not is_first())
+    device = pick_device(arguments.device)
+    arguments.backbone = arguments.backbone or backbone_of(arguments.model)
+    photographs = arguments.backbone not in BACKBONES
+    recipe = recipe_of(arguments, photographs)
+    log = TensorBoardLog(arguments.out / "tensorboard") if arguments.tensorboard and is_first() else None
+    options = data_options(arguments, recipe, photographs)
+    train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
+    validation = load_with_bar(console, arguments.data, "validation", **options)
+    steps = prepared(
+        arguments.model,
+        train_set,
+        validation,
+        recipe,
+        arguments.out,
+        data=arguments.data if arguments.data in STYLES else Path(arguments.data).name,
+        protocol=options["protocol"],
+        seed=options["seed"],
+        device=device,
+        backbone_weights=arguments.backbone_weights,
+        keep_epochs=arguments.keep_epochs,
+        **network_options(arguments, train_set),
+    )
+    with log or nullcontext():
+        if log:
+            log.pictures = attention_pictures(arguments.out, validation)
+        watch(steps, f"{arguments.model} on {train_set.name}", recipe.epochs, console, log)
+    for questions in (train_set, validation):
+        warn_of_unreadable(questions, console)
+    if is_first():
+        print_end(arguments)
+
+
+def recipe_of(arguments: argparse.Namespace, photographs: bool) -> Recipe:
+    """How to train; raises ValueError, before any work, for what can't be."""
+    from progressive_attention.network.backbone import build_backbone
+    from progressive_attention.training.loop import check_kept
+
+    recipe = recipe_for(arguments.model, arguments.recipe or ("photographs" if photographs else "fast")).with_changes(
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        learning_rate=arguments.lr,
+        gate_price=arguments.gate_price,
+        mask_price=arguments.mask_price,
+        augment=arguments.augment,
+    )
+    check_kept(arguments.keep_epochs, recipe)
+    if arguments.backbone_weights:
+        build_backbone(arguments.backbone, arguments.backbone_weights)  # reports what is wrong with them
+    else:
+        check_no_weights(arguments.backbone)
+        recipe = replace(recipe, module_rates=())  # only what is pretrained learns slowly
+    if arguments.freeze:
+        recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
+    return recipe
+
+
+def data_options(arguments: argparse.Namespace, recipe: Recipe, photographs: bool) -> dict[str, Any]:
+    """How ``load_questions`` loads the data; raises ValueError for options that are not for these data."""
+    if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
+        raise ValueError(
+            f"{arguments.data} is drawn in its own size, with as many scenes as wanted; leave out --image-size and "
+            "--augment"
+        )
+    if arguments.absent and arguments.data not in STYLES:
+        raise ValueError(
+            f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
+        )
+    size = arguments.image_size or (224 if photographs else 100)
+    return {**shared.scene_arguments(arguments, data=arguments.data), "absent": arguments.absent, "image_size": size}
+
+
+def network_options(arguments: argparse.Namespace, train_set: "QuestionSet") -> dict[str, Any]:
+    """``changes`` and ``query_vectors`` of ``prepared``."""
+    from progressive_attention.predict.text_queries import SENTENCE_ENCODER, encoder_of, sentence_encoder, unit_vectors
+
+    changes = {"backbone": arguments.backbone, "prior": arguments.prior}
+    if not (arguments.text_queries or arguments.query_embeddings):
+        return {"changes": changes}
+    encode = encoder_of(arguments.query_embeddings)
+    changes["query_encoder"] = SENTENCE_ENCODER if encode is None else encode.source
+    vectors = unit_vectors(train_set.query_names, encode or sentence_encoder())
+    return {"changes": changes, "query_vectors": vectors}
+
+
+def check_no_weights(backbone: str) -> None:
+    """Raises ValueError for a name of timm's weights, behind a dot, where none are loaded and all would be random."""
+    from progressive_attention.network.backbone import BACKBONES
+    from progressive_attention.network.timm_chain import check_known
+
+    name, dot, _ = backbone.partition(".")
+    if dot and backbone not in BACKBONES:
+        check_known(backbone)
+        raise ValueError(
+            f"--backbone {backbone} names weights, and only --backbone-weights loads them: add --backbone-weights "
+            f"{backbone}, or let --backbone {name} start from random ones"
+        )
+
+
+def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
+    """``--freeze STAGE`` as module rates: zero for the stages up to and with this one; ValueError naming those."""
+    from progressive_attention.network.backbone import build_backbone
+
+    backbone, stage = build_backbone(arguments.backbone), arguments.freeze
+    last = backbone.index(int(stage) if stage.isdecimal() else stage, "--freeze")
+    return [(f"stages.{i}", 0.0) for i in range(last + 1)]
+
+
+def watch(
+    steps: "Generator[Progress, None, None]",
+    title: str,
+    epochs: int,
+    console: "Console",
+    log: "Callable[[Progress], None] | None" = None,
+) -> None:
+    """Show a training as a bar, and each epoch as a line; ``log`` is called with each step, too."""
+    from progressive_attention.evaluation.summaries import score_of
+    from progressive_attention.progress import bars, stopping
+
+    with stopping() as stop, closing(steps), bars(console) as progress:
+        task = None
+        for step in steps:
+            stop()
+            if task is None:  # only now, so that an error stays one line
+                task = progress.add_task(title, total=step.steps, note="")
+            speed = progress.tasks[task].speed  # steps a second, None at first
+            rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
+            note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
+            progress.update(task, completed=step.step, note=note)
+            if log:
+                log(step)
+            if record := step.record:
+                console.print(
+                    f"epoch {step.epoch:3d}/{epochs}: loss {record['loss']:.4f}, {score_of(record)}, "
+                    f"{record['train_seconds']:.0f} s"
+                )
+
+
+def print_end(arguments: argparse.Namespace) -> None:
+    """The best epoch, where everything is, and what to do next."""
+    from progressive_attention.evaluation.summaries import score_of
+    from progressive_attention.files import read_json
+
+    best = read_json(arguments.out / "config.json")["best"]
+    if arguments.tensorboard:
+        print(f"curves: tensorboard --logdir {arguments.out / 'tensorboard'}")
+    print(
+        f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {arguments.out}\n"
+        f"next: pan evaluate --weights {arguments.out} --data {arguments.data}"
+    )
