@@ -12,7 +12,7 @@ import torch
 import progressive_attention
 from benchmarks.timing import Record, Watch, percentile, recorded, run_pan, run_python, trained_in
 from progressive_attention.data.scene_cache import synthetic
-from progressive_attention.evaluation.ask import accuracy
+from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved.weights import load
@@ -135,7 +135,7 @@ def sprint(seed: int, device: torch.device) -> Record:
         seconds, memory = run_pan(*train, *place, PAN_CACHE=str(Path(folder) / "cache"))
         epochs = read_log(out / "log.jsonl")
         questions = synthetic("mref", "test", seed=seed, images=3 * SCENES, cache_dir=Path(folder) / "test")
-        share = accuracy(load(out, device).model, questions, device)
+        _, share = validation_score(load(out, device).model, questions, device)
     return recorded(
         "time-to-accuracy",
         f"{PATH}, seed {seed}; test accuracy {share:.2%}",

@@ -16,10 +16,10 @@ from PIL import Image
 from wrong_commands import error_of
 
 from progressive_attention.cli import main
-from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.config import MODELS
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.measured import read_notes
+from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved import weights

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation import measured as files
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.evaluation.faithfulness_evaluation import LIMIT, evaluate_faithfulness
+    from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
     from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, summary_table
     from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
     from progressive_attention.processes import is_first

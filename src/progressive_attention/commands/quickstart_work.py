@@ -17,7 +17,8 @@ from progressive_attention.config import recipe_for
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.ask import pick_device
-from progressive_attention.evaluation.one_attribute import examples, summarise
+from progressive_attention.evaluation.evaluate import examples
+from progressive_attention.evaluation.one_attribute import summarise
 from progressive_attention.files import write_json
 from progressive_attention.pages.plots import Scene, answer_figure
 from progressive_attention.pages.report import Network, Report, headline, percent, terminal_table, write_report
