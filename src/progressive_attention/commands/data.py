@@ -75,9 +75,10 @@ def import_instances(arguments: argparse.Namespace, progress: Progress) -> dict[
 
 def import_own(arguments: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The user's table; raises ValueError for a file of another form than was said."""
-    from progressive_attention.data.tables import import_table, suffix
+    from progressive_attention.data.table import ending
+    from progressive_attention.data.tables import import_table
 
-    if suffix(arguments.file) != f".{arguments.source}":
+    if ending(arguments.file) != f".{arguments.source}":
         raise ValueError(f"{arguments.file} must end with .{arguments.source}; say what it is: pan data import --help")
     return import_table(arguments.file, arguments.out, images=arguments.images, masks=arguments.masks)
 
@@ -95,7 +96,7 @@ SOURCES: dict[str, Callable[[argparse.Namespace, Progress], dict[str, Any]]] = {
 
 def export(arguments: argparse.Namespace) -> None:
     """Write a data set as Parquet with its images inside."""
-    from progressive_attention.data.hub_parquet import export_parquet
+    from progressive_attention.data.hub_export import export_parquet
 
     with counting(Console(stderr=True), f"writing {arguments.out}", "rows") as progress:
         written = export_parquet(arguments.folder, arguments.out, progress)

@@ -93,12 +93,11 @@ def add_import(actions: Commands) -> None:
         sources,
         "voc",
         "PASCAL VOC 2007 in its official layout",
-        "  pan data import voc --devkit VOCdevkit --out voc\n"
-        "  pan data import voc --devkit VOCdevkit --task detection --out voc-boxes",
+        "  pan data import voc --devkit VOCdevkit --out voc",
     )
     voc.add_argument("--devkit", type=Path, required=True, metavar="DIR", help="VOCdevkit, or VOCdevkit/VOC2007")
-    task_help = "a row for each class in an image, with its mask; or for each object, with its box"
-    voc.add_argument("--task", choices=("segmentation", "detection"), default="segmentation", help=task_help)
+    task_help = "segmentation: a row for each class in an image, with its mask"
+    voc.add_argument("--task", default="segmentation", help=task_help)
 
     coco = documented(
         sources,
