@@ -15,7 +15,7 @@ from progressive_attention.config import SPLITS
 from progressive_attention.data import checks
 from progressive_attention.data.cells import flat
 from progressive_attention.data.checks import KINDS, Counts, Finding, Findings, answer_column
-from progressive_attention.data.file_checks import Pictures, Progress, Refused, decoded, mask_faults, open_files
+from progressive_attention.data.file_checks import Pictures, Progress, Refusal, decoded, mask_faults, open_files
 from progressive_attention.data.images import UNREADABLE_SHARE
 from progressive_attention.data.manifest import find_manifest, read_folder
 
@@ -36,7 +36,7 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         changed = "image changed since its import"
         judged = [f._replace(kind=changed) if f.kind == "image of another size" else f for f in judged]
     words = {"query": word_counts(table, "query"), "attribute": word_counts(table, answer_column(table))}
-    digests = [None if isinstance(one, Refused) else one.digest for one in pictures.opened]
+    digests = [None if isinstance(one, Refusal) else one.digest for one in pictures.opened]
     findings = [
         *pictures.faults(),
         *judged,

@@ -9,7 +9,7 @@ and a *note* where a look is worth it. Legend: R rows, N images.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -160,7 +160,7 @@ def alike(columns: Iterable[np.ndarray], rows: np.ndarray) -> Iterator[np.ndarra
     yield from np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def about(table: pa.Table, kind: str, rows: Sequence[int] | np.ndarray, detail: str) -> Finding:
+def about(table: pa.Table, kind: str, rows: Sequence[Any] | np.ndarray, detail: str) -> Finding:
     """What was found in some rows of one image."""
     image = table["image"][int(rows[0])].as_py()
     return Finding(kind, [] if image is None else [image], [int(row) for row in rows], detail)
@@ -210,7 +210,8 @@ def stated_sizes(table: pa.Table, sizes: np.ndarray) -> Findings:
 
 def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
     """Boxes (R, 4) x0, y0, x1, y1 cut at their images' edges, NaN where there is none or only half of one."""
-    box, known = numbers(table, *BOX, missing=np.nan), (sizes > 0).all(1)
+    box = numbers(table, *BOX, missing=np.nan)
+    known: np.ndarray = (sizes > 0).all(1)
     (x0, y0, x1, y1), (width, height) = box.T, sizes.T
     limits = sizes[:, [0, 1, 0, 1]]
     half = np.isnan(box).any(1) & ~np.isnan(box).all(1)

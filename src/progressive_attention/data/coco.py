@@ -17,6 +17,7 @@ from progressive_attention.data.table import BOX
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Named | Picture | OwnAnswer")
+COLUMNS = ("image", "query", "attributes", "absent", "id", "width", "height", *BOX)
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
@@ -102,51 +103,45 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
     categories = by_id(annotations, "categories", instances.categories)
     root = ImageRoot(images)
     some = any(answer.stated for answer in answers)
-    rows, rejected, left_out = [], [], 0
+    rows, rejected, neither = [], [], Counter[str]()
     for one, answer in zip(instances.annotations, answers, strict=True):
-        owner, kind = pictures.get(one.image_id), categories.get(one.category_id)
+        picture, category = pictures.get(one.image_id), categories.get(one.category_id)
         try:
-            check(one, answer, owner, kind, some)
-            true, absent, numbers = words_of(answer, vocabulary)
-            box = dict(zip(BOX, corners(one.bbox), strict=True))
+            row = row_of(one, picture, category)
+            if answer.stated or not some:  # else they are unknown
+                row |= words_of(answer, vocabulary, neither)
+            rows.append(row)
         except Refusal as refusal:
-            rejected.append(Rejection(owner and owner.file_name, kind and kind.name, one.id, *refusal.args))
-            continue
-        left_out += numbers
-        row = {"image": owner.file_name, "query": kind.name, "attributes": true, "absent": absent or None, "id": one.id}
-        rows.append({**row, "width": owner.width, "height": owner.height, **box})
+            words = picture and picture.file_name, category and category.name
+            rejected.append(Rejection(*words, one.id, refusal.reason, refusal.detail))
     places = located(root, [row["image"] for row in rows])
-    moved = sum(path != name for name, path in places.items())
-    draft = Draft.of(
-        [{**row, "image": places[row["image"]]} for row in rows],
-        ("image", "query", "attributes", "absent", "id", "width", "height", *BOX),
-    )
+    draft = Draft.of([{**row, "image": places[row["image"]]} for row in rows], COLUMNS)
     draft.rejected += rejected
-    draft.repaired["attributes left out, neither true or false nor a word"] += left_out
-    draft.repaired["images found in a folder below"] += moved
+    draft.repaired += neither
+    draft.repaired["images found in a folder below"] += sum(path != name for name, path in places.items())
     if not some:
         draft.notes.append(f"{annotations} has no attributes: enough to measure attention, useless for training")
     settings = {"annotations": str(annotations), "attributes": None if attributes is None else str(attributes)}
     return draft.write(out, source="coco", images=root, masks=None, settings=settings)
 
 
-def check(one: Annotation, answer: Answer, owner: Picture | None, kind: Named | None, some: bool) -> None:
-    """Raises Refusal for an annotation that can't be used; ``some`` others have attributes, so none are unknown."""
-    if owner is None:
+def row_of(one: Annotation, picture: Picture | None, category: Named | None) -> dict[str, Any]:
+    """A row without its attributes; raises Refusal for an annotation that can't be used."""
+    if picture is None:
         raise Refusal("unknown image", f"image_id {one.image_id}")
-    if kind is None:
+    if category is None:
         raise Refusal("unknown class", f"category_id {one.category_id}")
     if one.iscrowd:
         raise Refusal("crowd", "")
-    if some and not answer.stated:
-        raise Refusal("no attributes", "write [] where none is true")
+    size = {"width": picture.width, "height": picture.height}
+    box = dict(zip(BOX, corners(one.bbox), strict=True))
+    return {"image": picture.file_name, "query": category.name, "id": one.id, **size, **box}
 
 
-def words_of(answer: Answer, vocabulary: Mapping[int, str]) -> tuple[list[str], list[str], int]:
-    """The attributes that are true, those stated false, and how many are neither; raises Refusal for an unknown id."""
+def words_of(answer: Answer, vocabulary: Mapping[int, str], neither: Counter[str]) -> dict[str, list[str] | None]:
+    """The attributes that are true, and those stated false; counts what is neither, raises Refusal for unknown ids."""
     listed: list[int | str] = list(answer.attribute_ids or ())
     absent: list[str] = []
-    neither = 0
     if isinstance(answer.attributes, dict):
         for name, value in answer.attributes.items():
             if isinstance(value, str):
@@ -154,12 +149,13 @@ def words_of(answer: Answer, vocabulary: Mapping[int, str]) -> tuple[list[str], 
             elif isinstance(value, bool):
                 (listed if value else absent).append(name)
             else:
-                neither += value is not None
+                neither["attributes left out, neither true or false nor a word"] += value is not None
     else:
         listed += answer.attributes or ()
     if unknown := [id for id in listed if isinstance(id, int) and id not in vocabulary]:
         raise Refusal("unknown attribute", f"attribute ids {unknown}")
-    return [vocabulary[word] if isinstance(word, int) else word for word in listed], absent, neither
+    true = [vocabulary[word] if isinstance(word, int) else word for word in listed]
+    return {"attributes": true, "absent": absent or None}
 
 
 def corners(bbox: list[float] | None) -> list[float | None]:

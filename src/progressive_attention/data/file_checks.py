@@ -30,18 +30,12 @@ BAND = 64  # lines of pixels hashed at a time: a copy of all would double what a
 Progress = Callable[[int, int], None]
 
 
-class Refused(NamedTuple):
-    """Why something can't be used: ``reason``, one of ``checks.KINDS``, and ``detail``, what was there."""
-
-    reason: str
-    detail: str
-
-
 class Refusal(ValueError):
-    """Raised with a Refused's two fields."""
+    """Why something can't be used: ``reason``, one of ``checks.KINDS``, and ``detail``, what was there."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 class Pixels(NamedTuple):
@@ -64,18 +58,18 @@ class Pictures:
 
     paths: list[str]
     image: np.ndarray  # (R,)
-    opened: Sequence[Pixels | Refused]
+    opened: Sequence[Pixels | Refusal]
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """(R, 2) width and height of each row's image, 0 where it can't be used."""
-        known = [(0, 0) if isinstance(one, Refused) else one.size for one in self.opened]
+        known = [(0, 0) if isinstance(one, Refusal) else one.size for one in self.opened]
         return np.array([*known, (0, 0)], np.int64)[self.image]
 
     def faults(self) -> Findings:
         """Images that can't be used."""
         for i, pixels in enumerate(self.opened):
-            if isinstance(pixels, Refused):
+            if isinstance(pixels, Refusal):
                 rows = np.flatnonzero(self.image == i).tolist()
                 yield Finding(pixels.reason, [self.paths[i]], rows, pixels.detail)
 
@@ -86,7 +80,7 @@ def open_files(
     masks: ImageRoot | None,
     read: Callable[[Image.Image], Pixels],
     progress: Progress | None = None,
-) -> tuple[Pictures, dict[str, Values | Refused]]:
+) -> tuple[Pictures, dict[str, Values | Refusal]]:
     """Every image by ``read``, and every mask, by its path."""
     coded = table["image"].combine_chunks().dictionary_encode()
     paths, asked = coded.dictionary.to_pylist(), {} if masks is None else asked_values(table)
@@ -97,17 +91,16 @@ def open_files(
     return Pictures(paths, codes(coded) - 1, opened[: len(paths)]), dict(zip(asked, opened[len(paths) :], strict=True))
 
 
-def attempt(judge: Callable[..., T], *arguments: Any) -> T | Refused:
-    """What ``judge`` returns, or why it refused."""
-    try:
-        return judge(*arguments)
-    except Refusal as refusal:
-        return Refused(*refusal.args)
+def in_threads(jobs: Sequence[Callable[[], T]], progress: Progress | None = None) -> list[T | Refusal]:
+    """What each job returns, or the Refusal that it raises; a limited number is under way at a time."""
 
+    def attempt(job: Callable[[], T]) -> T | Refusal:
+        try:
+            return job()
+        except Refusal as refusal:
+            return refusal
 
-def in_threads(jobs: Sequence[Callable[[], T]], progress: Progress | None = None) -> list[T | Refused]:
-    """``attempt`` of each job; a limited number is under way at a time."""
-    done: list[Any] = []
+    done: list[T | Refusal] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(jobs), CHUNK):
             for result in threads.map(attempt, jobs[start : start + CHUNK]):
@@ -182,14 +175,14 @@ def mask_values(asked: set[int | None], picture: Image.Image) -> Values:
     return Values(upright.size, frozenset(present | nonzero))
 
 
-def mask_faults(table: pa.Table, sizes: np.ndarray, masks: Mapping[str, Values | Refused]) -> Findings:
+def mask_faults(table: pa.Table, sizes: np.ndarray, masks: Mapping[str, Values | Refusal]) -> Findings:
     """Masks that can't be used, are not of their image's size (R, 2), or lack the value that their row wants."""
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, path in enumerate(table["mask"].to_pylist() if masks else ()):
         rows_of[path].append(row)
     wanted = wanted_values(table)
     for path, mask in masks.items():
-        if isinstance(mask, Refused):
+        if isinstance(mask, Refusal):
             yield Finding(mask.reason, [path], rows_of[path], mask.detail)
             continue
         other = [row for row in rows_of[path] if (sizes[row] > 0).all() and tuple(sizes[row]) != mask.size]

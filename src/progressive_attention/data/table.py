@@ -74,9 +74,9 @@ class Rows(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A table as it was written: columns of R cells, and where each row is."""
+    """A table as it was written: names and R cells of its columns, and where each row is."""
 
-    columns: Mapping[str, Sequence[Any] | pa.ChunkedArray]
+    columns: Sequence[tuple[str, Sequence[Any] | pa.ChunkedArray]]
     unit: str
     numbers: Sequence[int]
 
@@ -94,16 +94,23 @@ def read_table(path: Path, home: Path | None = None) -> Rows:
 
     Raises ValueError for a broken file, unknown or missing columns, and a cell of another type, naming its line or row.
     """
-    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": lambda path: read_own_parquet(path, home)}
-    if ending(path) not in readers:
-        raise ValueError(f"{path} must end with {', '.join(readers)}")
     try:
-        raw = readers[ending(path)](path)
+        if ending(path) == ".csv":
+            raw = read_csv(path)
+        elif ending(path) == ".jsonl":
+            raw = read_jsonl(path)
+        elif ending(path) == ".parquet":
+            table = read_parquet(path, home)
+            columns = list(zip(table.column_names, table.columns, strict=True))
+            raw = Raw(columns, "row", range(1, len(table) + 1))  # of a folder's files in the order of their names
+        else:
+            raise ValueError(f"{path} must end with .csv, .jsonl, .parquet")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    check_columns(path, [name for name, _ in raw.columns], len(raw.numbers))
     repaired: Counter[str] = Counter()
-    columns = {name: typed(path, raw, name) for name in raw.columns}
-    return Rows(tidy(pa.table(columns), repaired), raw.unit, raw.numbers, repaired)
+    table = pa.table({name: typed(path, raw, name, cells) for name, cells in raw.columns})
+    return Rows(tidy(table, repaired), raw.unit, raw.numbers, repaired)
 
 
 def read_csv(path: Path) -> Raw:
@@ -132,8 +139,7 @@ def read_csv(path: Path) -> Raw:
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    check_columns(path, names, len(rows))
-    return Raw(dict(zip(names, zip(*rows, strict=True), strict=True)), "line", lines)
+    return Raw([(name, [row[i] for row in rows]) for i, name in enumerate(names)], "line", lines)
 
 
 def read_jsonl(path: Path) -> Raw:
@@ -149,16 +155,8 @@ def read_jsonl(path: Path) -> Raw:
                 raise ValueError(f"{path}, line {number}: {error}; expected one JSON object a line") from error
             rows.append({key.strip(): value for key, value in row.items()})
             lines.append(number)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    check_columns(path, names, len(rows))
-    return Raw({name: [row.get(name) for row in rows] for name in names}, "line", lines)
-
-
-def read_own_parquet(path: Path, home: Path | None) -> Raw:
-    """Rows count from 1, of a folder's files in the order of their names."""
-    table = read_parquet(path, home)
-    check_columns(path, table.column_names, len(table))
-    return Raw(dict(zip(table.column_names, table.columns, strict=True)), "row", range(1, len(table) + 1))
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Raw([(name, [row.get(name) for row in rows]) for name in names], "line", lines)
 
 
 def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
@@ -184,16 +182,16 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         raise ValueError(f"{path} has no rows")
 
 
-def typed(path: Path, raw: Raw, name: str) -> pa.Array:
+def typed(path: Path, raw: Raw, name: str, cells: Sequence[Any] | pa.ChunkedArray) -> pa.Array:
     """A column in the schema's type, blank cells as null; raises ValueError naming the first wrong cell."""
-    kind, cells = SCHEMA.field(name).type, raw.columns[name]
-    if isinstance(cells, pa.ChunkedArray) and (same := unchanged(cells, kind)) is not None:
-        return same
+    kind = SCHEMA.field(name).type
+    if isinstance(cells, pa.ChunkedArray):
+        if (same := unchanged(cells, kind)) is not None:
+            return same
+        cells = cells.to_pylist()
     convert = converter(kind)
     values = []
-    for cell, number in zip(
-        cells.to_pylist() if isinstance(cells, pa.ChunkedArray) else cells, raw.numbers, strict=True
-    ):
+    for cell, number in zip(cells, raw.numbers, strict=True):
         try:
             values.append(None if cell is None else convert(cell))
         except (ValueError, OverflowError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from progressive_attention.config import SPLITS, one_of
-from progressive_attention.data.file_checks import Refusal, Refused, in_threads, look
+from progressive_attention.data.file_checks import Refusal, in_threads, look
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import labelled
 from progressive_attention.data.rows import Draft, Rejection
@@ -94,8 +94,8 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
     rows: list[dict[str, Any]] = []
     rejected: list[Rejection] = []
     for stem, result in zip(splits, images, strict=True):
-        if isinstance(result, Refused):
-            rejected.append(Rejection(f"{stem}.jpg", None, None, *result))
+        if isinstance(result, Refusal):
+            rejected.append(Rejection(f"{stem}.jpg", None, None, result.reason, result.detail))
         else:
             rows += [{"image": f"{stem}.jpg", "split": splits[stem], "attributes": (), **row} for row in result]
     draft = Draft.of(rows, COLUMNS)
