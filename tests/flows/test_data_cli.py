@@ -51,26 +51,25 @@ def write_csv(rows: list[dict[str, str]], path: str = "pets/pets.csv") -> None:
 def test_import_csv_and_check(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
     write_csv([*pets, {**pets[0], "image": "gone.png"}, {**pets[1], "x1": "0"}, {**pets[2], "x1": "99"}])
     assert main(["data", "import", "csv", "pets/pets.csv", "--out", "set"]) == 0
-    out = capsys.readouterr().out
-    for told in (
+    out = " ".join(capsys.readouterr().out.split())
+    for shown in (
         "set, from csv",
         "train │ 9 │ 8 │ 2 │ 3",
         "boxes clipped to the image: 1",
-        "rejected, each row with its reason in set/rejected.parquet",
+        "set/rejected.parquet",
         "image file missing: 1",
         "empty box: 1",
         "next: pan data check set",
     ):
-        assert told in " ".join(out.split()), told
+        assert shown in out, shown
     assert pa.parquet.read_table("set/rejected.parquet")["reason"].to_pylist() == ["image file missing", "empty box"]
 
     assert main(["data", "check", "set"]) == 0
     checked = " ".join(capsys.readouterr().out.split())
     assert "train │ 9 │ 9 │ 8 │ 2 │ 3" in checked
     assert "query: 2 words: cat 7, dog 6" in checked
-    assert "warning: same object" not in checked
     assert "0 errors, 0 warnings, 2 notes; 13 of 13 rows can be used" in checked
-    assert "note: rare query dog: train 4, validation 1, test 1 what to do: fewer than 5 rows" in checked
+    assert "note: rare query dog: train 4, validation 1, test 1" in checked
     assert "next: pan train --data set --out runs/mine" in checked
 
 
@@ -113,7 +112,7 @@ def test_import_coco(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[s
     assert list(json.loads(capsys.readouterr().out)["words"]["attribute"]) == ["soft"]
 
 
-def test_check_tells_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
     pets[7]["x1"] = "0"
     pets[11]["attributes"] = "[red]\x1b"
     pets[9]["image"] = pets[8]["image"]
@@ -123,11 +122,10 @@ def test_check_tells_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFi
     assert main(["data", "check", "pets"]) == 1
     out = capsys.readouterr().out
     lines = [one.strip() for one in out.splitlines()]
-    for told in (
+    for shown in (
         "error: image unreadable (5)",
         "0.png (row 1): '0.png' is no image; expected PNG, JPEG, WEBP, BMP, GIF, TIFF",
         "and 2 more: --json gives all",
-        "what to do: fetch or save the file again, or drop its rows",
         "error: too many unusable images",
         "train: 5 of 8 images (62%), expected at most 5%",
         "error: empty box",
@@ -137,12 +135,11 @@ def test_check_tells_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFi
         "7 errors, 1 warning, 5 notes; 6 of 12 rows can be used",
         "rows count from 1, the first in pets/manifest.csv",
     ):
-        assert told in lines, told
+        assert shown in lines, shown
     assert "\x1b" not in out
     assert "next:" not in out
     assert main(["data", "check", "pets", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
-    unreadable = report["findings"][0]
+    unreadable = json.loads(capsys.readouterr().out)["findings"][0]
     assert (unreadable["kind"], unreadable["severity"]) == ("image unreadable", "error")
     assert [item["subjects"] for item in unreadable["items"]] == [[f"{i}.png"] for i in range(5)]
 
@@ -150,7 +147,6 @@ def test_check_tells_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFi
 def test_lines_stay_short() -> None:
     item = {"subjects": ["a", "b", "c", "d", "e"], "rows": list(range(1, 12)), "detail": "train 11"}
     assert line(item) == "a, b, c and 2 more (rows 1, 2, 3, 4, 5, 6, 7, 8 and 3 more): train 11"
-    assert line({"subjects": ["a"], "rows": [1], "detail": ""}) == "a (row 1)"
     assert line({"subjects": [], "rows": [], "detail": "all"}) == "all"
     counts = {f"w{i}": {"train": i, "test": 1000} for i in range(12)}
     assert words(counts).startswith("12 words: w11 1,011, w10 1,010, ")
@@ -171,24 +167,21 @@ def test_the_example_photographs(capsys: pytest.CaptureFixture[str]) -> None:
 
 GENOME = ["visual-genome", "--annotations", "a", "--images", "i", "--out", "o"]
 GENOME_ARGUMENTS = {"annotations": Path("a"), "images": Path("i"), "out": Path("o")}
-VOC = ["voc", "--devkit", "d", "--out", "o"]
 
 
 @pytest.mark.parametrize(
     ("typed", "home", "expected"),
     [
         (
-            GENOME,
-            "visual_genome.import_visual_genome",
-            {**GENOME_ARGUMENTS, "setting": "2018", "min_count": None, "masks": None, "splits": None},
-        ),
-        (
             [*GENOME, "--setting", "all", "--min-count", "20", "--masks", "m", "--splits", "s"],
             "visual_genome.import_visual_genome",
             {**GENOME_ARGUMENTS, "setting": "all", "min_count": 20, "masks": Path("m"), "splits": Path("s")},
         ),
-        (VOC, "voc.import_voc", {"devkit": Path("d"), "out": Path("o"), "task": "segmentation"}),
-        ([*VOC, "--task", "detection"], "voc.import_voc", {"devkit": Path("d"), "out": Path("o"), "task": "detection"}),
+        (
+            ["voc", "--devkit", "d", "--out", "o"],
+            "voc.import_voc",
+            {"devkit": Path("d"), "out": Path("o"), "task": "segmentation"},
+        ),
         (
             ["coco", "--annotations", "a", "--images", "i", "--out", "o"],
             "coco.import_coco",
@@ -217,27 +210,23 @@ def test_options_reach_the_importer(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data"], "the following arguments are required: ACTION"),
-        (["data", "import"], "the following arguments are required: SOURCE"),
+        (["data"], "required: ACTION"),
+        (["data", "import"], "required: SOURCE"),
         (["data", "import", "tsv", "a.tsv", "--out", "o"], "invalid choice: 'tsv'"),
-        (["data", "import", "csv", "pets/pets.csv"], "the following arguments are required: --out"),
+        (["data", "import", "csv", "pets/pets.csv"], "required: --out"),
         (["data", "import", "csv", "gone.csv", "--out", "o"], "gone.csv"),
         (["data", "import", "jsonl", "pets/pets.csv", "--out", "o"], "pets/pets.csv must end with .jsonl"),
         (["data", "import", "csv", "pets/pets.csv", "--images", "none", "--out", "o"], "none is not a folder"),
         (["data", "import", "csv", "pets/pets.csv", "--out", "pets"], "pets is there already and not empty"),
-        (
-            ["data", "import", "csv", "pets/pets.csv", "--masks", "none", "--out", "o"],
-            "has no column mask that could name",
-        ),
+        (["data", "import", "csv", "pets/pets.csv", "--masks", "none", "--out", "o"], "has no column mask"),
         (["data", "import", "csv", "bad.csv", "--out", "o"], "unknown column 'animal'"),
         (["data", "import", "coco", "--annotations", "bad.csv", "--images", "pets", "--out", "o"], "bad.csv"),
         (["data", "import", "voc", "--devkit", "pets", "--out", "o"], "pets lacks the folders"),
-        (["data", "import", "voc", "--devkit", "pets", "--task", "captions", "--out", "o"], "invalid choice"),
+        (["data", "import", "voc", "--devkit", "pets", "--task", "detection", "--out", "o"], "pan data import coco"),
         (["data", "import", *GENOME[:-1], "o", "--min-count", "0"], "min_count must be >= 1, got 0"),
-        (["data", "import", *GENOME[:-1], "o", "--min-count", "few"], "invalid int value: 'few'"),
         (["data", "import", *GENOME], "image_data.json"),
-        (["data", "check"], "the following arguments are required: DIR"),
-        (["data", "check", "nowhere"], "nowhere is no folder; give one that holds a manifest"),
+        (["data", "check"], "required: DIR"),
+        (["data", "check", "nowhere"], "nowhere is no folder"),
         (["data", "check", "broken"], "manifest.csv has an unknown column 'animal'"),
     ],
 )

@@ -92,9 +92,8 @@ def test_plans_need_data_where_it_is_the_users_own(photographs):
         plan("table1", None, None, backbone_weights="w.safetensors")
     with pytest.raises(ValueError, match=r"table2 trains on all images of .*set; leave out --images"):
         plan("table2", None, None, data=photographs / "set", images=30)
-    import_voc(photographs / "VOCdevkit", photographs / "boxes", task="detection")
-    with pytest.raises(ValueError, match="boxes has no masks to measure attention in; import VOC with --task segm"):
-        plan("table2", None, None, data=photographs / "set", voc=photographs / "boxes")
+    with pytest.raises(ValueError, match="set has no masks to measure attention in; import VOC with"):
+        plan("table2", None, None, data=photographs / "set", voc=photographs / "set")
     with pytest.raises(ValueError, match="foreign asks for airplane, .* teaches none of these: bird, building"):
         plan("table2", None, None, data=photographs / "set", voc=photographs / "foreign")
     jobs = plan("table2", ["san"], None, data=photographs / "set", backbone_weights="w.safetensors")

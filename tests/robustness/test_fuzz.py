@@ -19,7 +19,7 @@ from fuzz.oracle import wrongly_read
 from fuzz.readers import READERS, Reader
 from fuzz.watch import make_case, outcome_of
 
-from progressive_attention.data.manifest import read_manifest
+from progressive_attention.data.manifest import read_folder
 from progressive_attention.files import read_json
 
 CASES, START = int(os.environ.get("FUZZ_CASES", 20)), int(os.environ.get("FUZZ_START", 0))
@@ -106,11 +106,11 @@ def test_words_are_no_fault(tmp_path: Path) -> None:
 
 def test_a_label_that_is_silently_another_is_found(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,\n")
-    assert wrongly_read(read_manifest(tmp_path), tmp_path / "manifest.csv") is None
+    assert wrongly_read(read_folder(tmp_path), tmp_path / "manifest.csv") is None
     for other, where in (
         ("image,query,attribute,scale\na.png,7,red,1.5\nb.png,cat,old,\n", "row 1, query: read '07', but '7'"),
         ("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,2\n", "row 2, scale: read None, but '2'"),
         ("image,query,attribute,scale\na.png,07,red,1.5\n", "2 rows were read, 1 are there"),
     ):
         (tmp_path / "other.csv").write_text(other)
-        assert (wrongly_read(read_manifest(tmp_path), tmp_path / "other.csv") or "").startswith(where)
+        assert (wrongly_read(read_folder(tmp_path), tmp_path / "other.csv") or "").startswith(where)

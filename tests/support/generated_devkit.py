@@ -70,7 +70,7 @@ def write_xml(stem: str, scene: Scene) -> str:
 def write_devkit(folder: Path, scenes: dict[str, Scene] = SCENES) -> Path:
     """``folder``/VOCdevkit with VOC2007 inside; returns it."""
     root = folder / "VOCdevkit" / "VOC2007"
-    for name in ("Annotations", "JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main"):
+    for name in ("Annotations", "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for stem, scene in scenes.items():
@@ -79,12 +79,9 @@ def write_devkit(folder: Path, scenes: dict[str, Scene] = SCENES) -> Path:
         Image.fromarray(palette[pixels]).save(root / "JPEGImages" / f"{stem}.jpg")
         save_palette(pixels, root / "SegmentationClass" / f"{stem}.png")
         (root / "Annotations" / f"{stem}.xml").write_text(write_xml(stem, scene))
-    for kind in ("Segmentation", "Main"):
-        for name in (TRAIN, VAL, TEST):
-            stems = [f"{stem}\n" for stem, scene in scenes.items() if scene.list == name]
-            (root / "ImageSets" / kind / f"{name}.txt").write_text("".join(stems))
-        stems = [f"{stem}\n" for stem, scene in scenes.items() if scene.list != TEST]
-        (root / "ImageSets" / kind / "trainval.txt").write_text("".join(stems))
+    for name in (TRAIN, VAL, TEST):
+        stems = [f"{stem}\n" for stem, scene in scenes.items() if scene.list == name]
+        (root / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("".join(stems))
     return root.parent
 
 

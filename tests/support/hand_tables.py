@@ -30,8 +30,15 @@ def write_table(path, rows, names=None):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             for row in rows:
-                writer.writerow({n: "; ".join(v) or ";" if isinstance(v, list) else v for n, v in row.items()})
+                writer.writerow(
+                    {n: "; ".join(map(str, v)) or ";" if isinstance(v, list) else v for n, v in row.items()}
+                )
     return path
+
+
+def as_cell(value):
+    """A list as one writes it in CSV; what it has no place for is left blank."""
+    return ("; ".join(word or "" for word in value) or ";") if isinstance(value, list) else value
 
 
 def write_pictures(folder: Path) -> Path:

@@ -21,7 +21,6 @@ from progressive_attention import (
     fit,
     load_questions,
     pixel_maps,
-    weights,
 )
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import QuestionSet
@@ -30,6 +29,7 @@ from progressive_attention.metrics.attention import pointing_game, true_positive
 from progressive_attention.metrics.modular import AttentionOverlap, AttributeRanking, PointingGame, TruePositiveRatio
 from progressive_attention.metrics.ranking import RankingScores
 from progressive_attention.predict.export import export
+from progressive_attention.saved import describe, load
 from progressive_attention.training.loop import Progress
 from progressive_attention.training.objectives import answer_loss
 from progressive_attention.training.tensorboard_log import TensorBoardLog
@@ -81,7 +81,7 @@ def train(out: Path) -> float:
     recipe: Recipe = RECIPES["fast"]
     config = ModelConfig(len(questions.query_names), len(questions.attribute_names))
     model = ProgressiveAttentionNetwork.from_pretrained("mref-pan", local_files_only=True)
-    about = weights.describe(config, questions.query_names, questions.attribute_names)
+    about = describe(config, questions.query_names, questions.attribute_names)
 
     def watch(progress: Progress) -> None:
         print(progress.step, progress.loss, progress.learning_rate)
@@ -89,7 +89,7 @@ def train(out: Path) -> float:
     fit(model, questions, questions, recipe, out, about, watch=watch)
     with TensorBoardLog(out / "tensorboard") as log:
         fit(model, questions, questions, recipe, out, about, seed=1, device="cpu", watch=log)
-    trained = weights.load(out)
+    trained = load(out)
     results = evaluate(trained, questions)
     model.save_pretrained(out / "shared", query_names=questions.query_names, results=results)
     print(model.push_to_hub("me/mref", private=True), export(trained, Path("mref.onnx")))

@@ -24,7 +24,6 @@ VOC = """PASCAL VOC 2007 in its official layout.
 
 examples:
   pan data import voc --devkit VOCdevkit --out voc
-  pan data import voc --devkit VOCdevkit --task detection --out voc-boxes
 """
 COCO = """A file of instances in COCO's form.
 
@@ -76,8 +75,7 @@ def voc_options(parser: shared.Parser) -> None:
     """PASCAL VOC 2007."""
     add = parser.add_argument
     add("--devkit", type=Path, required=True, metavar="DIR", help="VOCdevkit, or VOCdevkit/VOC2007")
-    task_help = "a row for each class in an image, with its mask; or for each object, with its box"
-    add("--task", choices=("segmentation", "detection"), default="segmentation", help=task_help)
+    add("--task", default="segmentation", help="segmentation: a row for each class in an image, with its mask")
 
 
 def coco_options(parser: shared.Parser) -> None:
@@ -146,8 +144,9 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
             from progressive_attention.data.coco import import_coco
 
             return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
-    from progressive_attention.data.tables import import_table, suffix
+    from progressive_attention.data.table import ending
+    from progressive_attention.data.tables import import_table
 
-    if suffix(arguments.file) != f".{arguments.source}":
+    if ending(arguments.file) != f".{arguments.source}":
         raise ValueError(f"{arguments.file} must end with .{arguments.source}; for other forms: pan data import --help")
     return import_table(arguments.file, arguments.out, images=arguments.images, masks=arguments.masks)

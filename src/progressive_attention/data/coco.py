@@ -5,19 +5,21 @@ Boxes only: a mask file holds one value a pixel, and COCO's objects overlap, so 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from progressive_attention.data.file_checks import Refusal
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.rows import Box, Draft, Refusal, attempt, clean, clean_list
+from progressive_attention.data.rows import Draft, Rejection
 from progressive_attention.data.table import BOX
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Named | Picture | OwnAnswer")
+COLUMNS = ("image", "query", "attributes", "absent", "id", "width", "height", *BOX)
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class Named(msgspec.Struct):
@@ -32,18 +34,19 @@ class Picture(msgspec.Struct):
 
     id: Id
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: Side | None = None
+    height: Side | None = None
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What an annotation says of its attributes; ids are those of the top-level list ``attributes``."""
+    """An annotation's attributes; ids are those of the top-level list ``attributes``."""
 
     attributes: list[Id | str] | dict[str, Any] | None = None
     attribute_ids: list[Id] | None = None
 
     @property
     def stated(self) -> bool:
+        """Whether it has any, if only an empty list."""
         return self.attributes is not None or self.attribute_ids is not None
 
 
@@ -80,15 +83,15 @@ class Answers(msgspec.Struct):
 
 
 def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path | None = None) -> dict[str, Any]:
-    """Write a data set from COCO's instances JSON; returns what dataset.json says.
+    """Write a data set from COCO's instances JSON; returns dataset.json's content.
 
     One row is one annotation: its category's name is the query, its bbox the box. Attributes come from the
     annotations' own "attributes" or "attribute_ids", or from those with the same id in another file, ``attributes``:
     a list of names; a list of ids of the top-level list "attributes" ({"id", "name"}); or a mapping as CVAT writes it:
-    a name that is true holds, one that is false is absent, a word ("color": "red") holds itself, numbers are left out.
-    Where no annotation has any, all lists are empty: enough to measure attention, useless for training. Segmentations
-    are not read. The split is by the hash of the image's path. An image that is not at its file_name is looked for in
-    folders and zips below ``images``.
+    of names true or false ("red": true), and of words that are true ("color": "red"); numbers are left out. Where no
+    annotation has any, all lists are empty: enough to measure attention, useless for training. Segmentations are not
+    read. The split is by the hash of the image's path. An image that is not at its file_name is looked for in folders
+    below ``images``.
 
     Crowds, annotations without attributes (where others have some) and those that can't be used go to
     rejected.parquet. Raises ValueError for a file that is broken or of another form, naming the place; if no
@@ -99,129 +102,105 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
     pictures = by_id(annotations, "images", instances.images)
     categories = by_id(annotations, "categories", instances.categories)
     root = ImageRoot(images)
-    owners = [pictures.get(one.image_id) for one in instances.annotations]
-    classes = [categories.get(one.category_id) for one in instances.annotations]
-    draft = Draft(
-        {
-            "image": [owner and owner.file_name for owner in owners],
-            "query": [kind and kind.name for kind in classes],
-            "id": [one.id for one in instances.annotations],
-            "width": [owner and owner.width for owner in owners],
-            "height": [owner and owner.height for owner in owners],
-        }
-    )
     some = any(answer.stated for answer in answers)
-    judge = partial(judged, vocabulary=vocabulary, some=some, mended=draft.mended)
-    whole = zip(instances.annotations, answers, owners, classes, strict=True)
-    rows = draft.sift([attempt(judge, *one) for one in whole])
-    for at, name in enumerate(("query", "attributes", "absent", *BOX)):
-        draft.columns[name] = [row[at] for row in rows]
-    draft.columns["image"] = located(root, draft.columns["image"], draft.mended)
+    rows, rejected, neither = [], [], Counter[str]()
+    for one, answer in zip(instances.annotations, answers, strict=True):
+        picture, category = pictures.get(one.image_id), categories.get(one.category_id)
+        try:
+            row = row_of(one, picture, category)
+            if answer.stated or not some:  # else they are unknown
+                row |= words_of(answer, vocabulary, neither)
+            rows.append(row)
+        except Refusal as refusal:
+            words = picture and picture.file_name, category and category.name
+            rejected.append(Rejection(*words, one.id, refusal.reason, refusal.detail))
+    places = located(root, [row["image"] for row in rows])
+    draft = Draft.of([{**row, "image": places[row["image"]]} for row in rows], COLUMNS)
+    draft.rejected += rejected
+    draft.repaired += neither
+    draft.repaired["images found in a folder below"] += sum(path != name for name, path in places.items())
     if not some:
         draft.notes.append(f"{annotations} has no attributes: enough to measure attention, useless for training")
     settings = {"annotations": str(annotations), "attributes": None if attributes is None else str(attributes)}
     return draft.write(out, source="coco", images=root, masks=None, settings=settings)
 
 
-def judged(
-    one: Annotation,
-    answer: Answer,
-    owner: Picture | None,
-    kind: Named | None,
-    *,
-    vocabulary: Mapping[int, str],
-    some: bool,
-    mended: Counter[str],
-) -> tuple[Any, ...]:
-    """A row's query, attributes, absent and box; raises Refusal for an annotation that can't be used.
-
-    ``some``: there are annotations with attributes, so that having none stated means that they are unknown.
-    """
-    if owner is None:
+def row_of(one: Annotation, picture: Picture | None, category: Named | None) -> dict[str, Any]:
+    """A row without its attributes; raises Refusal for an annotation that can't be used."""
+    if picture is None:
         raise Refusal("unknown image", f"image_id {one.image_id}")
-    if kind is None:
+    if category is None:
         raise Refusal("unknown class", f"category_id {one.category_id}")
     if one.iscrowd:
         raise Refusal("crowd", "")
-    if some and not answer.stated:
-        raise Refusal("no attributes", "write [] where none holds")
-    if not (query := clean(kind.name, mended)):
-        raise Refusal("no query", f"category_id {one.category_id} has a blank name")
-    holds, absent = words_of(answer, vocabulary, mended)
-    return query, holds, absent or None, *box_of(one.bbox)
+    size = {"width": picture.width, "height": picture.height}
+    box = dict(zip(BOX, corners(one.bbox), strict=True))
+    return {"image": picture.file_name, "query": category.name, "id": one.id, **size, **box}
 
 
-def words_of(
-    answer: Answer, vocabulary: Mapping[int, str], mended: Counter[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The attributes that hold, and those that are stated not to; raises Refusal for an unknown id."""
+def words_of(answer: Answer, vocabulary: Mapping[int, str], neither: Counter[str]) -> dict[str, list[str] | None]:
+    """The attributes that are true, and those stated false; counts what is neither, raises Refusal for unknown ids."""
     listed: list[int | str] = list(answer.attribute_ids or ())
     absent: list[str] = []
     if isinstance(answer.attributes, dict):
         for name, value in answer.attributes.items():
-            if value is True:
-                listed.append(name)
-            elif value is False:
-                absent.append(name)
-            elif isinstance(value, str):
+            if isinstance(value, str):
                 listed.append(value)
-            elif value is not None:
-                mended["attributes left out, neither true or false nor a word"] += 1
+            elif isinstance(value, bool):
+                (listed if value else absent).append(name)
+            else:
+                neither["attributes left out, neither true or false nor a word"] += value is not None
     else:
         listed += answer.attributes or ()
     if unknown := [id for id in listed if isinstance(id, int) and id not in vocabulary]:
         raise Refusal("unknown attribute", f"attribute ids {unknown}")
-    holds = clean_list((vocabulary[one] if isinstance(one, int) else one for one in listed), mended)
-    return holds, clean_list(absent, mended)
+    true = [vocabulary[word] if isinstance(word, int) else word for word in listed]
+    return {"attributes": true, "absent": absent or None}
 
 
-def box_of(bbox: list[float] | None) -> Box:
-    """x, y, width, height -> x0, y0, x1, y1; raises Refusal for another number of values."""
-    if not bbox:
-        return None, None, None, None
-    if len(bbox) != 4:
-        raise Refusal("incomplete box", f"bbox {bbox}")
+def corners(bbox: list[float] | None) -> list[float | None]:
+    """x, y, width, height -> x0, y0, x1, y1; of another number of values half a box, which the rules leave out."""
+    if not bbox or len(bbox) != 4:
+        return [bbox[0] if bbox else None, None, None, None]
     x, y, width, height = bbox
-    return x, y, x + width, y + height
+    return [x, y, x + width, y + height]
 
 
-def answers_of(path: Path, instances: Instances, attributes: Path | None) -> tuple[list[Answer], dict[int, str]]:
-    """What each annotation says of its attributes, and the vocabulary that ids refer to; from another file if given."""
+def answers_of(path: Path, instances: Instances, attributes: Path | None) -> tuple[Sequence[Answer], dict[int, str]]:
+    """Each annotation's attributes, and the vocabulary that ids refer to; from another file if given."""
     if attributes is None:
         words = by_id(path, "attributes", instances.attributes)
-        return list(instances.annotations), {id: entry.name for id, entry in words.items()}
+        return instances.annotations, {id: entry.name for id, entry in words.items()}
     other = decoded(attributes, Answers)
     words = by_id(attributes, "attributes", other.attributes or instances.attributes)
-    found = by_id(attributes, "annotations", other.annotations)
-    if strangers := found.keys() - {one.id for one in instances.annotations}:
+    answers = by_id(attributes, "annotations", other.annotations)
+    if strangers := answers.keys() - {one.id for one in instances.annotations}:
         raise ValueError(
             f"{attributes}: {len(strangers)} ids of annotations are not in {path}, such as {min(strangers)}; "
             "do the two belong together?"
         )
     silent = Answer()
-    answers = [silent if one.id is None else found.get(one.id, silent) for one in instances.annotations]
-    return answers, {id: entry.name for id, entry in words.items()}
+    known = [silent if one.id is None else answers.get(one.id, silent) for one in instances.annotations]
+    return known, {id: entry.name for id, entry in words.items()}
 
 
 def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int, E]:
     """Entries by their ids; raises ValueError for an id that is there twice."""
-    found = {entry.id: entry for entry in entries}
-    if len(found) < len(entries):
+    known = {entry.id: entry for entry in entries}
+    if len(known) < len(entries):
         id, count = Counter(entry.id for entry in entries).most_common(1)[0]
         raise ValueError(f"{path}: {count} entries of {what} have the id {id}, expected one")
-    return found
+    return known
 
 
-def located(root: ImageRoot, names: Iterable[str], mended: Counter[str]) -> list[str]:
-    """Each file name as a path below the root; one that isn't there as the only path that ends with it, if one does."""
-    names = list(names)
+def located(root: ImageRoot, names: Iterable[str]) -> dict[str, str]:
+    """File name -> path below the root; of one that isn't there the only path that ends with it, if one does."""
     paths = {}
     for name in dict.fromkeys(names):
         ends = [] if root.has(name) else root.by_name.get(PurePosixPath(name).name, [])
         ends = [path for path in ends if path.endswith(f"/{name}")]
         paths[name] = ends[0] if len(ends) == 1 else name
-    mended["images found in a folder or zip below"] += sum(path != name for name, path in paths.items())
-    return [paths[name] for name in names]
+    return paths
 
 
 def decoded(path: Path, form: type[T]) -> T:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from progressive_attention.config import SPLITS, one_of
-from progressive_attention.data.manifest import split_of
 from progressive_attention.data.questions import QuestionSet
+from progressive_attention.data.table import split_of
 
 
 def plain_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,22 +1,23 @@
-"""PASCAL VOC 2007 in its official VOCdevkit layout as a data set's folder: class names as queries, no attributes.
+"""PASCAL VOC 2007's segmentation in its official VOCdevkit layout as a data set's folder: class names as queries.
 
-docs/voc.md tells what a row is, and by which name a network trained on Visual Genome knows each class.
+docs/voc.md says what a row is, and by which name a network trained on Visual Genome knows each class.
 """
 
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
 from progressive_attention.config import SPLITS, one_of
+from progressive_attention.data.file_checks import Refusal, in_threads, look
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import labelled
-from progressive_attention.data.rows import Draft, Refusal, Refused, attempt, in_threads, look
+from progressive_attention.data.rows import Draft, Rejection
 from progressive_attention.data.table import BOX
 
 # VOC's class -> its name in Visual Genome, in VOC's order: pixels of value k in a segmentation are of the k-th class.
@@ -45,7 +46,9 @@ NAMES = {
 CLASSES = tuple(NAMES)
 VOID = 255  # the borders of objects, and objects that were too hard to label
 LISTS: dict[str, str] = dict(zip(("train", "val", "test"), SPLITS, strict=True))  # VOC's name of a split -> ours
-FOLDERS = {"segmentation": ("Segmentation", "SegmentationClass"), "detection": ("Main", "Annotations")}
+TASK = "segmentation"
+FOLDERS = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
+COLUMNS = ("image", "query", "attributes", "split", *BOX, "mask", "mask_value", "mask_void", "width", "height")
 MAX_XML = 2**20  # bytes of an annotation; VOC's own are below a hundredth of that
 
 
@@ -54,77 +57,92 @@ class Thing(NamedTuple):
 
     name: str
     box: tuple[float, float, float, float]
-    difficult: bool
 
 
 class Annotation(NamedTuple):
-    """What an image's XML says: its size in pixels, where stated, and its objects, or why one can't be used."""
+    """An image's XML: its size in pixels, where stated, and its objects."""
 
     width: int | None
     height: int | None
-    objects: list[Thing | Refused]
+    objects: list[Thing]
 
 
-def import_voc(
-    devkit: Path,
-    out: Path,
-    *,
-    task: Literal["segmentation", "detection"] = "segmentation",
-    names: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Write a data set from VOCdevkit (or VOCdevkit/VOC2007); returns what dataset.json says.
+def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Write a data set from VOCdevkit (or VOCdevkit/VOC2007); returns dataset.json's content.
 
-    ``segmentation``: a row for each class in an image, its mask the class's pixels in SegmentationClass without the
-    void ones, its box around the boxes of that class in the image's XML, if there is one. ``detection``: a row for
-    each object that is not difficult. ``names`` (class -> query) replaces entries of NAMES. No row has attributes.
+    A row for each class in an image, its mask the class's pixels in SegmentationClass without the void ones, its box
+    around the boxes of that class in the image's XML, if there is one. ``names`` (class -> query) replaces entries of
+    NAMES. No row has attributes.
 
     What can't be used goes to rejected.parquet. Raises ValueError for a folder that is no devkit, for broken lists, if
     no row can be used, and if ``out`` is there already.
     """
-    one_of("task", task, tuple(FOLDERS))
+    if task != TASK:
+        raise ValueError(
+            f"task must be {TASK}, got {task!r}; for VOC's boxes write a table with the columns image, query, "
+            "attributes, x0, y0, x1, y1, or COCO's JSON, and import it: pan data import csv, pan data import coco"
+        )
     queries = NAMES | dict(names or {})
     for name in queries:
         one_of("class of VOC", name, CLASSES)
     if len(set(queries.values())) < len(CLASSES):
-        raise ValueError(f"names must tell all classes of VOC apart, got {queries}")
-    root = found_devkit(devkit, task)
-    splits = read_lists(root / "ImageSets" / FOLDERS[task][0])
-    masks = ImageRoot(root / "SegmentationClass") if task == "segmentation" else None
-    if masks is not None:
-        rows_of = partial(segmentation_rows, root, masks, queries)
-    else:
-        rows_of = partial(detection_rows, root, queries)
+        raise ValueError(f"names must keep all classes of VOC apart, got {queries}")
+    root = devkit_root(devkit)
+    splits = read_lists(root / "ImageSets" / "Segmentation")
+    masks = ImageRoot(root / "SegmentationClass")
+    images = in_threads([partial(rows_of, root, masks, queries, stem) for stem in splits])
     rows: list[dict[str, Any]] = []
-    refused: list[tuple[Refused, str, str | None]] = []
-    for stem, found in in_threads(rows_of, splits).items():
-        image = f"{stem}.jpg"
-        for row in [found] if isinstance(found, Refused) else found:
-            if isinstance(row, Refused):
-                refused.append((row, image, None))
-            else:
-                rows.append({"image": image, "split": splits[stem], "attributes": (), **row})
-    names_of = ("image", "query", "attributes", "split", *BOX, "mask", "mask_value", "mask_void", "width", "height")
-    draft = Draft.of(rows, names_of)
-    for one in refused:
-        draft.refuse(*one)
-    have = set(splits.values())
-    if missing := [name for name, split in LISTS.items() if split not in have]:
+    rejected: list[Rejection] = []
+    for stem, result in zip(splits, images, strict=True):
+        if isinstance(result, Refusal):
+            rejected.append(Rejection(f"{stem}.jpg", None, None, result.reason, result.detail))
+        else:
+            rows += [{"image": f"{stem}.jpg", "split": splits[stem], "attributes": (), **row} for row in result]
+    draft = Draft.of(rows, COLUMNS)
+    draft.rejected += rejected
+    if missing := [name for name, split in LISTS.items() if split not in splits.values()]:
         draft.notes.append(f"{devkit} has no images of VOC's {' and '.join(missing)} split")
     settings = {"devkit": str(devkit), "task": task, "names": queries}
     return draft.write(out, source="voc", images=ImageRoot(root / "JPEGImages"), masks=masks, settings=settings)
 
 
+def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str) -> list[dict[str, Any]]:
+    """A row for each class in an image's segmentation; raises Refusal for an image that can't be used."""
+    mask = f"{stem}.png"
+    values = look(masks, "mask", pixel_values, mask)
+    if strange := [value for value in values if value > len(CLASSES)]:
+        raise Refusal("mask unusable", f"{mask!r} has pixels of {strange}, expected 0 to {len(CLASSES)} and {VOID}")
+    if not values:
+        raise Refusal("no object", f"{mask!r} has only background and void")
+    path = root / "Annotations" / f"{stem}.xml"
+    annotation = read_annotation(path) if path.is_file() else Annotation(None, None, [])
+    rows = []
+    for value in values:
+        name = CLASSES[value - 1]
+        row = {"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID}
+        row |= {"width": annotation.width, "height": annotation.height}
+        boxes = np.array([thing.box for thing in annotation.objects if thing.name == name])
+        if len(boxes):
+            row |= dict(zip(BOX, [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()], strict=True))
+        rows.append(row)
+    return rows
+
+
+def pixel_values(picture: Image.Image) -> list[int]:
+    """The values of a mask's pixels but background and void; raises ValueError for a picture in colours."""
+    values = np.unique(np.asarray(labelled(picture))).tolist()
+    return [int(value) for value in values if value not in (0, VOID)]
+
+
 # --- the devkit's files -----------------------------------------------------------------------------------------------
 
 
-def found_devkit(devkit: Path, task: str) -> Path:
+def devkit_root(devkit: Path) -> Path:
     """The folder VOC2007; raises ValueError naming what it lacks."""
     root = devkit / "VOC2007" if (devkit / "VOC2007").is_dir() else devkit
-    lists, labels = FOLDERS[task]
-    needed = ["JPEGImages", f"ImageSets/{lists}", labels]
-    if missing := [name for name in needed if not (root / name).is_dir()]:
+    if missing := [name for name in FOLDERS if not (root / name).is_dir()]:
         raise ValueError(
-            f"{root} lacks the folders {missing}; for {task} a devkit must hold {', '.join(needed)}: give VOCdevkit or "
+            f"{root} lacks the folders {missing}; a devkit must hold {', '.join(FOLDERS)}: give VOCdevkit or "
             "VOCdevkit/VOC2007 as unpacked from the official files"
         )
     return root
@@ -152,16 +170,15 @@ def read_lists(folder: Path) -> dict[str, str]:
 
 
 class NoDoctype(ElementTree.TreeBuilder):
-    """Refuses document type declarations, the only place where entities, and so bombs and outside files, come from."""
+    """Rejects document type declarations, the only place where entities, and so bombs and outside files, come from."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Raises Refusal."""
         raise Refusal("annotation unusable", f"it declares a document type ({name}), which VOC's never do")
 
 
 def read_annotation(path: Path) -> Annotation:
-    """An image's XML; raises Refusal if it is missing, or not of VOC's form."""
-    if not path.is_file():
-        raise Refusal("annotation missing", f"{path.name} is no file")
+    """An image's XML; raises Refusal if it is not of VOC's form."""
     with path.open("rb") as file:
         content = file.read(MAX_XML + 1)
     if len(content) > MAX_XML:
@@ -176,83 +193,24 @@ def read_annotation(path: Path) -> Annotation:
         raise Refusal("annotation unusable", f"{path.name}: {error}") from error
     if root.tag != "annotation":
         raise Refusal("annotation unusable", f"{path.name}: its outermost element is {root.tag}, expected annotation")
-    objects = [attempt(read_object, path.name, place, one) for place, one in enumerate(root.iterfind("object"), 1)]
-    return Annotation(side(root, "width"), side(root, "height"), objects)
+    things = [read_object(f"{path.name}, object {n}", one) for n, one in enumerate(root.iterfind("object"), 1)]
+    return Annotation(side(root, "width"), side(root, "height"), things)
 
 
-def read_object(file: str, place: int, element: ElementTree.Element) -> Thing:
+def read_object(place: str, element: ElementTree.Element) -> Thing:
     """One object; VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2."""
     name = (element.findtext("name") or "").strip()
+    if name not in CLASSES:
+        raise Refusal("unknown class", f"{place}: {name!r}")
+    corners = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        if name not in CLASSES:
-            raise Refusal("unknown class", repr(name))
-        x0, y0, x1, y1 = (number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = element.find("difficult") is not None and number(element, "difficult") != 0
-    except Refusal as refusal:
-        reason, detail = refusal.args
-        raise Refusal(reason, f"{file}, object {place}: {detail}") from refusal
-    return Thing(name, (x0 - 1, y0 - 1, x1, y1), difficult)
+        x0, y0, x1, y1 = (float(corner or "") for corner in corners)
+    except ValueError as error:
+        raise Refusal("annotation unusable", f"{place}: corners must be numbers, got {corners}") from error
+    return Thing(name, (x0 - 1, y0 - 1, x1, y1))
 
 
 def side(annotation: ElementTree.Element, name: str) -> int | None:
     """The image's width or height in pixels, None where none is stated."""
     text = (annotation.findtext(f"size/{name}") or "").strip()
     return int(text) if re.fullmatch(r"\d{1,9}", text) else None
-
-
-def number(element: ElementTree.Element, path: str) -> float:
-    """The number in an element below; raises Refusal for a missing or wrong one."""
-    text = element.findtext(path)
-    try:
-        return float(text or "")
-    except ValueError as error:
-        raise Refusal("annotation unusable", f"{path} must be a number, got {text!r}") from error
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def detection_rows(root: Path, queries: Mapping[str, str], stem: str) -> list[dict[str, Any] | Refused]:
-    """A row for each object of an image."""
-    annotation = read_annotation(root / "Annotations" / f"{stem}.xml")
-    rows: list[dict[str, Any] | Refused] = []
-    for place, one in enumerate(annotation.objects, 1):
-        if isinstance(one, Refused):
-            rows.append(one)
-        elif one.difficult:
-            rows.append(Refused("difficult", f"{stem}.xml, object {place}: {one.name}"))
-        else:
-            box = dict(zip(BOX, one.box, strict=True))
-            rows.append({"query": queries[one.name], "width": annotation.width, "height": annotation.height, **box})
-    return rows or [Refused("no object", f"{stem}.xml names none")]
-
-
-def segmentation_rows(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str) -> list[dict[str, Any]]:
-    """A row for each class in an image's segmentation."""
-    mask = f"{stem}.png"
-    values = look(masks, "mask", pixel_values, mask)
-    if strange := [value for value in values if value > len(CLASSES)]:
-        raise Refusal("mask unusable", f"{mask!r} has pixels of {strange}, expected 0 to {len(CLASSES)} and {VOID}")
-    if not values:
-        raise Refusal("no object", f"{mask!r} has only background and void")
-    path = root / "Annotations" / f"{stem}.xml"
-    annotation = read_annotation(path) if path.is_file() else Annotation(None, None, [])
-    for one in annotation.objects:
-        if isinstance(one, Refused):
-            raise Refusal(*one)
-    rows = []
-    for value in values:
-        name = CLASSES[value - 1]
-        row = {"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID}
-        row |= {"width": annotation.width, "height": annotation.height}
-        boxes = np.array([one.box for one in annotation.objects if isinstance(one, Thing) and one.name == name])
-        if len(boxes):
-            row |= dict(zip(BOX, [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()], strict=True))
-        rows.append(row)
-    return rows
-
-
-def pixel_values(picture: Image.Image) -> list[int]:
-    """The values of a mask's pixels but background and void; raises ValueError for a picture in colours."""
-    values = np.unique(np.asarray(labelled(picture))).tolist()
-    return [int(value) for value in values if value not in (0, VOID)]

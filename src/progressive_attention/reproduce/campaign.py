@@ -83,7 +83,7 @@ def plan(
     if voc is not None:  # what is wrong with it is told before hours of training
         rows = read_manifest(voc).rows_of(VOC_SPLITS)
         if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
-            raise ValueError(f"{voc} has no masks to measure attention in; import VOC with --task segmentation")
+            raise ValueError(f"{voc} has no masks to measure attention in; import VOC with pan data import voc")
         asked = rows.names("query")
         if not set(asked) & set(known := read_manifest(data).names("query")):
             raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")

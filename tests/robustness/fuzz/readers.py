@@ -21,7 +21,7 @@ from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.coco import import_coco
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import Fit, open_picture, opened, picture_size, target, to_rgb
-from progressive_attention.data.manifest import from_folder, read_manifest
+from progressive_attention.data.manifest import from_folder, read_folder, read_manifest
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.tables import import_table
 from progressive_attention.data.visual_genome import import_visual_genome
@@ -46,7 +46,7 @@ class Reader(NamedTuple):
 
 def manifest(folder: Path, rng: Random) -> None:
     """Read, compare with the slow reader, and open the images of a split."""
-    read = read_manifest(folder)
+    read = read_folder(folder)
     path = next(folder.glob("manifest.*"))
     if path.suffix != ".parquet" and (wrong := wrongly_read(read, path)):
         raise AssertionError(wrong)
@@ -82,7 +82,7 @@ def genome(folder: Path, rng: Random) -> None:
 
 
 def voc(folder: Path, rng: Random) -> None:
-    import_voc(folder, folder / "out", task="segmentation")
+    import_voc(folder, folder / "out")
     reread(folder)
 
 

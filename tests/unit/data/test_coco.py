@@ -1,7 +1,6 @@
 """COCO's instances JSON with attributes in every form that is read; broken files name the place."""
 
 import json
-import zipfile
 from collections import Counter
 
 import pytest
@@ -9,8 +8,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.data.coco import import_coco
-from progressive_attention.data.manifest import from_folder, split_of
-from progressive_attention.data.table import MANIFEST, REJECTED_TABLE
+from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.table import MANIFEST, REJECTED_TABLE, split_of
 
 VOCABULARY = [{"id": 3, "name": "red"}, {"id": 7, "name": " old "}]
 
@@ -100,17 +99,13 @@ def test_attributes_in_every_form(folder, answer, holds, absent):
 def test_what_a_mapping_leaves_out_is_unknown(folder):
     """A door may be open, a dog may not: false is absent, and what isn't named is neither."""
     content = instances(
-        {"attributes": {"open": False, "red": True}}, {"attributes": {"wet": True}, "bbox": [0, 0, 1, 1]}
+        {"attributes": {"open": False, "red": True, "z": 2}}, {"attributes": {"wet": True}, "bbox": [0, 0, 1, 1]}
     )
-    imported(folder, content)
+    about, _, _ = imported(folder, content)
+    assert about["mended"] == {"attributes left out, neither true or false nor a word": 1}
     questions = from_folder(folder / "out", split_of("a.png"), 20)
     assert questions.attribute_names == ("open", "red", "wet")
     assert questions.attribute[questions.image * 0 + [0, 1]].tolist() == [[0, 1, -1], [-1, -1, 1]]
-
-
-def test_numbers_in_a_mapping_are_counted(folder):
-    told, _, _ = imported(folder, instances({"attributes": {"rotation": 1.5, "z": 2, "tags": ["x"], "red": True}}))
-    assert told["mended"] == {"attributes left out, neither true or false nor a word": 3}
 
 
 def test_attributes_from_a_file_of_their_own(folder):
@@ -140,22 +135,21 @@ def test_without_attributes_a_note_says_so(folder):
     assert "has no attributes: enough to measure attention, useless for training" in told["notes"][0]
 
 
-def test_images_in_folders_and_zips_below(folder):
-    with zipfile.ZipFile(folder / "images" / "images.zip", "w") as archive:
-        archive.write(folder / "images" / "a.png", "train/zipped.png")
-        archive.write(folder / "images" / "a.png", "train/twice.png")
-        archive.write(folder / "images" / "a.png", "val/twice.png")
-    names = ["b.jpg", "zipped.png", "twice.png", "val/twice.png", "al/twice.png"]
+def test_images_in_folders_below(folder):
+    for name in ("train/once.png", "train/twice.png", "val/twice.png"):
+        (folder / "images" / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6)).save(folder / "images" / name)
+    names = ["b.jpg", "once.png", "twice.png", "val/twice.png", "al/twice.png"]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
     told, rows, rejected = imported(
         folder, instances(*[{"image_id": i, "bbox": [0, 0, 2, 2]} for i in range(5)], images=images)
     )
-    assert [row["image"] for row in rows] == ["sub/b.jpg", "images.zip/train/zipped.png", "images.zip/val/twice.png"]
+    assert [row["image"] for row in rows] == ["sub/b.jpg", "train/once.png", "val/twice.png"]
     assert [(row["image"], row["reason"]) for row in rejected] == [
         ("twice.png", "image file missing"),  # which of the two?
         ("al/twice.png", "image file missing"),
     ]
-    assert told["mended"] == {"images found in a folder or zip below": 3}
+    assert told["mended"] == {"images found in a folder below": 2}
 
 
 # --- annotations that can't be used -----------------------------------------------------------------------------------
@@ -165,33 +159,27 @@ def test_images_in_folders_and_zips_below(folder):
     ("annotation", "reason"),
     [
         ({"iscrowd": 1}, "crowd"),
-        ({"iscrowd": True}, "crowd"),
         ({"image_id": 11}, "unknown image"),
         ({"category_id": 2}, "unknown class"),
         ({"category_id": 6}, "no query"),
         ({"attributes": None}, "no attributes"),
         ({"attributes": [4]}, "unknown attribute"),
-        ({"attribute_ids": [3, 4]}, "unknown attribute"),
         ({"attributes": {"red": False, "color": "red"}}, "contradiction"),
-        ({"bbox": [1, 2, 3]}, "incomplete box"),
         ({"bbox": [1, 2, 0, 4]}, "empty box"),
-        ({"bbox": [1, 2, 3, -4]}, "empty box"),
         ({"bbox": [50, 2, 3, 4]}, "box outside the image"),
         ({"bbox": [1.7e308, 0, 1.7e308, 1]}, "box not finite"),
         ({"image_id": 30}, "image file missing"),
         ({"image_id": 40}, "image outside"),
         ({"image_id": 50}, "image unreadable"),
-        ({"image_id": 60}, "image outside"),
         ({"id": 1}, "duplicate row"),
     ],
 )
 def test_bad_annotations_are_rejected(folder, annotation, reason):
     Image.new("RGB", (2, 2)).save(folder / "outside.png")
     (folder / "images" / "text.png").write_text("no image")
-    (folder / "images" / "link.png").symlink_to(folder / "outside.png")
     content = instances({"attributes": ["red"]}, {"attributes": ["red"], **annotation}, attributes=VOCABULARY)
     content["categories"].append({"id": 6, "name": " "})
-    for id, name in ((30, "none.png"), (40, "../outside.png"), (50, "text.png"), (60, "link.png")):
+    for id, name in ((30, "none.png"), (40, "../outside.png"), (50, "text.png")):
         content["images"].append({"id": id, "file_name": name})
     told, rows, rejected = imported(folder, content)
     assert [row["id"] for row in rows] == [1]
@@ -199,13 +187,10 @@ def test_bad_annotations_are_rejected(folder, annotation, reason):
     assert told["rejected"] == Counter([reason])
 
 
-def test_boxes_of_other_sizes_are_told(folder):
-    content = instances({}, {"image_id": 20, "bbox": [0, 0, 2, 2]})
-    content["images"][0] |= {"width": 20, "height": 40}
-    told, rows, _ = imported(folder, content)
-    assert (rows[0]["width"], rows[0]["height"]) == (40, 20)
-    assert told["mended"] == {"sizes that are not the image's": 1}
-    assert any("1 rows state another size" in note for note in told["notes"])
+def test_half_a_box_is_left_out(folder):
+    about, rows, _ = imported(folder, instances({"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, 4, 5]}, {}))
+    assert [row["x0"] for row in rows] == [None, None, 1]
+    assert about["mended"] == {"incomplete boxes left out": 2}
 
 
 # --- files that can't be used -----------------------------------------------------------------------------------------
@@ -218,22 +203,17 @@ def test_boxes_of_other_sizes_are_told(folder):
             json.dumps(instances({}))[:-20],
             r"instances.json is broken JSON: Input data was truncated \(it ends at byte \d+",
         ),
-        (json.dumps(instances({})).replace("[1, 2, 3, 4]", "[1, 2, 3, NaN]"), r"is broken JSON: .*\(byte \d+\)"),
         ("", r"is broken JSON"),
-        ("[]", r"is not of COCO's form: Expected `object`, got `array`"),
         ("{}", r"is not of COCO's form: Object missing required field `images`"),
         ("[" * 100_000, r"is (not of COCO's form|broken JSON)"),
         (instances({"image_id": "10"}), r"Expected `int`, got `str` - at `\$.annotations\[0\].image_id`"),
-        (instances({}, {"bbox": "1 2 3 4"}), r"\$.annotations\[1\].bbox"),
         (instances({"attributes": "red"}), r"\$.annotations\[0\].attributes"),
-        (instances({"attributes": [1.5]}), r"\$.annotations\[0\].attributes"),
         (instances({"id": 2**63}), r"\$.annotations\[0\].id"),
         (instances({}, categories=[{"id": 1, "name": 5}]), r"\$.categories\[0\].name"),
         (
             instances({}, categories=[{"id": 1, "name": "a"}] * 2),
             r"2 entries of categories have the id 1, expected one",
         ),
-        (instances({}, images=[{"id": 1, "file_name": "a"}] * 3), r"3 entries of images have the id 1, expected one"),
         (instances(), r"no row of coco can be used: it has none"),
         (instances({"iscrowd": 1}), r"no row of coco can be used: crowd: 1; the first: a.png, dog$"),
     ],
@@ -242,12 +222,6 @@ def test_broken_files_name_the_place(folder, content, message):
     with pytest.raises(ValueError, match=message):
         imported(folder, content)
     assert not (folder / "out").exists()
-
-
-def test_bytes_that_are_no_text(folder):
-    (folder / "instances.json").write_bytes(json.dumps(instances({})).encode().replace(b"dog", b"d\xffg"))
-    with pytest.raises(ValueError, match=r"instances.json is broken JSON: 'utf-8' codec can't decode"):
-        import_coco(folder / "instances.json", folder / "images", folder / "out")
 
 
 def test_missing_files(folder):

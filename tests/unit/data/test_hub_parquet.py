@@ -11,8 +11,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.cli import main
-from progressive_attention.data import hub_parquet
-from progressive_attention.data.hub_parquet import export_parquet, in_words
+from progressive_attention.data import hub_export
+from progressive_attention.data.hub_export import export_parquet
+from progressive_attention.data.hub_parquet import in_words
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.tables import import_table
 from progressive_attention.files import read_json
@@ -134,7 +135,7 @@ def test_row_groups_hold_few_enough_bytes_to_be_read_again(tmp_path: Path, monke
     (tmp_path / "set").mkdir()
     noise(0, 50, 50).save(tmp_path / "set/a.png")
     once = (tmp_path / "set/a.png").stat().st_size
-    monkeypatch.setattr(hub_parquet, "BYTES", 3 * once)
+    monkeypatch.setattr(hub_export, "BYTES", 3 * once)
     rows = "".join(f"a.png,q{i},red,train\n" for i in range(10))
     (tmp_path / "set/manifest.csv").write_text("image,query,attribute,split\n" + rows)
     assert export_parquet(tmp_path / "set", tmp_path / "out") == {"train": 10}
@@ -215,7 +216,7 @@ def test_broken_and_missing_pictures_are_refused_with_their_rows(tmp_path: Path)
     assert about["rejected"] == {"no image": 2, "image unreadable": 1, "image outside": 1}
     assert about["counts"]["images"] == 1
     details = parquet.read_table(tmp_path / "out/rejected.parquet")["detail"].to_pylist()
-    assert [detail.split(":")[0] for detail in details] == ["row 3", "row 4", "row 2", "row 5"]
+    assert [detail.split(":")[0] for detail in details] == ["row 2", "row 3", "row 4", "row 5"]
 
 
 def test_nothing_is_left_of_a_refused_import(tmp_path: Path) -> None:
@@ -234,23 +235,11 @@ def test_nothing_is_left_of_a_refused_import(tmp_path: Path) -> None:
 def test_files_of_one_folder_must_agree(tmp_path: Path) -> None:
     write(tmp_path / "hub/train.parquet", ["a.png"])
     write(tmp_path / "hub/val.parquet", ["b.png"], scale=[1.0])
-    with pytest.raises(
-        ValueError, match=r"val.parquet has the columns \['image', 'query', 'attribute', 'scale'\], files"
-    ):
+    with pytest.raises(ValueError, match=r"val.parquet has the columns .*'scale'.*, files before it"):
         import_table(tmp_path / "hub", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty can't be read: it holds no .parquet files"):
         import_table(tmp_path / "empty", tmp_path / "out")
-
-
-@pytest.mark.parametrize("note", [b"{", b"[]", b'{"info": {"features": {"query": 3}}}'])
-def test_strange_metadata_is_left_alone(note: bytes, tmp_path: Path) -> None:
-    noise(0).save(tmp_path / "a.png")
-    table = pa.table({"image": ["a.png"], "query": ["cat"], "attribute": ["red"]}).replace_schema_metadata(
-        {"huggingface": note}
-    )
-    parquet.write_table(table, tmp_path / "it.parquet")
-    assert import_table(tmp_path / "it.parquet", tmp_path / "out")["rows"] == 1
 
 
 CLASSES = {"names": ["cat", "dog"], "_type": "ClassLabel"}
@@ -260,6 +249,9 @@ IMAGE = {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"dtype": "stri
 @pytest.mark.parametrize(
     "features, query",
     [
+        (b"{", "1"),
+        (b"[]", "1"),
+        (b'{"info": {"features": {"query": 3}}}', "1"),
         ({"query": CLASSES, "image": IMAGE}, "dog"),  # a struct, described by its fields
         ({"query": CLASSES, "attribute": [{"dtype": "string", "_type": "Value"}]}, "dog"),
         ({"query": [CLASSES]}, "dog"),
@@ -268,10 +260,10 @@ IMAGE = {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"dtype": "stri
         ({"query": {"_type": "ClassLabel"}}, "1"),
     ],
 )
-def test_one_feature_that_we_do_not_know_hides_no_other(features: dict, query: str, tmp_path: Path) -> None:
+def test_one_feature_that_we_do_not_know_hides_no_other(features: dict | bytes, query: str, tmp_path: Path) -> None:
     noise(0).save(tmp_path / "a.png")
     table = pa.table({"image": ["a.png"], "query": [1], "attribute": ["red"]})
-    note = json.dumps({"info": {"features": features}})
+    note = features if isinstance(features, bytes) else json.dumps({"info": {"features": features}})
     parquet.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "it.parquet")
     import_table(tmp_path / "it.parquet", tmp_path / "out")
     assert read_manifest(tmp_path / "out").table["query"].to_pylist() == [query]
@@ -283,19 +275,16 @@ def test_a_pictures_bytes_are_bytes(tmp_path: Path) -> None:
         import_table(tmp_path / "it.parquet", tmp_path / "out")
 
 
-@pytest.mark.parametrize("column", ["image", "mask"])
-def test_a_column_that_is_there_twice_is_told(column: str, tmp_path: Path) -> None:
-    names = ["image", "query", "attribute", column, column]
-    cells = [pa.array([word]) for word in ("a.png", "cat", "red", "a.png", "a.png")]
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    names = ["image", "query", "attribute", "image"]
+    cells = [pa.array([word]) for word in ("a.png", "cat", "red", "a.png")]
     parquet.write_table(pa.Table.from_arrays(cells, names), tmp_path / "it.parquet")
     with pytest.raises(ValueError, match=r"has the columns \[.*, expected each once"):
         import_table(tmp_path / "it.parquet", tmp_path / "out")
 
 
-@pytest.mark.parametrize("cells", [["red"], [0.5], [None]])
-def test_what_is_no_number_of_a_class_stays(cells: list[object]) -> None:
-    assert [in_words(cell, ["old", "red"]) for cell in cells] == cells
-    assert in_words([1, -1, 0, 2], ["old", "red"]) == ["red", None, "old", 2]
+def test_what_is_no_number_of_a_class() -> None:
+    assert in_words([1, -1, None, 0, 2], ["old", "red"]) == ["red", None, None, "old", "2"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.manifest import split_of
 from progressive_attention.data.npz import from_npz
+from progressive_attention.data.table import split_of
 
 IMAGES = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
 MINIMAL = {"images": IMAGES, "query": np.array([7, 10, 7]), "attribute": np.array([1, 0, 1])}

@@ -1,21 +1,18 @@
-"""The user's own tables: three formats give one data set, and a row that can't be used is rejected with its line."""
+"""The user's own tables imported: three forms give one data set, and a row that can't be used is rejected."""
 
-import io
-import unicodedata
-import zipfile
 from collections import Counter
 
-import pyarrow as pa
 import pytest
 from hand_tables import COLUMNS, ROWS, write_pictures, write_table
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-from progressive_attention.data.manifest import from_folder, split_of
-from progressive_attention.data.table import MANIFEST, REJECTED_TABLE
-from progressive_attention.data.tables import import_table, read_csv, typed
+from progressive_attention.config import SPLITS
+from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.rows import Draft, Rejection
+from progressive_attention.data.table import MANIFEST, REJECTED_TABLE, split_of
+from progressive_attention.data.tables import import_table
 
 
 @pytest.fixture
@@ -23,46 +20,40 @@ def folder(tmp_path):
     return write_pictures(tmp_path)
 
 
-def imported(path, **options):
-    """dataset.json's content, the rows and the rejected ones."""
-    out = path.parent / "out"
-    told = import_table(path, out, **options)
-    return told, *(parquet.read_table(out / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
+def read(out):
+    """The rows and the rejected ones."""
+    return [parquet.read_table(out / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE)]
 
 
 def from_text(folder, text, **options):
-    """The same from a CSV's text."""
+    """dataset.json's content, the rows and the rejected ones."""
     (folder / "t.csv").write_text(text, encoding="utf-8")
-    return imported(folder / "t.csv", **options)
-
-
-# --- what is right ----------------------------------------------------------------------------------------------------
+    return import_table(folder / "t.csv", folder / "out", **options), *read(folder / "out")
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_one_set_from_three_formats(folder, form):
-    told, rows, rejected = imported(write_table(folder / f"t.{form}", ROWS, COLUMNS))
+    path = write_table(folder / f"t.{form}", ROWS, COLUMNS)
+    about = import_table(path, folder / "out")
+    rows, rejected = read(folder / "out")
     assert not rejected
     sizes = {"a.png": {"width": 40, "height": 20}, "sub/b.jpg": {"width": 8, "height": 6}}
-    blank = dict.fromkeys(COLUMNS)
-    assert rows == [{**blank, **row, **sizes[row["image"]]} for row in ROWS]
-    assert told["source"] == form
-    assert told["counts"] == {
-        "images": 2,
-        "rows": 4,
-        "classes": 4,
-        "attributes": 6,
-        "splits": {"train": 3, "validation": 0, "test": 1},
-    }
-    assert told["mended"] == {}
+    assert rows == [{**dict.fromkeys(COLUMNS), **row, **sizes[row["image"]]} for row in ROWS]
+    assert about["source"] == form
+    splits = {"train": 3, "validation": 0, "test": 1}
+    assert about["counts"] == {"images": 2, "rows": 4, "classes": 4, "attributes": 6, "splits": splits}
+    assert (about["mended"], about["rejected"], about["notes"]) == ({}, {}, [])
     questions = from_folder(folder / "out", "train", 20)  # what training sees
     assert questions.query_names == ("07", 'a "cat"', "dog", "dog, big")
     assert questions.likelihood == "bernoulli"
+    import_table(path, folder / "again")
+    assert (folder / "again" / MANIFEST).read_bytes() == (folder / "out" / MANIFEST).read_bytes()
 
 
-def test_one_attribute_a_row(folder):
-    _, rows, _ = from_text(folder, "image,query,attribute\na.png,dog,red; old\nsub/b.jpg,dog,07\n")
+def test_one_attribute_a_row_and_columns_that_say_nothing(folder):
+    _, rows, _ = from_text(folder, "image,query,attribute,scale\na.png,dog,red; old,\nsub/b.jpg,dog,07,\n")
     assert [row["attribute"] for row in rows] == ["red; old", "07"]
+    assert {"scale", "absent", "x0"}.isdisjoint(rows[0])
     assert from_folder(folder / "out", rows[0]["split"], 20).likelihood == "softmax"
 
 
@@ -70,146 +61,52 @@ def test_splits_by_the_images_hash(folder):
     for i in range(40):
         Image.new("RGB", (2, 2)).save(folder / f"{i}.png")
     text = "image,query,attributes,split\n" + "".join(f"{i % 40}.png,{i},red,\n" for i in range(80))
-    told, rows, _ = from_text(folder, text)
+    about, rows, _ = from_text(folder, text)
     assert [row["split"] for row in rows] == [split_of(row["image"]) for row in rows]
-    assert min(told["counts"]["splits"].values()) > 0
+    assert min(about["counts"]["splits"].values()) > 0
 
 
-def test_folders_and_zips_elsewhere(folder):
-    images, masks = folder / "images", folder / "masks"
-    images.mkdir()
-    masks.mkdir()
-    (folder / "m.png").rename(masks / "m.png")
-    with zipfile.ZipFile(images / "images.zip", "w") as archive:
-        archive.write(folder / "a.png", "deep/a.png")
-    text = "image,query,attributes,mask\nimages.zip/deep/a.png,dog,red,m.png\nimages.zip/a.png,dog,red,m.png\n"
-    told, rows, rejected = from_text(folder, text, images=images, masks=masks)
-    assert (rows[0]["width"], rows[0]["height"]) == (40, 20)
+def test_folders_elsewhere(folder):
+    for name, path in {"images/deep/a.png": "a.png", "masks/m.png": "m.png"}.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / path).rename(folder / name)
+    text = "image,query,attributes,mask\n./deep/a.png,dog,red,m.png\na.png,dog,red,m.png\n"
+    about, rows, rejected = from_text(folder, text, images=folder / "images", masks=folder / "masks")
+    assert [(row["image"], row["width"], row["height"]) for row in rows] == [("deep/a.png", 40, 20)]
     assert [row["reason"] for row in rejected] == ["image file missing"]
-    assert (told["images"], told["masks"]) == (str(images), str(masks))
-
-
-def test_spreadsheets_byte_order_mark_and_line_ends(folder):
-    content = '\ufeffimage, query ,attributes\r\na.png,dog,été\r\n\r\nsub/b.jpg,"two\r\nlines",;\r\n'
-    (folder / "t.csv").write_bytes(content.encode())
-    _, rows, _ = imported(folder / "t.csv")
-    assert [(row["query"], row["attributes"]) for row in rows] == [("dog", ["été"]), ("two\r\nlines", [])]
-
-
-def test_words_are_mended_and_counted(folder):
-    text = "image,query,attributes\n a.png, Dog ,Cafe\u0301;red;red\na.png,dog,RED; \n"
-    told, rows, _ = from_text(folder, text)
-    assert [(r["image"], r["query"], r["attributes"]) for r in rows] == [
-        ("a.png", "Dog", ["Café", "red"]),
-        ("a.png", "dog", ["RED"]),
-    ]
-    assert told["mended"] == {
-        "words with blanks around them": 1,
-        "words not in NFC (Unicode's composed form)": 1,
-        "words listed twice": 1,
-    }
-
-
-words = st.text(st.characters(codec="utf-8", exclude_characters=";"), min_size=1).filter(str.strip)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(words, st.lists(words, max_size=3), st.none() | st.floats(0, 1e6, width=32)), min_size=1))
-def test_csv_gives_back_what_was_written(tmp_path, rows):
-    table = [
-        {"image": f"{i}.png", "query": query, "attributes": listed, "scale": number}
-        for i, (query, listed, number) in enumerate(rows)
-    ]
-    raw = read_csv(write_table(tmp_path / "t.csv", table))
-    columns = typed(tmp_path / "t.csv", raw, Counter())
-
-    def tidy(word):
-        return unicodedata.normalize("NFC", word.strip())
-
-    assert columns == {
-        "image": [row["image"] for row in table],
-        "query": [tidy(query) for query, _, _ in rows],
-        "attributes": [tuple(dict.fromkeys(map(tidy, listed))) for _, listed, _ in rows],
-        "scale": [number for _, _, number in rows],
-    }
-    lines = io.StringIO((tmp_path / "t.csv").read_bytes().decode(), newline="").readlines()
-    for number, row in zip(raw.numbers, table, strict=True):  # each row's line is where its image stands
-        assert lines[number - 1].startswith(row["image"])
-
-
-def test_jsonl_with_byte_order_mark_and_blank_lines(folder):
-    line = '{"image": "a.png", "query": "dog", "attributes": []}'
-    (folder / "t.jsonl").write_bytes(f"\ufeff{line}\r\n \r\n\r\n{line.replace('dog', 'cat')}".encode())
-    _, rows, _ = imported(folder / "t.jsonl")
-    assert [row["query"] for row in rows] == ["dog", "cat"]
-
-
-def test_whole_numbers_are_words_in_jsonl(folder):
-    row = {"image": "a.png", "query": 7, "attributes": [1, "1", None]}
-    _, rows, _ = imported(write_table(folder / "t.jsonl", [row]))
-    assert (rows[0]["query"], rows[0]["attributes"]) == ("7", ["1"])
-
-
-def test_parquet_of_other_writers(folder):
-    table = pa.table(
-        {
-            "image": pa.array(["a.png", "sub/b.jpg"]).dictionary_encode(),
-            "query": pa.array(["dog", "cat"], pa.large_string()),
-            "attributes": pa.array([["red"], []], pa.large_list(pa.large_string())),
-            "id": pa.array([1.0, None], pa.float64()),
-            "split": pa.array(["train", "test"]).dictionary_encode(),
-        }
-    )
-    parquet.write_table(table, folder / "t.parquet")
-    _, rows, rejected = imported(folder / "t.parquet")
-    assert [(row["query"], row["attributes"], row["id"]) for row in rows] == [("dog", ["red"], 1), ("cat", [], None)]
-    assert not rejected
-
-
-# --- rows that can't be used ------------------------------------------------------------------------------------------
+    assert (about["images"], about["masks"]) == (str(folder / "images"), str(folder / "masks"))
 
 
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ("none.png,dog,red,train,,,,,", "image file missing"),
-        ("t.csv,dog,red,train,,,,,", "image unreadable"),
-        ("../a.png,dog,red,train,,,,,", "image outside"),
-        ("/a.png,dog,red,train,,,,,", "image outside"),
-        ("link.png,dog,red,train,,,,,", "image outside"),
-        (" ,dog,red,train,,,,,", "no image"),
-        ("a.png,,red,train,,,,,", "no query"),
-        ("a.png, ,red,train,,,,,", "no query"),
-        ("a.png,dog,,train,,,,,", "no attributes"),
-        ("a.png,dog,red,Train,,,,,", "unknown split"),
-        ("a.png,dog,red,val,,,,,", "unknown split"),
-        ("a.png,dog,red,,,,,,", "unknown split"),
-        ("a.png,dog,red,train,1,2,3,,", "incomplete box"),
-        ("a.png,dog,red,train,1,2,nan,9,", "box not finite"),
-        ("a.png,dog,red,train,1,2,1e999,9,", "box not finite"),
-        ("a.png,dog,red,train,5,2,5,9,", "empty box"),
-        ("a.png,dog,red,train,40,2,50,9,", "box outside the image"),
-        ("a.png,dog,red,train,,,,,none.png", "mask file missing"),
-        ("a.png,dog,red,train,,,,,../m.png", "mask outside"),
-        ("sub/b.jpg,dog,red,train,,,,,m.png", "mask unusable"),
-        ("a.png,good,red;old,train,1,2,99,9,m.png", "duplicate row"),
+        ("none.png,dog,red,", "image file missing"),
+        ("t.csv,dog,red,", "image unreadable"),
+        ("../a.png,dog,red,", "image outside"),
+        ("/a.png,dog,red,", "image outside"),
+        ("link.png,dog,red,", "image outside"),
+        ("a.png,dog,red,none.png", "mask file missing"),
+        ("a.png,dog,red,../m.png", "mask outside"),
+        ("a.png,dog,red,t.csv", "mask unusable"),
+        ("sub/b.jpg,dog,red,m.png", "mask of another size"),
     ],
 )
-def test_bad_rows_are_rejected_with_their_line(folder, cells, reason):
+def test_files_that_cannot_be_used_reject_their_row(folder, cells, reason):
+    """Other rules: test_rules."""
     Image.new("RGB", (3, 3)).save(folder.parent / "beside.png")
     (folder / "link.png").symlink_to(folder.parent / "beside.png")
-    head = "image,query,attributes,split,x0,y0,x1,y1,mask\na.png,good,red; old,train,1,2,99,9,m.png\n"
-    told, rows, rejected = from_text(folder, head + cells + "\n")
+    about, rows, rejected = from_text(folder, f"image,query,attributes,mask\na.png,good,red,m.png\n{cells}\n")
     assert [row["query"] for row in rows] == ["good"]
     assert [row["reason"] for row in rejected] == [reason]
-    assert rejected[0]["detail"].startswith("line 3")
-    assert told["rejected"] == {reason: 1}
+    assert rejected[0]["detail"].startswith("line 3: ")
+    assert about["rejected"] == {reason: 1}
 
 
 def test_null_is_unknown_and_an_empty_list_is_not(folder):
     rows = [{"image": "a.png", "query": q, "attributes": a} for q, a in [("x", []), ("y", None), ("z", ["red"])]]
     rows.append({"image": "a.png", "query": "w"})
-    _, kept, rejected = imported(write_table(folder / "t.jsonl", rows))
+    import_table(write_table(folder / "t.jsonl", rows), folder / "out")
+    kept, rejected = read(folder / "out")
     assert [(row["query"], row["attributes"]) for row in kept] == [("x", []), ("z", ["red"])]
     assert [(row["query"], row["reason"], row["detail"][:6]) for row in rejected] == [
         ("y", "no attributes", "line 2"),
@@ -217,31 +114,74 @@ def test_null_is_unknown_and_an_empty_list_is_not(folder):
     ]
 
 
-def test_brackets_are_an_empty_list(folder):
-    _, rows, _ = from_text(folder, "image,query,attributes\na.png,dog,red; old\na.png,cat, []\n")
-    assert [row["attributes"] for row in rows] == [["red", "old"], []]
-
-
-def test_contradictions(folder):
-    _, rows, rejected = from_text(
-        folder, "image,query,attribute,absent\na.png,dog,red,red; old\na.png,dog,red,old\na.png,cat,red,\n"
-    )
-    assert [row["absent"] for row in rows] == [["old"], None]
-    assert [(row["reason"], row["detail"]) for row in rejected] == [
-        ("contradiction", "line 2: ['red'] both hold and are absent")
+def test_masks_must_hold_numbers_where_values_are_asked_for(folder):
+    Image.new("RGB", (40, 20), (1, 1, 1)).save(folder / "colour.png")
+    (folder / "cut.png").write_bytes((folder / "m.png").read_bytes()[:40])
+    wanted = {
+        ("m.png", None, None): None,
+        ("m.png", 3, 255): None,
+        ("colour.png", None, None): None,  # any colour is the target
+        (None, None, None): None,
+        ("cut.png", None, None): "mask unusable",
+    }
+    rows = [
+        {
+            "image": "a.png",
+            "query": "x",
+            "attributes": [],
+            "mask": mask,
+            "mask_value": value,
+            "mask_void": void,
+            "id": i,
+        }
+        for i, (mask, value, void) in enumerate(wanted)
     ]
+    import_table(write_table(folder / "t.jsonl", rows), folder / "out")
+    kept, rejected = read(folder / "out")
+    assert [row["id"] for row in kept] == [i for i, reason in enumerate(wanted.values()) if reason is None]
+    assert [(row["id"], row["reason"]) for row in rejected] == [(4, "mask unusable")]
+    rows = [{**rows[2], "mask_value": 1}, rows[0]]
+    import_table(write_table(folder / "t.jsonl", rows), folder / "two")
+    assert [row["reason"] for row in read(folder / "two")[1]] == ["mask unusable"]
 
 
-def test_stated_sizes_give_way_to_the_files(folder):
-    text = "image,query,attributes,width,height\na.png,x,red,40,20\na.png,y,red,20,40\na.png,z,red,,20\n"
-    told, rows, _ = from_text(folder, text)
-    assert {(row["width"], row["height"]) for row in rows} == {(40, 20)}
-    assert told["mended"] == {"sizes that are not the image's": 1}
-    assert "1 rows state another size" in told["notes"][0]
+def test_every_row_is_written_or_rejected(folder):
+    """Rows of every kind of fault: each is in exactly one of the two tables."""
+    (folder / "text.png").write_text("no image")
+    whole = {"image": "a.png", "query": "x", "attributes": ("p",), "split": "test"}
+    box = dict(zip(("x0", "y0", "x1", "y1"), (0, 0, 99, 99), strict=True))
+    faults = [
+        ({**box}, None),
+        ({"image": "text.png"}, "image unreadable"),
+        ({"image": "none.png"}, "image file missing"),
+        ({"image": "../outside.png"}, "image outside"),
+        ({**box}, "duplicate row"),
+        ({**box, "x0": 50}, "box outside the image"),
+        ({**box, "x0": None, "width": 41}, None),
+        ({"absent": ("q",), "attributes": ("p", "q")}, "contradiction"),
+    ]
+    rows = [{**whole, **change} for change, _ in faults]
+    draft = Draft.of(rows, ("image", "query", "attributes", "absent", "split", "width", *box))
+    draft.place = str
+    draft.rejected.append(Rejection("early.png", None, None, "crowd", ""))
+    about = draft.write(folder / "out", source="test", images=ImageRoot(folder), masks=None, settings={"table": "hand"})
+    kept, rejected = read(folder / "out")
+    assert [(row["x0"], row["x1"], row["width"]) for row in kept] == [(0, 40, 40), (None, None, 40)]
+    assert {row["detail"].partition(":")[0]: row["reason"] for row in rejected} == {
+        "": "crowd",
+        **{str(i): reason for i, (_, reason) in enumerate(faults) if reason},
+    }
+    assert about["rejected"] == Counter(row["reason"] for row in rejected)
+    assert about["mended"] == {
+        "boxes clipped to the image": 2,
+        "incomplete boxes left out": 1,
+        "sizes that are not the image's": 1,
+    }
+    assert sum(about["counts"]["splits"][split] for split in SPLITS) == len(kept)
 
 
-def test_a_set_is_the_same_each_time(folder):
-    path = write_table(folder / "t.csv", ROWS, COLUMNS)
-    for name in ("one", "two"):
-        import_table(path, folder / name)
-    assert (folder / "one" / MANIFEST).read_bytes() == (folder / "two" / MANIFEST).read_bytes()
+def test_nothing_left_is_an_error(folder):
+    rows = [{"image": "none.png", "query": "x", "attribute": "p"}, {"image": "no.png", "query": "y", "attribute": "p"}]
+    with pytest.raises(ValueError, match=r"t.csv can be used: image file missing: 2; the first: none.png, x, line 2: "):
+        import_table(write_table(folder / "t.csv", rows), folder / "out")
+    assert not (folder / "out").exists()

@@ -1,0 +1,319 @@
+"""The rules of a data set's rows: import repairs and rejects by them, loading applies them, ``pan data check`` lists.
+
+A finding is an *error* where a row can't be used, a *warning* where something was repaired or results would mislead,
+and a *note* where a look is worth it. Legend: R rows, N images.
+"""
+
+# pyarrow.compute makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from progressive_attention.config import SPLITS
+from progressive_attention.data.cells import codes, flat, numbers
+from progressive_attention.data.names import normalise, singulars
+from progressive_attention.data.table import BOX, LISTS
+
+RARE = 5  # a word with fewer rows than this to learn from is noted
+REPEATED = "duplicate row"
+OBJECT = ("image", "query", *BOX, "mask", "mask_value")  # what tells one object of an image from another
+PATHS = "write paths from the images' folder on, without '..' and without links that lead out of it"
+MASKS = "evaluation stops at it; repair the file or its path, or leave the cell empty"
+LEAK = "results would flatter; keep"
+UNLEARNT = "it can't be learnt; move rows of it to train, or drop them"
+SPELLINGS = "they count as different words; write one way"
+FEW = f"fewer than {RARE} rows to learn it from; add some, or drop the word"
+# What can be found, in the order of the report: its severity, and what to do. Rows with errors are not used.
+KINDS: dict[str, tuple[str, str]] = {
+    "no image": ("error", "name the image, or drop the row"),
+    "no query": ("error", "name what is asked about, or drop the row"),
+    "no attributes": ("error", "name them; write [] where none is true, in CSV ;"),
+    "unknown split": ("error", f"write {', '.join(SPLITS)}, or leave the column out to have images spread"),
+    "contradiction": ("error", "keep the attribute in one of both"),
+    "image outside": ("error", PATHS),
+    "image file missing": ("error", "put the file there, correct its path, or drop its rows"),
+    "image unreadable": ("error", "fetch or save the file again, or drop its rows"),
+    "image too large": ("error", "save it smaller (its boxes and masks too), or drop its rows"),
+    "image changed since its import": ("error", "import again, or put back the picture that the table is about"),
+    "too many unusable images": ("error", "training stops at so many; repair or drop those above"),
+    "box not finite": ("error", "correct the box, or leave its four cells empty"),
+    "empty box": ("error", "x0 < x1 and y0 < y1 must be true; correct the box, or leave its four cells empty"),
+    "box outside the image": (
+        "error",
+        "boxes are in pixels of the upright image; correct it, or leave its cells empty",
+    ),
+    "mask outside": ("error", f"evaluation stops at it; {PATHS}"),
+    "mask file missing": ("error", MASKS),
+    "mask unusable": ("error", MASKS),
+    "mask too large": ("error", MASKS),
+    "mask of another size": ("error", "evaluation stops at it; a mask must have its upright image's size"),
+    "image of another size": ("warning", "the file's size is taken; correct width and height, or the picture"),
+    "incomplete box": ("warning", "it is left out; give all four numbers, or none"),
+    "box reaching out of its image": ("warning", "it is cut at the image's edge; are its numbers pixels?"),
+    REPEATED: ("warning", "it is asked once; keep one of them"),
+    "mask without its target": ("warning", "attention can't be measured there; is mask_value right?"),
+    "none of the attributes": ("warning", "counts as: none is true; drop the row where that is not known"),
+    "same object, other attributes": ("warning", "keep the right row, or list all in one; give boxes to each object"),
+    "image in several splits": ("warning", f"{LEAK} all rows of an image in one split"),
+    "same picture in several splits": ("warning", f"{LEAK} copies in one split, or only one of them"),
+    "split without rows": ("warning", "name it in the column split, or leave that column out to have images spread"),
+    "query never in train": ("warning", UNLEARNT),
+    "attribute never in train": ("warning", UNLEARNT),
+    "query in several spellings": ("warning", SPELLINGS),
+    "attribute in several spellings": ("warning", SPELLINGS),
+    "no attributes in any row": ("note", "enough to measure attention by a network trained elsewhere, not to train"),
+    "same picture under several paths": ("note", "keep one of them if this is not meant"),
+    "query in singular and plural": ("note", f"{SPELLINGS} if they mean the same"),
+    "attribute in singular and plural": ("note", f"{SPELLINGS} if they mean the same"),
+    "rare query": ("note", FEW),
+    "rare attribute": ("note", FEW),
+}
+Counts = dict[str, dict[str, int]]  # word -> split -> rows
+
+
+class Finding(NamedTuple):
+    """Something found: the paths or words that it is about, its rows from 0 (none for words), what is the matter."""
+
+    kind: str
+    subjects: list[str]
+    rows: list[int]
+    detail: str
+
+
+Findings = Iterator[Finding]
+
+
+def judge(table: pa.Table, sizes: np.ndarray) -> tuple[pa.Table, list[Finding]]:
+    """The same rows with boxes cut at their images' edges and incomplete ones left out, and all that was found.
+
+    ``sizes`` (R, 2) is width and height of each row's image, 0 where they are unknown. ``left_out`` says which rows
+    can't be used.
+    """
+    findings = [*missing_cells(table), *contradictions(table), *stated_sizes(table, sizes)]
+    if BOX[0] in table.column_names:
+        boxes, of_boxes = fit_boxes(table, sizes)
+        findings += of_boxes
+        for at, name in enumerate(BOX) if of_boxes else ():
+            cells = pa.array(boxes[:, at], pa.float32(), mask=np.isnan(boxes[:, at]))
+            table = table.set_column(table.column_names.index(name), name, cells)
+    gone = left_out(findings)
+    return table, [*findings, *repeats(table, np.array([row for row in range(len(table)) if row not in gone], int))]
+
+
+def left_out(findings: Iterable[Finding]) -> dict[int, Finding]:
+    """Rows that can't be used, and repeated ones but the first, each with what was found first."""
+    gone: dict[int, Finding] = {}
+    for finding in findings:
+        if finding.kind == REPEATED or KINDS[finding.kind][0] == "error":
+            for row in finding.rows[finding.kind == REPEATED :]:
+                gone.setdefault(row, finding)
+    return gone
+
+
+def summary(findings: Iterable[Finding]) -> Counter[str]:
+    """How many rows each kind concerns; of repeated rows those that are too many."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        counts[finding.kind] += len(finding.rows) - (finding.kind == REPEATED)
+    return counts
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def answer_column(table: pa.Table) -> str:
+    """The one of both columns that a table has."""
+    return "attributes" if "attributes" in table.column_names else "attribute"
+
+
+def set_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """(R,) numbers that are equal where the same words are listed, in any order; or words that are equal."""
+    row, words = flat(column)
+    row, code = np.divmod(np.unique(row * (len(words) + 1) + codes(words)), len(words) + 1)
+    offsets = np.searchsorted(row, np.arange(len(column) + 1)).astype(np.int32)
+    return codes(pc.binary_join(pa.ListArray.from_arrays(offsets, pa.array(code).cast(pa.string())), " "))
+
+
+def split_codes(table: pa.Table) -> np.ndarray:
+    """(R,) positions in SPLITS, -1 for what is none."""
+    found = pc.index_in(table["split"].combine_chunks(), pa.array(SPLITS))
+    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+
+
+def alike(columns: Iterable[np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Those of some rows that are equal in all columns (R,), two or more at a time, ascending."""
+    group = np.zeros(len(rows), np.int64)
+    for column in columns:
+        key = group * (column.max(initial=0) + 1) + column[rows]
+        _, group, count = np.unique(key, return_inverse=True, return_counts=True)
+        shared = count[group] > 1  # what is alone already need not be looked at again
+        rows, group = rows[shared], group[shared]
+        if not len(rows):
+            return
+    order = np.argsort(group, kind="stable")
+    yield from np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def about(table: pa.Table, kind: str, rows: Sequence[Any] | np.ndarray, detail: str) -> Finding:
+    """What was found in some rows of one image."""
+    image = table["image"][int(rows[0])].as_py()
+    return Finding(kind, [] if image is None else [image], [int(row) for row in rows], detail)
+
+
+# --- rules of import, load and check ----------------------------------------------------------------------------------
+
+
+def missing_cells(table: pa.Table) -> Findings:
+    """Rows without image, query or answer, or of an unknown split."""
+    for kind, column in (("no image", "image"), ("no query", "query"), ("no attributes", answer_column(table))):
+        for row in np.flatnonzero(table[column].is_null().to_numpy()) if table[column].null_count else ():
+            remedy = "write [] where none is true, in CSV ;" if column == "attributes" else ""
+            yield about(table, kind, [row], remedy)
+    for row in np.flatnonzero(split_codes(table) < 0):
+        split = table["split"][int(row)].as_py()
+        yield about(table, "unknown split", [row], f"{split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def contradictions(table: pa.Table) -> Findings:
+    """Rows where an attribute is both true and absent."""
+    if "absent" not in table.column_names:
+        return
+    (row, true), (absent_row, absent) = flat(table[answer_column(table)]), flat(table["absent"])
+    code = codes(pa.concat_arrays([true, absent]))
+    key = np.append(row, absent_row) * (len(code) + 1) + code
+    both = np.isin(key[: len(row)], key[len(row) :])
+    for at in np.unique(row[both]):
+        words = sorted(set(true.filter(pa.array(both & (row == at))).to_pylist()))
+        yield about(table, "contradiction", [at], f"{words} both true and absent")
+
+
+def stated_sizes(table: pa.Table, sizes: np.ndarray) -> Findings:
+    """Rows that state another width or height than their image has."""
+    stated = numbers(table, "width", "height", missing=np.nan)
+    wrong = (~np.isnan(stated) & (stated != sizes)).any(1) & (sizes > 0).all(1)
+    if not wrong.any():
+        return
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(wrong):
+        rows_of[table["image"][int(row)].as_py()].append(int(row))
+    for rows in rows_of.values():
+        told = " x ".join("?" if np.isnan(side) else f"{side:.0f}" for side in stated[rows[0]])
+        width, height = sizes[rows[0]]
+        yield about(table, "image of another size", rows, f"{told} pixels in the table, {width} x {height} in the file")
+
+
+def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
+    """Boxes (R, 4) x0, y0, x1, y1 cut at their images' edges, NaN where there is none or only half of one."""
+    box = numbers(table, *BOX, missing=np.nan)
+    known: np.ndarray = (sizes > 0).all(1)
+    (x0, y0, x1, y1), (width, height) = box.T, sizes.T
+    limits = sizes[:, [0, 1, 0, 1]]
+    half = np.isnan(box).any(1) & ~np.isnan(box).all(1)
+    against = {
+        "incomplete box": half,
+        "box not finite": np.isinf(box).any(1),
+        "empty box": (x1 <= x0) | (y1 <= y0),
+        "box outside the image": known & ((x1 <= 0) | (y1 <= 0) | (x0 >= width) | (y0 >= height)),
+        "box reaching out of its image": known & ((box < 0) | (box > limits)).any(1),
+    }
+    findings = []
+    kind = np.select(list(against.values()), np.arange(len(against)), -1)
+    for row in np.flatnonzero(kind >= 0):
+        sides = tuple(None if np.isnan(side) else side for side in box[row].tolist())
+        where = f" in an image of {width[row]} x {height[row]}" if known[row] else ""
+        findings.append(about(table, list(against)[kind[row]], [row], f"box {sides}{where}"))
+    box = np.where(known[:, None], box.clip(0, limits), box)
+    box[half] = np.nan
+    return box, findings
+
+
+def repeats(table: pa.Table, rows: np.ndarray) -> Findings:
+    """Those of some rows that are equal in all that they state."""
+    names = [name for name in ("id", *table.column_names) if name in table.column_names]  # ids tell most rows apart
+    columns = (set_codes(table[n]) if n in LISTS else codes(table[n]) for n in names if n not in ("width", "height"))
+    for same in alike(columns, rows):
+        yield about(table, REPEATED, same, f"query {table['query'][int(same[0])].as_py()!r}")
+
+
+# --- rules of the check alone -----------------------------------------------------------------------------------------
+
+
+def empty_answers(table: pa.Table) -> Findings:
+    """Rows with an empty list of attributes and nothing absent."""
+    row = np.concatenate([flat(table[n])[0] for n in (answer_column(table), "absent") if n in table.column_names])
+    if not len(row):
+        yield Finding("no attributes in any row", [], [], "")
+        return
+    unknown = table[answer_column(table)].is_null().to_numpy()
+    for at in np.flatnonzero((np.bincount(row, minlength=len(table)) == 0) & ~unknown):
+        yield about(table, "none of the attributes", [at], f"query {table['query'][int(at)].as_py()!r}")
+
+
+def disagreements(table: pa.Table) -> Findings:
+    """Rows about one object of one image that give it other attributes."""
+    answer = set_codes(table[answer_column(table)])
+    for rows in alike((codes(table[name]) for name in OBJECT if name in table.column_names), np.arange(len(table))):
+        if len(np.unique(answer[rows])) > 1:
+            query = table["query"][int(rows[0])].as_py()
+            yield about(table, "same object, other attributes", rows, f"query {query!r}")
+
+
+def leaks(table: pa.Table, paths: Sequence[str], digests: Sequence[bytes | None]) -> Findings:
+    """Images that are in several splits, or there several times; ``digests`` of their pixels, where known."""
+    split, image = split_codes(table), pc.index_in(table["image"], pa.array(paths, pa.string()))
+    image = pc.fill_null(image, -1).to_numpy()
+    order = np.argsort(image, kind="stable")
+    rows_of = np.split(order, np.searchsorted(image[order], np.arange(len(paths))))[1:]
+
+    def in_splits(rows: np.ndarray) -> str:
+        return ", ".join(f"{name} {n}" for code, name in enumerate(SPLITS) if (n := int((split[rows] == code).sum())))
+
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for i, digest in enumerate(digests):
+        if len(set(split[rows_of[i]]) - {-1}) > 1:
+            yield about(table, "image in several splits", rows_of[i], in_splits(rows_of[i]))
+        if digest is not None:
+            copies[digest].append(i)
+    for images in copies.values():
+        if len(images) > 1:
+            rows = np.sort(np.concatenate([rows_of[i] for i in images]))
+            leaks_out = len(set(split[rows]) - {-1}) > 1
+            kind = "same picture in several splits" if leaks_out else "same picture under several paths"
+            yield Finding(kind, [paths[i] for i in images], rows.tolist(), in_splits(rows))
+
+
+def empty_splits(table: pa.Table) -> Findings:
+    """Splits that nothing is in."""
+    needs = {"test": "`pan evaluate` asks it unless --split names another"}
+    for code, split in enumerate(SPLITS):
+        if not (split_codes(table) == code).any():
+            yield Finding("split without rows", [split], [], needs.get(split, "`pan train` needs it"))
+
+
+def word_faults(kind: str, counts: Counts) -> Findings:
+    """Queries or attributes (``kind``) that can't be learnt, hardly can, or are one word written in several ways."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    learning = any(by_split[SPLITS[0]] for by_split in counts.values())
+    for word, by_split in counts.items():
+        spellings[normalise(word) or word].append(word)
+        detail = ", ".join(f"{split} {rows}" for split, rows in by_split.items() if rows)
+        if learning and by_split[SPLITS[0]] < RARE:
+            yield Finding(f"rare {kind}" if by_split[SPLITS[0]] else f"{kind} never in train", [word], [], detail)
+    for word, words in spellings.items():
+        if len(words) > 1:
+            yield Finding(f"{kind} in several spellings", words, [], rows_of(words, counts))
+        for singular in singulars(word):
+            if singular in spellings:
+                both = spellings[singular] + words
+                yield Finding(f"{kind} in singular and plural", both, [], rows_of(both, counts))
+
+
+def rows_of(words: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
+    """How many rows each word has, as "3 and 1 rows"."""
+    return " and ".join(str(sum(counts[word].values())) for word in words) + " rows"
