@@ -91,5 +91,6 @@ def test_jobs_in_threads_keep_their_order(monkeypatch):
 
     seen = []
     found = in_threads([lambda i=i: job(i) for i in range(7)], lambda done, total: seen.append((done, total)))
-    assert [one.args if isinstance(one, Refusal) else one for one in found] == [("why", str(i)) if i % 2 else i for i in range(7)]
+    expected = [("why", str(i)) if i % 2 else i for i in range(7)]
+    assert [one.args if isinstance(one, Refusal) else one for one in found] == expected
     assert seen == [(i, 7) for i in range(1, 8)]
