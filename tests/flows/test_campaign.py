@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,19 +20,12 @@ from tiny_jobs import CPU, jobs, pretend
 
 from progressive_attention.cli import main
 from progressive_attention.files import read_json, write_json
-from progressive_attention.pages.results_page import write_pages as write_results_pages
 from progressive_attention.reproduce import campaign
-from progressive_attention.reproduce.campaign import (
-    cell_of,
-    in_processes,
-    plan,
-    reproduce,
-    write_pages,
-)
-from progressive_attention.reproduce.jobs import folder_of, is_done
-from progressive_attention.reproduce.runs import read_runs
+from progressive_attention.reproduce.campaign import Ending, add_to_table, in_processes, plan, reproduce
+from progressive_attention.reproduce.jobs import News, folder_of, is_done
+from progressive_attention.reproduce.runs import cell_of, read_runs
 
-MINE = """title = "Two small networks, one of them tuned"
+MINE = """title = "Two small networks"
 
 [[grid]]
 models = ["san"]
@@ -46,8 +40,7 @@ models = ["concat"]
 datasets = ["mref"]
 images = 30
 epochs = 1
-learning_rates = [0.001, 0.01]
-tuning = { dataset = "mref", images = 30, epochs = 1, seed = 3 }
+learning_rates = [0.001]
 """
 RUN = [sys.executable, "-m", "progressive_attention"]
 ASK = ["reproduce", "mine.toml", "--out", "state", "--device", "cpu"]
@@ -78,10 +71,6 @@ def mine():
     return plan("mine.toml", None, None)
 
 
-def quiet() -> Console:
-    return Console(file=io.StringIO())
-
-
 def started(*more: str, **options) -> subprocess.Popen:
     return subprocess.Popen([*RUN, *ASK, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
@@ -95,7 +84,7 @@ def wait_until(true, seconds=120.0) -> None:
 
 def outcome(out: Path) -> list[dict]:
     """table1.json but for what no two runs have in common."""
-    runs = read_json(out / "table1.json")
+    runs = read_runs(out / "table1.json")
     return [{key: value for key, value in run.items() if key not in ("seconds", "commit")} for run in runs]
 
 
@@ -103,16 +92,12 @@ def test_all_is_there_afterwards(finished):
     concat, san = outcome(finished)  # plain runs before variants
     assert [(run["model"], run["variant"]) for run in (concat, san)] == [("concat", ""), ("san", "tiny")]
     assert san["command"] == "pan reproduce mine.toml --out state --device cpu --processes 1"
-    assert concat["learning_rate"] in (0.001, 0.01)
-    assert {"README.md", "index.html", "figures", "runs", "table1.json"} <= {path.name for path in finished.iterdir()}
+    assert concat["learning_rate"] == 0.001
+    assert san["precision_recall"]["last"]["best_iou"] == san["iou_last"]
+    assert "precision_recall" not in read_json(finished / "table1.json")[1]
+    assert [path.stem for path in (finished / "curves").iterdir()] == [mine()[0].name]
+    assert {"README.md", "figures", "runs"} <= {path.name for path in finished.iterdir()}
     assert len(list((finished / "figures").glob("*.png"))) >= 2
-
-
-def test_pages_are_those_of_the_runs(finished, tmp_path):
-    shutil.copytree(finished / "figures", tmp_path / "figures")
-    write_results_pages(read_runs(finished / "table1.json"), tmp_path)
-    for name in ("README.md", "index.html"):
-        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_finished_work_is_not_done_again(finished, capsys):
@@ -122,6 +107,21 @@ def test_finished_work_is_not_done_again(finished, capsys):
     assert "runs to do" not in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in Path("state/runs").rglob("*")} == before
     assert outcome(Path("state")) == outcome(finished)
+
+
+def test_a_row_of_the_table_counts_as_done(finished, capsys):
+    """Of all state, the table is enough, also one with the curves inside; its pages are drawn again."""
+    Path("state").mkdir()
+    write_json(Path("state/table1.json"), read_runs(finished / "table1.json"))
+    assert main([*ASK, "--plan"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["done", "done"]
+    assert main(ASK) == 0
+    assert "runs to do" not in capsys.readouterr().err
+    assert not Path("state/runs").exists()
+    assert Path("state/README.md").read_bytes() == (finished / "README.md").read_bytes()
+    Path("mine.toml").write_text(MINE.replace("epochs = 1", "epochs = 2"))
+    assert main([*ASK, "--plan"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["done", "do"]
 
 
 def test_killed_outright_it_goes_on_by_the_same_command(finished, place):
@@ -137,55 +137,57 @@ def test_killed_outright_it_goes_on_by_the_same_command(finished, place):
     assert outcome(place / "state") == outcome(finished)
 
 
-def test_two_calls_at_once_share_the_work(place, finished):
-    calls = [started("--processes", "1") for _ in range(2)]
-    told = [call.communicate(timeout=200)[0] for call in calls]
-    assert [call.returncode for call in calls] == [0, 0], told
-    for job in (*mine()[1].candidates, *mine()):
-        assert sum(text.count(f"{job.name}: finished") for text in told) == 1
+def test_two_calls_of_several_processes_share_the_work(place, finished):
+    calls = [started("--processes", "2"), started("--processes", "1")]
+    texts = [call.communicate(timeout=200)[0] for call in calls]
+    assert [call.returncode for call in calls] == [0, 0], texts
+    for job in mine():
+        assert sum(text.count(f"{job.name}: finished") for text in texts) == 1
+        epochs = job.recipe.epochs
+        assert sum(text.count(f"{job.name}: epoch {epochs}/{epochs}, validation") for text in texts) == 1
     got, wanted = outcome(place / "state"), outcome(finished)
     assert [run["accuracy"] for run in got] == [run["accuracy"] for run in wanted]
 
 
 def test_worker_killed_outright_loses_nothing(place):
     """Two processes; the other one takes over."""
-    some, told = jobs("san", "han"), []
-
-    def tell(message):
-        if message.kind == "training" and not told:
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        told.append(message)
-
-    assert in_processes(2, some, place, CPU, math.inf, "pan", tell) == [-signal.SIGKILL]
-    assert all(is_done(job, place) for job in some)
-    assert sorted(one.job for one in told if one.kind == "finished") == sorted(job.name for job in some)
-
-
-def slow_to_end(*arguments):
-    arguments[-1].close()  # its last word
-    time.sleep(60)
-
-
-def test_a_worker_that_is_slow_to_end_has_not_died(place, monkeypatch):
-    monkeypatch.setattr(campaign, "worker", slow_to_end)
-    monkeypatch.setattr(campaign, "GRACE", 0.1)
-    assert in_processes(2, jobs("san"), place, CPU, math.inf, "pan", print) == []
-    for process in multiprocessing.active_children():
-        process.join(20)
-    assert not multiprocessing.active_children()
-
-
-def test_workers_that_die_are_told_after_the_pages(place, monkeypatch):
     some = jobs("san", "han")
 
+    def kill_one():
+        wait_until(lambda: list((place / "runs").glob("*/log.jsonl")))
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert in_processes(2, some, place, CPU, math.inf, "pan") == [-signal.SIGKILL]
+    killer.join()
+    assert all(is_done(job, place) for job in some)
+
+
+def test_workers_that_die_are_reported_after_the_table(place, monkeypatch):
     def die(count, jobs, out, *rest):
         pretend(jobs[0], out)
         return [-9] * count
 
     monkeypatch.setattr(campaign, "in_processes", die)
-    with pytest.raises(OSError, match=r"2 of 2 workers died \(exit code -9, -9; .*the same command goes on"):
-        reproduce("table1", some, place, CPU, "pan", processes=2, console=quiet())
+    ending = reproduce(jobs("san", "han"), place, CPU, "pan", processes=2, console=Console(file=io.StringIO()))
     assert len(read_runs(place / "table1.json")) == 1
+    with pytest.raises(OSError, match=r"2 workers died \(exit code -9, -9; .*the same command goes on"):
+        ending.is_done()
+    assert Ending({}, [-9], left=0).is_done()
+
+
+def test_one_process_shows_a_bar_on_a_terminal_and_lines_elsewhere():
+    for terminal in (True, False):
+        text = io.StringIO()
+        console = Console(file=text, force_terminal=terminal, width=150, _environ={"TERM": "xterm"})
+        with campaign.bar(console) as report:
+            report(News("mref-san", "training", 0.25, "epoch 1/2 · loss 1.234"))
+            time.sleep(0.3)
+            report(News("mref-san", "failed", line="failed: [Errno 28] no [room]"))
+        assert "mref-san: failed: [Errno 28] no [room]" in text.getvalue()
+        for shown in ("mref-san: training", "25%", "epoch 1/2 · loss 1.234"):
+            assert (shown in text.getvalue()) == terminal
 
 
 @pytest.mark.parametrize("budget", ["1s", "0.001s"])
@@ -196,56 +198,41 @@ def test_time_is_up_before_anything_began(capsys, budget, monkeypatch):
     assert not Path("state/table1.json").exists()
 
 
-def test_failed_run_is_told_while_others_finish(place, capsys):
-    fast = MINE.replace('variant = "tiny"', 'variant = "tiny"\nlearning_rates = [1e30]').replace(
-        "epochs = 3", "epochs = 1"
-    )
-    (place / "mine.toml").write_text(fast)
+def test_failed_run_is_reported_while_others_finish(place, capsys):
+    fast = 'variant = "tiny"\nlearning_rates = [1e30]'
+    (place / "mine.toml").write_text(MINE.replace('variant = "tiny"', fast).replace("epochs = 3", "epochs = 1"))
     assert main([*ASK, "--processes", "1"]) == 2
-    error = capsys.readouterr().err
-    (last,) = error.strip().splitlines()[-1:]
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("pan reproduce: error: mref-san-tiny-")
     assert "failed: the loss is" in last or "failed: the gradient" in last
     assert [run["model"] for run in outcome(place / "state")] == ["concat"]
     assert main([*ASK, "--plan"]) == 0
-    to_do, *done = capsys.readouterr().out.splitlines()
-    assert "training diverged" in to_do
-    assert [line.split()[-1] for line in done] == ["done"] * 3
-
-
-def test_a_rate_that_diverges_fails_nothing(place, capsys):
-    (place / "mine.toml").write_text(
-        MINE.replace("epochs = 1\nlearning_rates = [", "epochs = 3\nlearning_rates = [1e30, ")
-    )
-    for call in range(2):
-        assert main([*ASK, "--processes", "1"]) == 0
-        assert ("runs to do" in capsys.readouterr().err) == (call == 0)
-    assert [run["learning_rate"] < 1 for run in outcome(place / "state")] == [True, True]
+    failed, done = capsys.readouterr().out.splitlines()
+    assert "training diverged" in failed
+    assert done.endswith("done")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("batch = 4", "batch 8, and mref-san-tiny-.* has 4"),
         ("batch = 8, clip = 9.0", r"recipe_changes \{\}, .* has \{'clip': 9.0\}"),
     ],
 )
-def test_what_would_take_the_place_of_another_run_is_refused_before_training(finished, place, capsys, change, told):
+def test_what_would_take_the_place_of_another_run_is_rejected_before_training(finished, place, capsys, change, message):
     shutil.copytree(finished, "state")
     before = Path("state/table1.json").read_bytes()
     (place / "mine.toml").write_text(MINE.replace("batch = 8", change))
     assert main(ASK) == 2
     error = capsys.readouterr().err
     assert "runs to do" not in error
-    assert re.search(f"state holds a run of san on mref, seed 0, with {told}; choose another --out, or tell", error)
+    assert re.search(f"state holds a run of san on mref, seed 0, with {message}; choose another --out", error)
     assert Path("state/table1.json").read_bytes() == before
 
 
 def test_plan_lists_runs_in_order_and_makes_nothing(place, capsys):
     assert main([*ASK, "--plan"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    san, concat = mine()
-    assert lines == [f"{job.name} to do" for job in (san, *concat.candidates, concat)]
+    assert capsys.readouterr().out.splitlines() == [f"{job.name} to do" for job in mine()]
     assert not (place / "state").exists()
     assert main(["reproduce", "table1", "--plan", "--out", "x", "--models", "hattnet", "--seeds", "0,1"]) == 0
     assert [line.split("-paper")[0] for line in capsys.readouterr().out.splitlines()] == [
@@ -258,18 +245,10 @@ def test_plan_lists_runs_in_order_and_makes_nothing(place, capsys):
     [
         (["table9", "--out", "x"], "expected one of table1, scale-table"),
         (["nowhere.toml", "--out", "x"], "nowhere.toml does not exist"),
-        (["table1"], "required: --out"),
         (["table1", "--out", "x", "--models", "film"], "unknown model of this experiment 'film'"),
-        (["table1", "--out", "x", "--models", ","], "expected names between commas"),
         (["table1", "--out", "x", "--datasets", "cifar"], "unknown data set of this experiment 'cifar'"),
         (["figure6", "--out", "x", "--models", "stn-s"], "unknown model with attention maps 'stn-s'"),
-        (["table1", "--out", "x", "--images", "9"], "images must be >= 30"),
-        (["table1", "--out", "x", "--seeds", "a"], "expected a whole number, got 'a'"),
-        (["table1", "--out", "x", "--time-budget", "soon"], "expected a time like 90s, 9m or 2h"),
-        (["table1", "--out", "x", "--time-budget", "0m"], "expected a time above zero"),
-        (["table1", "--out", "x", "--processes", "0"], "expected a whole number >= 1"),
-        (["table1", "--out", "x", "--device", "tpu9"], "device 'tpu9' can't be used"),
-        (["table1", "--out", "mine.toml"], "expected a folder, and mine.toml is a file; choose another name"),
+        (["table1", "--out", "x", "--images", "9"], "images: Expected `int` >= 30"),
         (["table1", "--out", "broken"], "table1.json must hold a list"),
     ],
 )
@@ -286,7 +265,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
     assert "\n" not in error
 
 
-def test_broken_result_is_told_before_anything_is_trained(place, capsys):
+def test_broken_result_is_reported_before_anything_is_trained(place, capsys):
     san, concat = mine()
     pretend(concat, place / "state")
     (folder_of(concat, place / "state") / "result.json").write_text("[")
@@ -301,17 +280,16 @@ def test_figure_6_is_of_networks_with_maps():
 
 
 def test_table_keeps_what_other_calls_left(place):
-    san, han = jobs("san", "han")
+    table = place / "table1.json"
     others = [fake_run("film"), fake_run("san", variant="tiny", images=30, epochs=2, accuracy=0.111)]
-    write_json(place / "table1.json", others)
-    for job in (san, han):
-        pretend(job, place, accuracy=0.5)
-    write_pages("table1", [san, han], place, CPU, quiet())
-    runs = {cell_of(run): run["accuracy"] for run in read_runs(place / "table1.json")}
-    assert runs == {san.cell: 0.5, han.cell: 0.5, cell_of(others[0]): others[0]["accuracy"]}  # san's is replaced
-    first = (place / "table1.json").read_bytes()
-    write_pages("table1", [han], place, CPU, quiet())
-    assert (place / "table1.json").read_bytes() == first  # whoever writes last, in the same order
+    add_to_table(others, table)
+    new = [fake_run(model, variant="tiny", images=30, epochs=2, accuracy=0.5) for model in ("san", "han")]
+    add_to_table(new, table)
+    runs = {cell_of(run): run["accuracy"] for run in read_runs(table)}
+    assert runs == {cell_of(new[0]): 0.5, cell_of(new[1]): 0.5, cell_of(others[0]): others[0]["accuracy"]}
+    first = table.read_bytes()
+    add_to_table(new[1:], table)
+    assert table.read_bytes() == first  # whoever writes last, in the same order
 
 
 @pytest.mark.slow

@@ -8,8 +8,11 @@ import numpy as np
 from progressive_attention.config import MODELS, STYLES
 from progressive_attention.reproduce import published
 from progressive_attention.reproduce.published import NAMES, SCALE_BINS
-from progressive_attention.reproduce.runs import SHARES
+from progressive_attention.reproduce.runs import Figures
 
+SHARES = [
+    name for name in Figures.__struct_fields__ if name.startswith(("tpr_", "pointing_", "iou_", "point_", "box_"))
+]
 COUNTS = dict(zip(SCALE_BINS, (5100, 2300, 1400, 800, 400), strict=True))
 
 
@@ -38,17 +41,31 @@ def fake_run(model: str = "pan-hard-ctx", dataset: str = "mref", seed: int = 0, 
     shares |= {f"iou_{name}": curve["best_iou"] for name, curve in curves.items()}
     shares |= {} if blind else {"point_on_target": min(1.0, 1.5 * tpr["last"]), "box_iou": 0.5 * tpr["last"]}
     run = {
-        **{"model": model, "variant": "", "dataset": dataset, "protocol": "paper", "recipe": "fast"},
-        **{"queries_per_image": "all", "seed": seed, "images": 30_000, "epochs": 12, "learning_rate": 0.005},
-        **{"count": 10_000, "accuracy": round(accuracy, 4)},
+        "model": model,
+        "variant": "",
+        "dataset": dataset,
+        "protocol": "paper",
+        "recipe": "fast",
+        "queries_per_image": "all",
+        "seed": seed,
+        "images": 30_000,
+        "epochs": 12,
+        "learning_rate": 0.005,
+        "count": 10_000,
+        "accuracy": round(accuracy, 4),
         "accuracy_by_scale": dict(zip(SCALE_BINS, map(float, scales), strict=True)),
         "count_by_scale": dict(COUNTS),
-        **dict.fromkeys(SHARES[1:]),
+        **dict.fromkeys(SHARES),
         **shares,
-        **{"tpr_clipped": 0.024 if stn else None, "tpr_uniform": 0.0247},
+        "tpr_clipped": 0.024 if stn else None,
+        "tpr_uniform": 0.0247,
         "precision_recall": curves,
-        **{"parameters": 43_210, "seconds": 321.5, "hardware": "2 cores, 8 GiB", "commit": "0123abc"},
-        **{"command": f"pan reproduce --models {model} --data {dataset} --seed {seed}", "torch": "2.11.0"},
+        "parameters": 43_210,
+        "seconds": 321.5,
+        "hardware": "2 cores, 8 GiB",
+        "commit": "0123abc",
+        "command": f"pan reproduce --models {model} --data {dataset} --seed {seed}",
+        "torch": "2.11.0",
     }
     return {**run, **changes}
 

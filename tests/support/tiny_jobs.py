@@ -20,16 +20,10 @@ def jobs(*models: str, **changes: Any) -> list[Job]:
     return Grid(models, ("mref",), **{**plain, **changes}).jobs()
 
 
-def tuned(*models: str, **changes: Any) -> list[Job]:
-    """The same with three learning rates to choose from."""
-    tuning = {"dataset": "mref", "images": 30, "epochs": 1, "seed": 5}
-    return jobs(*models, learning_rates=(0.02, 0.001, 0.005), tuning=tuning, **changes)
-
-
 def pretend(job: Job, out: Path, **result: Any) -> None:
     """Leave a result as if the job had been done."""
-    run = fake_run(job.model, job.dataset, job.seed, variant=job.variant, images=job.images, epochs=job.recipe.epochs)
-    write_json(folder_of(job, out) / RESULT, {**run, "learning_rate": job.recipe.learning_rate, **result})
+    run = fake_run(job.model, job.dataset, job.seed)
+    write_json(folder_of(job, out) / RESULT, {**run, **job.description, **result})
 
 
 def result_of(job: Job, out: Path) -> dict[str, Any]:
@@ -38,6 +32,6 @@ def result_of(job: Job, out: Path) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key not in ("seconds", "commit")}
 
 
-def do(some, out, tell=lambda message: None, until=math.inf):
+def do(some, out, report=lambda news: None, until=math.inf):
     """Work on them in this process."""
-    work(some, out, CPU, until, "pan reproduce", tell)
+    work(some, out, CPU, until, "pan reproduce", report)

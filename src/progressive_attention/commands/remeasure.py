@@ -20,6 +20,11 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.pages.results_page import write_results
     from progressive_attention.reproduce.remeasure import remeasure
+    from progressive_attention.reproduce.runs import read_runs
 
-    remeasure(arguments.out, pick_device(arguments.device), arguments.line, Console(stderr=True))
+    failed = remeasure(arguments.out, pick_device(arguments.device), arguments.line, Console(stderr=True))
+    write_results(read_runs(arguments.out / "table1.json"), arguments.out)
+    if failed:
+        raise ValueError("; ".join(f"{name} can't be measured: {reason}" for name, reason in failed.items()))

@@ -40,28 +40,31 @@ def add_options(parser: shared.Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train and measure what is not done yet, or list it."""
-    from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.reproduce import campaign
-    from progressive_attention.reproduce.jobs import failure_of, in_order, is_done
+    """Train and measure what is not done yet, then draw the pages; or list it."""
+    from rich.console import Console
 
-    device = pick_device(arguments.device)
+    from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.pages.campaign_pages import write_campaign_pages
+    from progressive_attention.reproduce import campaign
+
+    device, console = pick_device(arguments.device), Console(stderr=True)
     changes = {name: getattr(arguments, name) for name in CHANGES}
     jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
     if arguments.plan:
-        for job in in_order(jobs):
-            print(job.name, "done" if is_done(job, arguments.out) else failure_of(job, arguments.out) or "to do")
+        for name, state in campaign.states(jobs, arguments.out):
+            print(name, state)
         return
     budget = arguments.time_budget
     seconds = budget and max(0.0, budget - (time.monotonic() - arguments.started))
-    finished = campaign.reproduce(
-        arguments.target,
+    ending = campaign.reproduce(
         jobs,
         arguments.out,
         device,
         arguments.line,
         seconds=seconds,
         processes=arguments.processes,
+        console=console,
     )
-    if not finished:
+    write_campaign_pages(arguments.target, jobs, arguments.out, device, console)
+    if not ending.is_done():
         print("time is up: all is saved, and the same command goes on")

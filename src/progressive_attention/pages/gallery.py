@@ -19,7 +19,7 @@ from progressive_attention.pages.figures import Example, Looked, qualitative_fig
 from progressive_attention.pages.label_figures import Asked, attribute_figure
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.reproduce.experiments import Job
-from progressive_attention.reproduce.jobs import folder_of, questions
+from progressive_attention.reproduce.jobs import questions, weights_of
 from progressive_attention.reproduce.runs import ROWS, place_of
 from progressive_attention.saved import weights
 from progressive_attention.saved.weights import Trained
@@ -36,7 +36,9 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
         if not shown:
             continue
         test = questions(shown[0], "test")
-        looks = {ROWS[job.model]: looked(weights.load(folder_of(job, out), device), test, device) for job in shown}
+        looks = {
+            ROWS[job.model]: looked(weights.load(weights_of(job.name, out), device), test, device) for job in shown
+        }
         examples = []
         for row in range(min(SCENES, len(test))):
             mask = None if test.masks is None else test.masks[np.array([row])][0]
@@ -71,7 +73,7 @@ def draw_photographs(jobs: Sequence[Job], out: Path, device: torch.device) -> No
     if not shown:
         return
     test = questions(shown[0], "test")
-    networks = {ROWS[job.model]: Predictor(folder_of(job, out), str(device)) for job in shown}
+    networks = {ROWS[job.model]: Predictor(weights_of(job.name, out), str(device)) for job in shown}
     first = np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS]
     asked = []
     for row in first.tolist():

@@ -1,4 +1,4 @@
-"""What ``pan reproduce`` does around the jobs: plan, processes, and at last pages and figures."""
+"""What ``pan reproduce`` does around the jobs: plan, processes, and the table of what is finished."""
 
 import math
 import multiprocessing
@@ -6,46 +6,38 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
-from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
 from rich.console import Console
 
-from progressive_attention.config import ALIASES, DEFAULT_MODEL, MODELS, SPLITS, TARGETS, one_of
+from progressive_attention.config import ALIASES, MODELS, SPLITS, TARGETS, one_of
 from progressive_attention.data.manifest import find_manifest, read_manifest
 from progressive_attention.files import read_json, write_json
-from progressive_attention.pages.gallery import draw_photographs, draw_scenes
-from progressive_attention.pages.label_results import write_label_results
-from progressive_attention.pages.results_page import write_results
-from progressive_attention.progress import counting
-from progressive_attention.reproduce.board import PLAIN, board
+from progressive_attention.progress import bars, counting
 from progressive_attention.reproduce.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.reproduce.jobs import (
-    CELL,
     VOC_SPLITS,
-    Message,
-    Tell,
+    News,
+    Report,
     TimeIsUp,
-    failures,
+    failure_of,
     forget_failures,
-    has_diverged,
-    in_order,
     is_done,
     render,
     results,
     work,
 )
-from progressive_attention.reproduce.runs import Run, read_runs
+from progressive_attention.reproduce.runs import CELL, Run, cell_of, read_runs, write_runs
 
 FIGURE_6 = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' qualitative figures
-WITH_MAPS = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
 LAST_WORDS = 30.0  # seconds kept of a time budget for tables and figures
 GRACE = 10.0  # seconds that workers have to save and end after an interruption
 
@@ -66,35 +58,39 @@ def plan(
     """
     files = [FOLDER / f"{name}.toml" for name in TARGETS[target]] if target in TARGETS else [Path(target)]
     if target == "figure6":
+        with_maps = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
         models = [ALIASES.get(name, name) for name in models or FIGURE_6]
-        models = [one_of("model with attention maps", name, WITH_MAPS) for name in models]
+        models = [one_of("model with attention maps", name, with_maps) for name in models]
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     jobs = whole.changed(models, datasets, **changes).jobs()
     if not any(job.dataset == USERS_OWN for job in jobs):
-        if any(one is not None for one in (data, voc, backbone_weights)):
+        if any(given is not None for given in (data, voc, backbone_weights)):
             raise ValueError(
                 f"{target} trains on scenes that it draws itself; leave out --data, --voc and --backbone-weights"
             )
         return jobs
     if data is None or any(job.dataset != USERS_OWN for job in jobs):
         raise ValueError(f"{target} trains on a data set of yours, all its grids: name its folder with --data DIR")
-    if changes.get("images") is not None:
-        raise ValueError(f"{target} trains on all images of {data}; leave out --images, or import fewer")
-    if voc is not None:  # what is wrong with it is told before hours of training
-        rows = read_manifest(voc).rows_of(VOC_SPLITS)
-        if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
-            raise ValueError(f"{voc} has no masks to measure attention in; import VOC with pan data import voc")
-        asked = rows.names("query")
-        if not set(asked) & set(known := read_manifest(data).names("query")):
-            raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")
+    if voc is not None:  # what is wrong with it is reported before hours of training
+        check_voc(voc, data)
     return [on_folder(job, data, backbone_weights, voc) for job in jobs]
+
+
+def check_voc(voc: Path, data: Path) -> None:
+    """Raises ValueError for a folder without masks, or whose queries are not those of the training data."""
+    rows = read_manifest(voc).rows_of(VOC_SPLITS)
+    if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
+        raise ValueError(f"{voc} has no masks to measure attention in; import VOC with pan data import voc")
+    asked, known = rows.names("query"), read_manifest(data).names("query")
+    if not set(asked) & set(known):
+        raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")
 
 
 def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | None) -> Job:
     """The job on the user's own data set.
 
-    Raises ValueError as ``read_manifest`` does, for a missing split, and for one attribute a row, whose measures this
-    page has not.
+    Raises ValueError as ``read_manifest`` does, for a missing split, and for one attribute a row, which is measured
+    by other figures.
     """
     manifest = read_manifest(folder)
     if "attributes" not in manifest.table.column_names:
@@ -102,13 +98,16 @@ def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | 
             f"{folder} holds one attribute a row, and here lists of them are measured (a column attributes); train on "
             "it with 'pan train', and measure it with 'pan evaluate'"
         )
-    images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}["train"]
-    own = {"dataset": manifest.name, "images": images, "folder": str(folder), "backbone_weights": backbone_weights}
-    own["content"] = digest_of(folder)
-    if voc is not None:
-        own |= {"voc": str(voc), "voc_content": digest_of(voc)}
+    images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}
     return replace(
-        job, **own, candidates=tuple(on_folder(one, folder, backbone_weights, voc) for one in job.candidates)
+        job,
+        dataset=manifest.name,
+        images=images["train"],
+        folder=str(folder),
+        content=digest_of(folder),
+        backbone_weights=backbone_weights,
+        voc="" if voc is None else str(voc),
+        voc_content="" if voc is None else digest_of(voc),
     )
 
 
@@ -117,23 +116,26 @@ def digest_of(folder: Path) -> str:
     return sha256(find_manifest(folder).read_bytes()).hexdigest()
 
 
-def check_against(job: Job, earlier: Sequence[Run], out: Path) -> None:
-    """Raises ValueError if a job would stand in one table with an earlier run of other data, in one row with one that
-    was trained differently, or in its place.
-    """
-    for run in earlier:
-        alike = cell_of({**run, "seed": job.seed}) == job.cell
-        of_set = {"content": job.told["content"]} if job.folder and run["dataset"] == job.dataset else {}
-        for key, value in (job.told if alike else of_set).items():
-            if run.get(key, value) != value:
-                raise ValueError(
-                    f"{out} holds a run of {run['model']} on {run['dataset']}, seed {run['seed']}, with {key} "
-                    f"{run[key]}, and {job.name} has {value}; choose another --out, or tell them apart by their variant"
-                )
+class Ending(NamedTuple):
+    """How a campaign ended: why jobs failed, by name; the exit codes of workers that died; how many jobs are left."""
+
+    failed: dict[str, str]
+    died: list[int]
+    left: int
+
+    def is_done(self) -> bool:
+        """Whether all is done; else time is up. Raises ValueError if a job failed, OSError if workers died."""
+        if self.failed:
+            raise ValueError("; ".join(f"{name} failed: {reason}" for name, reason in self.failed.items()))
+        if self.died and self.left:
+            raise OSError(
+                f"{len(self.died)} workers died (exit code {', '.join(map(str, self.died))}; -9 is often out of "
+                "memory: try fewer --processes); nothing saved is lost, and the same command goes on"
+            )
+        return not self.left
 
 
 def reproduce(
-    target: str,
     jobs: Sequence[Job],
     out: Path,
     device: torch.device,
@@ -142,105 +144,105 @@ def reproduce(
     seconds: float | None = None,
     processes: int | None = None,
     console: Console | None = None,
-) -> bool:
-    """Train and measure what is not done yet, then write table1.json, pages and figures of all that is in ``out``.
+) -> Ending:
+    """Train and measure what is not done yet, and add it to the table in ``out``: table1.json, or table2.json.
 
-    ``seconds`` is a budget of time, after which all stops, saved. Returns whether everything is done. Raises, after
-    all others have had their turn, ValueError if a job failed, and OSError if jobs are left because workers died.
+    ``seconds`` is a budget of time, after which all stops, saved. Raises ValueError, before anything is trained, for a
+    broken file, and for jobs that don't go with what is in the table.
     """
     console = console or Console(stderr=True)
     until = time.monotonic() + (math.inf if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    everything = in_order(jobs)
-    mine, others = ("table2.json", "table1.json") if jobs[0].folder else ("table1.json", "table2.json")
-    if (out / others).exists():
-        raise ValueError(f"{out} holds {others}, whose README.md that of {mine} would replace; choose another --out")
-    earlier = earlier_label_runs if jobs[0].folder else earlier_runs
-    known = earlier(out)  # a broken file is told now, not after hours
-    for job in jobs:
-        check_against(job, known, out)
-    results(everything, out)  # likewise
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = to_do(jobs, out)
+    results(jobs, out)  # a broken one is reported now, not after hours
     forget_failures(jobs, out)
-    everything = [job for job in everything if not has_diverged(job, out)]
-    todo = [job for job in everything if not is_done(job, out)]
-    dead: list[int] = []
+    todo = [job for job in jobs if not is_done(job, out)]
+    died: list[int] = []
     if todo:
         processes = min(processes or default_processes(device), len(todo))
-        console.print(f"{len(todo)} of {len(everything)} runs to do, {processes} at a time", **PLAIN)
+        print_plain(console, f"{len(todo)} runs to do, {processes} at a time")
         with suppress(TimeIsUp):
             render(todo, until, lambda title: counting(console, title, "scenes"))
-            with board(console, everything, out, processes) as tell:
-                if processes == 1:  # here, with all threads
-                    work(jobs, out, device, until, command, tell)
-                else:
-                    dead = in_processes(processes, jobs, out, device, until, command, tell)
-    pages = write_label_pages if jobs[0].folder else write_pages
-    pages(target, jobs, out, device, console)
-    if failed := failures(jobs, out):
-        raise ValueError("; ".join(f"{name} failed: {reason}" for name, reason in failed.items()))
-    done = all(is_done(job, out) for job in jobs)
-    if dead and not done:
-        codes = ", ".join(map(str, dead))
-        raise OSError(
-            f"{len(dead)} of {processes} workers died (exit code {codes}; -9 is often want of memory: try fewer "
-            "--processes); nothing saved is lost, and the same command goes on"
-        )
-    return done
+            if processes == 1:  # here, with all threads
+                with bar(console) as report:
+                    work(jobs, out, device, until, command, report)
+            else:
+                died = in_processes(processes, jobs, out, device, until, command)
+    if finished := results(jobs, out):
+        add_to_table(finished, table_of(jobs[0], out))
+    failed = {job.name: reason for job in jobs if (reason := failure_of(job, out))}
+    return Ending(failed, died, sum(not is_done(job, out) for job in jobs))
 
 
-def earlier_runs(out: Path) -> list[Run]:
-    """The runs of table1.json, none if there is no such file; raises ValueError as ``read_runs``."""
-    path = out / "table1.json"
-    return read_runs(path) if path.exists() else []
+def to_do(jobs: Sequence[Job], out: Path) -> list[Job]:
+    """The jobs that are not in the table in ``out``; raises ValueError for those that don't go with what is in it."""
+    path = table_of(jobs[0], out)
+    other = out / ("table1.json" if jobs[0].folder else "table2.json")
+    if other.exists():
+        raise ValueError(f"{out} holds {other.name}, whose README.md that of {path.name} would replace; choose another")
+    rows = read_table(path)
+    for job in jobs:
+        check_against(job, rows, out)
+    known = {cell_of(row): row for row in rows}
+    return [
+        job
+        for job in jobs
+        if job.cell not in known or (job.voc and known[job.cell].get("voc_content") != job.voc_content)
+    ]
 
 
-def earlier_label_runs(out: Path) -> list[Run]:
-    """The runs of table2.json, none if there is no such file; raises ValueError where one isn't told from others."""
-    path = out / "table2.json"
-    found = read_json(path) if path.exists() else []
-    if not isinstance(found, list) or any(not isinstance(run, dict) or {*CELL} - run.keys() for run in found):
+def states(jobs: Sequence[Job], out: Path) -> Iterator[tuple[str, str]]:
+    """Each job's name with "done", "to do", or why it failed."""
+    left = to_do(jobs, out)
+    for job in jobs:
+        done = job not in left or is_done(job, out)
+        yield job.name, "done" if done else failure_of(job, out) or "to do"
+
+
+def check_against(job: Job, rows: Sequence[Run], out: Path) -> None:
+    """Raises ValueError if a job would stand in one table with a run of other data, in one row with one that was
+    trained differently, or in its place.
+    """
+    words = job.description
+    for run in rows:
+        if cell_of({**run, "seed": job.seed}) == job.cell:
+            keys = [key for key in words if key not in CELL]
+        else:
+            keys = ["content"] if job.folder and run["dataset"] == job.dataset else []
+        for key in keys:
+            if run.get(key, words[key]) != words[key]:
+                raise ValueError(
+                    f"{out} holds a run of {run['model']} on {run['dataset']}, seed {run['seed']}, with {key} "
+                    f"{run[key]}, and {job.name} has {words[key]}; choose another --out, or another variant"
+                )
+
+
+def table_of(job: Job, out: Path) -> Path:
+    """Where results of such jobs stand."""
+    return out / ("table2.json" if job.folder else "table1.json")
+
+
+def read_table(path: Path) -> list[Run]:
+    """The runs of a table, none if there is no such file; raises ValueError for a broken one."""
+    if not path.exists():
+        return []
+    if path.name == "table1.json":
+        return read_runs(path)
+    rows = read_json(path)
+    if not isinstance(rows, list) or any(not isinstance(run, dict) or {*CELL} - run.keys() for run in rows):
         raise ValueError(f"{path} is no list of runs; remove it, and the same command writes it again")
-    return found
+    return rows
 
 
-def write_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
-    """table1.json with these jobs' results beside those that other targets left there; pages and figures from it."""
-    with FileLock(out / ".pages.lock"):
-        runs = beside(results(jobs, out), earlier_runs(out))
-        if not runs:
-            console.print("no run is finished yet")
-            return
-        write_json(out / "table1.json", runs)
-        if target in ("figure6", "all"):
-            pictured = WITH_MAPS if target == "figure6" else (*FIGURE_6, DEFAULT_MODEL)
-            draw_scenes([job for job in jobs if job.model in pictured and is_done(job, out)], out, device)
-        write_results(earlier_runs(out), out)
-    pages = f"{out / 'table1.json'}, {out / 'README.md'}, {out / 'index.html'}"
-    console.print(f"runs finished: {len(runs)}; see {pages}", **PLAIN)
-
-
-def write_label_pages(target: str, jobs: Sequence[Job], out: Path, device: torch.device, console: Console) -> None:
-    """table2.json of these jobs' results, and of others that are there; README.md, and the figure of test questions."""
-    with FileLock(out / ".pages.lock"):
-        path = out / "table2.json"
-        runs = beside(results(jobs, out), earlier_label_runs(out))
-        if not runs:
-            console.print("no run is finished yet")
-            return
-        write_json(path, runs)
-        draw_photographs([job for job in jobs if is_done(job, out)], out, device)
-        write_label_results(runs, out)
-    console.print(f"runs finished: {len(runs)}; see {path}, {out / 'README.md'}, {out / 'figures'}", **PLAIN)
-
-
-def beside(new: Sequence[Run], earlier: Sequence[Run]) -> list[Run]:
-    """New runs beside earlier ones, of two of one cell the new; in the same order, whichever call wrote last."""
-    return sorted({cell_of(run): run for run in (*earlier, *new)}.values(), key=cell_of)
-
-
-def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells a run from others, as ``Job.cell``."""
-    return tuple(run[name] for name in CELL)
+def add_to_table(new: Sequence[Run], path: Path) -> None:
+    """Put runs beside those of a table, in the place of runs of the same cell."""
+    with FileLock(path.parent / ".pages.lock"):
+        rows = {cell_of(run): run for run in (*read_table(path), *new)}
+        runs = [rows[cell] for cell in sorted(rows)]  # in the same order, whichever call wrote last
+        if path.name == "table1.json":
+            write_runs(path, runs)
+        else:
+            write_json(path, runs)
 
 
 def default_processes(device: torch.device) -> int:
@@ -249,61 +251,68 @@ def default_processes(device: torch.device) -> int:
     return cores if device.type == "cpu" else min(4, cores)
 
 
+def print_plain(console: Console, text: str) -> None:
+    """A line as it is, however long."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Report]:
+    """A bar of the run in hand, and a line for each epoch and each end."""
+    with bars(console) as progress:
+        progress.live.transient = True
+        task = progress.add_task("", total=1.0, note="")
+
+        def report(news: News) -> None:
+            title = f"{news.job}: {news.what}"
+            if progress.tasks[0].description != title:
+                progress.reset(task, description=title)
+            progress.update(task, completed=news.share, note=news.note)
+            if news.line:
+                print_plain(console, f"{news.job}: {news.line}")
+
+        yield report
+
+
 def in_processes(
-    count: int, jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str, tell: Tell
+    count: int, jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str
 ) -> list[int]:
     """``work`` in several processes, which share the cores; returns the exit codes of those that died."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // count)
     ends = time.time() + until - time.monotonic()  # another process's monotonic clock need not be ours
-    workers = {}
-    with deaf_to_interrupts():  # and so are those born now: Ctrl-C reaches all, but only we decide
-        for _ in range(count):
-            ours, theirs = context.Pipe(duplex=False)  # one each: who is killed while writing spoils only its own
-            arguments = (list(jobs), out, str(device), ends, command, threads, theirs)
-            workers[ours] = context.Process(target=worker, args=arguments, daemon=True)
-            workers[ours].start()
-            theirs.close()
+    stop = context.Event()
+    arguments = (list(jobs), out, str(device), ends, command, threads, stop)
+    workers = [context.Process(target=worker, args=arguments, daemon=True) for _ in range(count)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they are born deaf: Ctrl-C reaches all, but only we decide
+    for process in workers:
+        process.start()
+    signal.signal(signal.SIGINT, before)
     try:
-        listening = list(workers)
-        while listening:
-            for connection in wait(listening):
-                try:
-                    tell(connection.recv())  # type: ignore[union-attr]
-                except (EOFError, OSError):
-                    listening.remove(connection)
+        for process in workers:
+            process.join()
     finally:
-        for connection in workers:
-            connection.close()  # a worker that still runs finds nobody listening, saves and ends
-        for process in workers.values():
+        stop.set()
+        for process in workers:
             process.join(GRACE)
-        codes = [process.exitcode for process in workers.values()]  # None: slow to end, which is no death
-        for process in workers.values():
+        codes = [process.exitcode for process in workers]  # None: slow to end, which is no death
+        for process in workers:
             process.kill()
     return [code for code in codes if code]
 
 
-@contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, threads: int, connection: Any) -> None:
-    """One process's share of the work; it ends, saved, when nobody listens any more."""
+def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, threads: int, stop: Event) -> None:
+    """One process's share of the work, a line for each epoch and each end; it ends, saved, with its parent."""
     torch.set_num_threads(threads)
+    console, parent = Console(stderr=True), multiprocessing.parent_process()
 
-    def tell(message: Message) -> None:
-        try:
-            connection.send(message)
-        except OSError:
+    def report(news: News) -> None:
+        if stop.is_set() or parent is None or not parent.is_alive():
             sys.exit()
+        if news.line:
+            print_plain(console, f"{news.job}: {news.line}")
 
     try:
-        work(jobs, out, torch.device(device), time.monotonic() + ends - time.time(), command, tell)
+        work(jobs, out, torch.device(device), time.monotonic() + ends - time.time(), command, report)
     except OSError as error:
         sys.exit(f"a worker can't go on: {error}")

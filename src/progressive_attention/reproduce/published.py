@@ -3,21 +3,15 @@ Prediction", BMVC 2018, Table 1; and its first version, "Hierarchical Attention 
 
 from typing import NamedTuple
 
+from progressive_attention.config import MODELS
+
 SOURCE = (
     "Seo, Lin, Cohen, Shen and Han, Progressive Attention Networks for Visual Attribute Prediction, BMVC 2018, Table 1"
 )
 SOURCE_2016 = "Seo, Lin, Cohen, Shen and Han, Hierarchical Attention Networks, arXiv:1606.02393v1, 2016, Table 1b"
 
-NAMES = {  # what the 2018 paper calls them, in its order
-    "stn-s": "STN-S",
-    "stn-m": "STN-M",
-    "san": "SAN",
-    "han": "HAN",
-    "pan-soft": "PAN[S]",
-    "pan-hard": "PAN[H]",
-    "pan-soft-ctx": "PAN[S]+CTX",
-    "pan-hard-ctx": "PAN[H]+CTX",
-}
+ORDER = ("stn-s", "stn-m", "san", "han", "pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx")  # the 2018 paper's
+NAMES = {name: MODELS[name]["title"] for name in ORDER}
 NAMES_2016 = {  # the same networks in the first version: accuracies agree to the last digit
     "stn-s": "STN",
     "san": "SOFT",

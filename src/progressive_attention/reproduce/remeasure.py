@@ -5,7 +5,7 @@ stays; every figure that was there is compared with the new one, and what change
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,10 @@ from rich.console import Console
 from progressive_attention.evaluation.measured import load_with_bar, measure
 from progressive_attention.evaluation.summaries import percent
 from progressive_attention.files import write_json
-from progressive_attention.pages.results_page import write_results
-from progressive_attention.reproduce.board import PLAIN
-from progressive_attention.reproduce.campaign import beside, cell_of, earlier_runs
-from progressive_attention.reproduce.jobs import RESULT, read_result
+from progressive_attention.reproduce.campaign import add_to_table, print_plain, read_table
+from progressive_attention.reproduce.jobs import weights_of
 from progressive_attention.reproduce.machine import commit, hardware
-from progressive_attention.reproduce.runs import LATER, Run, place_of
+from progressive_attention.reproduce.runs import LATER, Run, name_of, place_of
 from progressive_attention.saved import weights
 
 REPORT = "remeasured.json"
@@ -39,46 +37,43 @@ class Comparison(NamedTuple):
     changes: list[dict[str, Any]]
 
 
-def remeasure(out: Path, device: torch.device, command: str, console: Console) -> None:
-    """Measure what lacks a figure of today's, then write table1.json, pages and REPORT of all that is in ``out``.
+def remeasure(out: Path, device: torch.device, command: str, console: Console) -> dict[str, str]:
+    """Measure the runs that have weights and lack a figure of today's, then write REPORT; returns why runs failed.
 
-    Several calls may share a folder: each run is held by a lock, and who ends last writes the pages. Raises ValueError
-    for a folder without runs, and, after all others have had their turn, where runs could not be measured.
+    Each run goes into table1.json when it is measured, and is held by a lock, so that several calls may share a
+    folder. Raises ValueError for a folder without weights.
     """
-    folders = run_folders(out)
-    todo = {name: folder for name, folder in folders.items() if not is_current(read_result(folder / RESULT))}
-    console.print(f"{len(todo)} of {len(folders)} runs to measure", **PLAIN)
-    failed, held = {}, []
-    for i, (name, folder) in enumerate(todo.items(), 1):
+    kept = with_weights(out)
+    todo = [name for name, (run, _) in kept.items() if not is_current(run)]
+    print_plain(console, f"{len(todo)} of {len(kept)} runs to measure")
+    failed = {}
+    for i, name in enumerate(todo, 1):
+        folder = kept[name][1]
         try:
             with FileLock(folder / ".lock", timeout=0):
-                if not is_current(read_result(folder / RESULT)):
-                    again = measured_again(folder, device, command, console)
-                    write_json(folder / RESULT, again)
-                    console.print(f"{i} of {len(todo)}: {name}: {in_words(again)}", **PLAIN)
+                run = with_weights(out)[name][0]  # another process may have measured it since
+                if not is_current(run):
+                    again = measured_again(run, folder, device, command, console)
+                    add_to_table([again], out / "table1.json")
+                    print_plain(console, f"{i} of {len(todo)}: {name}: {in_words(again)}")
         except Timeout:
-            held.append(name)
+            print_plain(console, f"{name} is another process's")
         except ValueError as error:
             failed[name] = str(error)
-    if any(not is_current(read_result(folders[name] / RESULT)) for name in held):
-        console.print(f"{len(held)} runs are another process's, which writes the pages", **PLAIN)
-    else:
-        write_pages({name: read_result(folder / RESULT) for name, folder in folders.items()}, out)
-    if failed:
-        raise ValueError("; ".join(f"{name} can't be measured: {reason}" for name, reason in failed.items()))
+    write_json(out / REPORT, report_of(read_table(out / "table1.json")))
+    return failed
 
 
-def run_folders(out: Path) -> dict[str, Path]:
-    """The folders of the runs in table1.json by name, largest budget first, then in the tables' order.
+def with_weights(out: Path) -> dict[str, tuple[Run, Path]]:
+    """The runs of table1.json and the folders of their weights by name, largest budget first, in the tables' order.
 
     Raises ValueError where there are none.
     """
-    known = {cell_of(run) for run in earlier_runs(out)}
-    results = {path.parent: read_result(path) for path in (out / "runs").glob(f"*/{RESULT}")}
-    found = [folder for folder, result in results.items() if cell_of(result) in known]
-    if not found:
-        raise ValueError(f"{out} holds no table1.json with runs/*/{RESULT}; give a folder that 'pan reproduce' wrote")
-    return {folder.name: folder for folder in sorted(found, key=lambda folder: place_in_table(results[folder]))}
+    runs = sorted(read_table(out / "table1.json"), key=place_in_table)
+    kept = {name_of(run): (run, folder) for run in runs if (folder := weights_of(name_of(run), out))}
+    if not kept:
+        raise ValueError(f"{out} holds no table1.json with weights of its runs; give a folder of 'pan reproduce'")
+    return kept
 
 
 def place_in_table(run: Run) -> tuple[Any, ...]:
@@ -86,21 +81,21 @@ def place_in_table(run: Run) -> tuple[Any, ...]:
     return -run["images"], place_of(run["model"]), place_of(run["dataset"]), run["variant"], run["seed"]
 
 
-def is_current(result: Run) -> bool:
+def is_current(run: Run) -> bool:
     """Whether it has all that is measured today."""
-    return {*LATER} <= result.keys()
+    return {*LATER} <= run.keys()
 
 
-def measured_again(folder: Path, device: torch.device, command: str, console: Console) -> dict[str, Any]:
-    """A run's result with the figures of today's measurement, and under "measured" where these come from, beside what
-    changed by it. Raises ValueError as ``weights.load`` does.
+def measured_again(run: Run, folder: Path, device: torch.device, command: str, console: Console) -> Run:
+    """The run with the figures of today's measurement, and under "measured" where these come from, beside what changed
+    by it. Raises ValueError as ``weights.load`` does.
     """
-    old, network = read_result(folder / RESULT), weights.load(folder, device)
-    scenes = {"protocol": old["protocol"], "seed": old["seed"], "images": old["images"]}
-    test = load_with_bar(console, old["dataset"], "test", **scenes)
+    network = weights.load(folder, device)
+    scenes = {"protocol": run["protocol"], "seed": run["seed"], "images": run["images"]}
+    test = load_with_bar(console, run["dataset"], "test", **scenes)
     figures = measure(network, test, scenes, device, console).figures
     machine = {"hardware": hardware(device), "torch": torch.__version__, "commit": commit(), "command": command}
-    return {**old, **figures, "measured": {**machine, **compare(old, figures)._asdict()}}
+    return {**run, **figures, "measured": {**machine, **compare(run, figures)._asdict()}}
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
@@ -132,30 +127,22 @@ def difference(pair: tuple[float | None, float | None]) -> float:
     return 0.0 if old == new else math.inf if old is None or new is None else abs(new - old)
 
 
-def in_words(result: Run) -> str:
+def in_words(run: Run) -> str:
     """What a new measurement gave."""
-    found = result["measured"]
-    text = f"accuracy {percent(result['accuracy'])}, {found['identical']} of {found['compared']} figures as they were"
-    changes = [f"{one['key']} {one['old']} -> {one['new']}" for one in found["changes"]]
+    measured = run["measured"]
+    text = f"accuracy {percent(run['accuracy'])}, {measured['identical']} of {measured['compared']} figures as before"
+    changes = [f"{change['key']} {change['old']} -> {change['new']}" for change in measured["changes"]]
     return "; ".join([text, *changes])
 
 
-def write_pages(results: Mapping[str, Run], out: Path) -> None:
-    """REPORT, table1.json, pages and figures of all runs, given by name."""
-    with FileLock(out / ".pages.lock"):
-        write_json(out / REPORT, report(results))
-        write_json(out / "table1.json", beside(list(results.values()), earlier_runs(out)))
-        write_results(earlier_runs(out), out)
-
-
-def report(results: Mapping[str, Run]) -> dict[str, Any]:
+def report_of(runs: Sequence[Run]) -> dict[str, Any]:
     """How many runs were measured again and figures compared, on which machines, and what changed in each run."""
-    found = {name: run["measured"] for name, run in results.items() if "measured" in run}
+    measured = {name_of(run): run["measured"] for run in runs if "measured" in run}
     return {
-        "runs": len(found),
-        "hardware": sorted({one["hardware"] for one in found.values()}),
+        "runs": len(measured),
+        "hardware": sorted({one["hardware"] for one in measured.values()}),
         "tolerance": TOLERANCE,
-        "compared": sum(one["compared"] for one in found.values()),
-        "identical": sum(one["identical"] for one in found.values()),
-        "changes": {name: one["changes"] for name, one in found.items() if one["changes"]},
+        "compared": sum(one["compared"] for one in measured.values()),
+        "identical": sum(one["identical"] for one in measured.values()),
+        "changes": {name: one["changes"] for name, one in measured.items() if one["changes"]},
     }

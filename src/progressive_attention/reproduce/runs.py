@@ -1,51 +1,124 @@
 """Results of trained networks as plain JSON: read, checked, grouped into cells of a table, averaged over seeds.
 
-A run is one network trained once from one seed: a dict of the keys below, shares in 0..1. A cell is all runs that
-differ in their seed only, so that no average mixes what was trained differently.
+A run is one network trained once from one seed: a dict of the keys of ``Figures``, shares in 0..1. A cell is all runs
+that differ in their seed only, so that no average mixes what was trained differently.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from progressive_attention.config import ALIASES, MODELS, PROTOCOLS, RECIPES, STYLES
-from progressive_attention.files import read_json
+import msgspec
+from msgspec import Meta
+
+from progressive_attention.config import ALIASES, MODELS, RECIPES, STYLES, Protocol, Queries, Style, one_of
+from progressive_attention.files import read_json, write_json
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.reproduce.published import NAMES, SCALE_BINS
 
 Run = dict[str, Any]
 
 MAPS = ("last", "accumulated", "activation", "flow")
-# Every model's title, the papers' first, in the order of all tables and legends.
-ROWS = NAMES | {name: row["title"] for name, row in MODELS.items() if name not in NAMES}
-KNOWN: dict[str, tuple[str, ...]] = {
-    "model": (*MODELS, *ALIASES),
-    "dataset": STYLES,
-    "protocol": PROTOCOLS,
-    "recipe": tuple(RECIPES),
-    "queries_per_image": ("one", "all", "rows"),
-}
-TEXTS = ("variant", "hardware", "commit", "command", "torch")
-COUNTS = ("seed", "images", "epochs", "count", "parameters")
-AMOUNTS = ("learning_rate", "seconds")
-SHARES = (
-    "accuracy",
-    "tpr_uniform",
-    "tpr_clipped",
-    *(f"{kind}_{name}" for kind in ("tpr", "pointing", "iou") for name in MAPS),
-    "point_on_target",
-    "box_iou",
-)
-# What runs of earlier versions lack, until they are measured again.
-LATER = ("tpr_flow", "pointing_flow", *(f"iou_{name}" for name in MAPS), "point_on_target", "box_iou")
+CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
 ALIKE = ("learning_rate", "batch", "recipe_changes", "network_changes")  # what all runs of a cell have in common
 CURVE = ("precision", "recall", "iou")
+CURVES = "precision_recall"  # a run's key, and in a folder of results a file of its own
+LONGEST_VARIANT = 100  # letters of it in a name
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; any table of it has them.
 STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0, lt=1e300)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+MaybeShare = Share | None  # None: no such map, or no such question
+
+
+class Titles(Mapping[str, str]):
+    """Every model's title in the order of all tables and legends, the papers' rows first; follows ``MODELS``."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*NAMES, *(name for name in MODELS if name not in NAMES)])
+
+    def __len__(self) -> int:
+        return len(MODELS)
+
+    def __getitem__(self, model: str) -> str:
+        return MODELS[model].get("title", model)
+
+
+ROWS = Titles()
+
+
+class Curve(msgspec.Struct):
+    """Precision, recall and IoU of a map at each threshold, and the threshold of the best IoU."""
+
+    threshold: list[Share]
+    precision: list[MaybeShare]
+    recall: list[MaybeShare]
+    iou: list[MaybeShare]
+    best_threshold: Share
+    best_iou: MaybeShare
+
+    def __post_init__(self) -> None:
+        if not len(self.threshold) == len(self.precision) == len(self.recall) == len(self.iou):
+            raise ValueError("threshold, precision, recall and iou must be columns of one length")
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """What a run must hold, and in which range; it may hold more (docs/reproduce.md)."""
+
+    model: str
+    variant: str
+    dataset: Style
+    protocol: Protocol
+    recipe: str
+    queries_per_image: Queries
+    seed: Count
+    images: Count
+    epochs: Count
+    learning_rate: Amount
+    count: Count
+    accuracy: Share
+    accuracy_by_scale: dict[str, MaybeShare]
+    count_by_scale: dict[str, Count]
+    tpr_last: MaybeShare
+    tpr_accumulated: MaybeShare
+    tpr_activation: MaybeShare
+    tpr_uniform: MaybeShare
+    tpr_clipped: MaybeShare
+    pointing_last: MaybeShare
+    pointing_accumulated: MaybeShare
+    pointing_activation: MaybeShare
+    # What runs of earlier versions lack, until they are measured again.
+    tpr_flow: MaybeShare = None
+    pointing_flow: MaybeShare = None
+    iou_last: MaybeShare = None
+    iou_accumulated: MaybeShare = None
+    iou_activation: MaybeShare = None
+    iou_flow: MaybeShare = None
+    point_on_target: MaybeShare = None
+    box_iou: MaybeShare = None
+    precision_recall: dict[Literal["last", "accumulated", "activation", "flow"], Curve | None] = {}
+    parameters: Count
+    seconds: Amount
+    hardware: str
+    commit: str
+    command: str
+    torch: str
+
+    def __post_init__(self) -> None:
+        one_of("model", self.model, {**MODELS, **ALIASES})
+        one_of("recipe", self.recipe, RECIPES)
+        if not set(self.accuracy_by_scale) == set(self.count_by_scale) == set(SCALE_BINS):
+            raise ValueError(f"accuracy_by_scale and count_by_scale must be given for {', '.join(SCALE_BINS)}")
+
+
+LATER = tuple(f.name for f in msgspec.structs.fields(Figures) if f.default is None)
 
 
 class Budget(NamedTuple):
@@ -90,7 +163,7 @@ class Cell(NamedTuple):
 
     def mean(self, key: str) -> Estimate | None:
         """Mean of ``tpr_...`` or ``pointing_...``; None where the model has no such map."""
-        return estimate([run[key] for run in self.runs])
+        return estimate([run.get(key) for run in self.runs])  # older runs lack some
 
     def curve(self, of_map: str) -> dict[str, list[float | None]] | None:
         """Threshold, precision, recall and IoU of one map, averaged over seeds threshold by threshold."""
@@ -185,80 +258,68 @@ def title_of(cell: Cell) -> str:
     return f"{cell.dataset} {cell.model}{variant}, {cell.budget.images:,} images x {cell.epochs} epochs"
 
 
+def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a run from all others of a table."""
+    return tuple(run[name] for name in CELL)
+
+
+def name_of(run: Mapping[str, Any]) -> str:
+    """A run in words that are the name of a file or folder; no two trainings have the same."""
+    words = "".join(letter if letter.isalnum() else " " for letter in run["variant"][:LONGEST_VARIANT]).split()
+    parts = [run["dataset"], run["model"], *words, run["protocol"], run["recipe"], f"{run['images']}x{run['epochs']}"]
+    parts += [f"b{run.get('batch', '')}", f"lr{run['learning_rate']:g}", f"s{run['seed']}"]
+    changes = [run.get("recipe_changes", {}), list(run.get("network_changes", {}).items())]
+    further = [run["variant"], *changes, []]  # the last was for learning rates to choose from; names must stay
+    further += [run["content"], run["backbone_weights"]] if "content" in run else []
+    if any(further):
+        parts.append(sha256(json.dumps(further).encode()).hexdigest()[:6])
+    return "-".join(parts)
+
+
 def read_runs(path: Path) -> list[Run]:
-    """The runs of a ``table1.json``; raises ValueError that names file, run and key for anything but that.
+    """The runs of a ``table1.json``, with their curves from the folder ``curves`` beside it, or from the file itself.
 
-    The 2016 names become the 2018 ones.
+    The 2016 names become the 2018 ones. Raises ValueError that names file, run and key for anything but runs.
     """
-    found = read_json(path)
-    if not isinstance(found, list) or not found:
+    runs = read_json(path)
+    if not isinstance(runs, list) or not runs:
         raise ValueError(f"{path} must hold a list of at least one run; 'pan reproduce' writes it")
-    return [checked(run, f"{path}, run {i}") for i, run in enumerate(found)]
+    for i, run in enumerate(runs):
+        check_figures(run, f"{path}, run {i}")
+        run["model"] = ALIASES.get(run["model"], run["model"])
+        curves = curves_of(run, path.parent)
+        if CURVES not in run:
+            run[CURVES] = read_json(curves) if curves.exists() else {}
+            check_figures(run, str(curves))
+    return runs
 
 
-def checked(run: Any, place: str) -> Run:
-    """The run itself if every key is there and in range; else ValueError that names ``place``.
-
-    What it lacks of ``LATER`` becomes None.
-    """
-    if not isinstance(run, dict):
-        raise ValueError(f"{place}: expected an object of results, got {run!r}; remove it")
-    run = run | {name: None for name in LATER if name not in run}
-    wanted = (*KNOWN, *TEXTS, *COUNTS, *AMOUNTS, *SHARES, "accuracy_by_scale", "count_by_scale", "precision_recall")
-    if missing := [name for name in wanted if name not in run]:
+def check_figures(run: Any, place: str) -> None:
+    """Raises ValueError that names the place and the key for what is no run."""
+    try:
+        msgspec.convert(run, Figures)
+    except msgspec.ValidationError as error:
         raise ValueError(
-            f"{place} lacks {', '.join(missing)}; remove it from the file, and 'pan reproduce' adds it again"
-        )
-
-    def expect(right: bool, key: str, wanted: str, value: Any) -> None:
-        if not right:
-            raise ValueError(f"{place}: {key} must be {wanted}, got {value!r}; correct it or run that network again")
-
-    for key, known in KNOWN.items():
-        expect(run[key] in known, key, f"one of {', '.join(known)}", run[key])
-    for key in TEXTS:
-        expect(isinstance(run[key], str), key, "text", run[key])
-    for key in COUNTS:
-        expect(is_count(run[key]), key, "a whole number >= 0", run[key])
-    for key in AMOUNTS:
-        expect(is_number(run[key]) and run[key] >= 0, key, "a number >= 0", run[key])
-    for key in SHARES:
-        expect(is_share(run[key], key != "accuracy"), key, "a share in 0..1 (null: no such map)", run[key])
-    for key, right, of in (
-        ("accuracy_by_scale", is_share, "shares in 0..1 or null"),
-        ("count_by_scale", is_count, "whole numbers >= 0"),
-    ):
-        by_scale = isinstance(run[key], dict) and set(run[key]) == set(SCALE_BINS)
-        expect(by_scale and all(map(right, run[key].values())), key, f"{of} for {', '.join(SCALE_BINS)}", run[key])
-    curves = run["precision_recall"]
-    expect(isinstance(curves, dict) and set(curves) <= set(MAPS), "precision_recall", f"by map {MAPS}", curves)
-    for name, curve in curves.items():
-        expect(curve is None or is_curve(curve), f"precision_recall of {name}", "columns of one length", curve)
-    return {**run, "model": ALIASES.get(run["model"], run["model"])}
+            f"{place}: {explained(error)}; correct it, or remove the run from the table, and 'pan reproduce' adds it"
+        ) from error
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def explained(error: msgspec.ValidationError) -> str:
+    """What is wrong where: "seeds[0]: Expected `int`, got `str`"."""
+    reason, _, place = str(error).partition(" - at ")
+    place = place.replace("`", "").replace("$.", "")
+    return f"{place}: {reason}" if place else reason
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number >= 0."""
-    return is_number(value) and isinstance(value, int) and value >= 0
+def write_runs(path: Path, runs: Sequence[Run]) -> None:
+    """Write a ``table1.json``, and before it the curves of each run into a file of its own."""
+    for run in runs:
+        curves = curves_of(run, path.parent)
+        if run[CURVES] and not (curves.exists() and read_json(curves) == run[CURVES]):
+            write_json(curves, run[CURVES])
+    write_json(path, [{key: value for key, value in run.items() if key != CURVES} for run in runs])
 
 
-def is_share(value: Any, or_none: bool = True) -> bool:
-    """Whether it is a number in [0, 1], or None where that is allowed."""
-    return (or_none and value is None) or (is_number(value) and 0 <= value <= 1)
-
-
-def is_curve(curve: Any) -> bool:
-    """Whether it is a precision-recall curve: columns of one length, and a best IoU among its thresholds."""
-    if not isinstance(curve, dict):
-        return False
-    columns: list[Any] = [curve.get(name) for name in ("threshold", *CURVE)]
-    if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
-        return False
-    numbers = [*columns[0], curve.get("best_threshold")]
-    shares = [value for column in (*columns[1:], [curve.get("best_iou")]) for value in column]
-    return all(map(is_number, numbers)) and all(map(is_share, shares))
+def curves_of(run: Run, folder: Path) -> Path:
+    """Where a folder of results keeps a run's curves."""
+    return folder / "curves" / f"{name_of(run)}.json"
