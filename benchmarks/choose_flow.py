@@ -1,6 +1,6 @@
 """What the flow map could have been: ways to spread a cell's share (κ) and to weigh the cells below, on validation.
 
-    python benchmarks/choose_flow.py results/runs/mref-pan-hard-ctx-paper-fast-30000x3-b32-lr0.01-s0 mref 300
+    python benchmarks/choose_flow.py results/weights/mref-pan-hard-ctx-paper-fast-30000x3-b32-lr0.01-s0 mref 300
     python benchmarks/choose_flow.py RUN FOLDER_WITH_MASKS 1000 --out vgg.json
 
 Prints, and with --out writes as JSON, the best mean IoU at one threshold, the true-positive ratio and the pointing game

@@ -1,10 +1,10 @@
 """Put a finished run of ``pan reproduce``, with a model card, among the weights that ship.
 
-    python tools/ship_weights.py results/runs/mref-pan-paper-fast-... mref-pan
+    python tools/ship_weights.py results/weights/mref-pan-paper-fast-... mref-pan
     python tools/ship_weights.py                # writes the cards of all that ship again, from their config.json
 
-The cards hold only what the run's own result.json and config.json say; `pan absence --weights RUN`, run before, adds
-what it tells of things that are not there.
+The cards hold only what the run's row in table1.json and its config.json say; `pan absence --weights RUN`, run before,
+adds what it measures of things that are not there.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from progressive_attention.files import read_json, write_text
+from progressive_attention.reproduce.runs import name_of, read_runs
 from progressive_attention.saved import weights
 from progressive_attention.saved.model_card import model_card
 
@@ -22,8 +23,9 @@ MEASURED = ("count", "accuracy", "count_by_scale", "pointing_", "tpr_")
 
 
 def ship(run: Path, name: str) -> None:
-    """Write a run's weights and config.json."""
-    about, result = read_json(run / "config.json"), read_json(run / "result.json")
+    """Write a run's weights and config.json, with its figures from the table two folders up."""
+    rows = {name_of(row): row for row in read_runs(run.parents[1] / "table1.json")}
+    about, result = read_json(run / "config.json"), rows[run.name]
     test: dict[str, Any] = {key: value for key, value in result.items() if key.startswith(MEASURED)}
     about |= {"test": test, **{key: result[key] for key in TOLD}}
     weights.save(weights.SHIPPED / name, load_file(run / "weights.safetensors"), about)
@@ -39,7 +41,7 @@ def card(folder: Path) -> str:
 def main() -> None:
     """Write the run's files, if there is one, and all cards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", type=Path, help="a run's folder with its result.json")
+    parser.add_argument("run", nargs="?", type=Path, help="a run's folder, in runs/ or weights/ beside table1.json")
     parser.add_argument("name", nargs="?", help="what it shall be called")
     arguments = parser.parse_args()
     if (arguments.run is None) != (arguments.name is None):

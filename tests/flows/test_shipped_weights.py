@@ -49,7 +49,7 @@ def test_a_run_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     """A run among the results becomes what ships, but for what was measured later."""
     for module in (network_folder, weights):
         monkeypatch.setattr(module, "SHIPPED", tmp_path)
-    run = next((ROOT / "results/runs").glob("mref-san-*"))
+    run = next((ROOT / "results/weights").glob("mref-san-*"))
     monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(run), "it"])
     SHIP["main"]()
     assert str(tmp_path / "it") in capsys.readouterr().out
