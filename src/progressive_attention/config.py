@@ -191,6 +191,7 @@ class Recipe:
         return max(inside, key=lambda pair: len(pair[0]))[1] if inside else 1.0
 
 
+PRETRAINED: tuple[tuple[str, float], ...] = (("stages", 0.03), ("localisation", 0.03))  # learnt on other photographs
 RECIPES: dict[str, Recipe] = {
     # 2018 text, section 4.1: RMSprop until no improvement for 50 epochs, rate x 0.9 every 30 epochs after the 50th.
     # The text gives no batch size; 200 is the 2016 code's.
@@ -201,17 +202,7 @@ RECIPES: dict[str, Recipe] = {
     # 2018 text, section 4.2: Adam, "different module-wise initial learning rates", "exponentially decayed by the factor
     # of 0.9". Which rates for which modules, how often they decay, batch and epochs it leaves open: those are ours.
     "photographs": Recipe(
-        "photographs",
-        "adam",
-        learning_rate=0.003,
-        schedule="step",
-        epochs=10,
-        batch=32,
-        queries="all",
-        decay=0.9,
-        decay_start=1,
-        bf16=True,
-        module_rates=(("stages", 0.03), ("localisation", 0.03)),  # what has learnt from other photographs
+        "photographs", "adam", 0.003, "step", 10, 32, "all", 0, 0.9, 1, bf16=True, module_rates=PRETRAINED
     ),
 }
 
@@ -229,14 +220,9 @@ def recipe_for(model: str, name: str) -> Recipe:
 
 # What `pan reproduce` can be asked for -> the experiments it needs. Figures and scale table come from Table 1's runs;
 # Table 2 needs the user's data.
+EXPERIMENTS = ("extra-rows", "gates", "rates", "one-question", "protocols", "own-training", "table2")
 TARGETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("table1", "scale-table", "figure5", "figure6"), ("table1",)),
-    "extra-rows": ("extra-rows",),
-    "gates": ("gates",),
-    "rates": ("rates",),
-    "one-question": ("one-question",),
-    "protocols": ("protocols",),
-    "own-training": ("own-training",),
-    "table2": ("table2",),
+    **{name: (name,) for name in EXPERIMENTS},
     "all": ("table1", "one-question", "extra-rows", "gates", "rates", "protocols"),
 }

@@ -212,13 +212,11 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         row = Budget(*(run[name] for name in Budget._fields)), run["variant"], run["model"], run["dataset"]
         longest[row] = max(run["epochs"], longest.get(row, 0))
         groups.setdefault((*row, run["epochs"]), []).append(run)
-    found = []
+    table = []
     for (budget, variant, model, dataset, epochs), group in groups.items():
         if epochs < longest[budget, variant, model, dataset]:
-            variant = ", ".join(filter(None, [variant, f"{epochs} epoch" + "s" * (epochs > 1)]))
-        ordered = tuple(sorted(group, key=lambda run: run["seed"]))
-        found.append(Cell(budget, variant, model, dataset, epochs, ordered))
-    for cell in found:
+            variant = ", ".join(filter(None, [variant, f"{epochs} epoch" + ("s" if epochs > 1 else "")]))
+        cell = Cell(budget, variant, model, dataset, epochs, tuple(sorted(group, key=lambda run: run["seed"])))
         seeds = [run["seed"] for run in cell.runs]
         if len(set(seeds)) < len(seeds):
             raise ValueError(
@@ -226,13 +224,13 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
                 "keep one of them, or tell them apart by their variant"
             )
         check_alike(title_of(cell), cell.runs, ALIKE)
-    return sorted(
-        found,
-        key=lambda cell: (
-            *(-cell.budget.images, cell.budget),
-            *(cell.variant, place_of(cell.model), place_of(cell.dataset)),
-        ),
-    )
+        table.append(cell)
+    return sorted(table, key=place_of_cell)
+
+
+def place_of_cell(cell: Cell) -> tuple[Any, ...]:
+    """The order of cells."""
+    return -cell.budget.images, cell.budget, cell.variant, place_of(cell.model), place_of(cell.dataset)
 
 
 def check_alike(title: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
