@@ -314,7 +314,7 @@ def test_worker_waits_for_what_others_hold(tmp_path, monkeypatch):
 
 
 def test_weights_are_those_of_the_state_or_those_that_are_kept(finished, tmp_path):
-    assert weights_of(SAN.name, tmp_path) is None
+    assert not weights_of(SAN.name, tmp_path).exists()
     shutil.copytree(folder_of(SAN, finished[0]), tmp_path / "weights" / SAN.name)
     assert weights_of(SAN.name, tmp_path) == tmp_path / "weights" / SAN.name
     assert weights_of(SAN.name, finished[0]) == folder_of(SAN, finished[0])

@@ -28,7 +28,7 @@ def write_campaign_pages(target: str, jobs: Sequence[Job], out: Path, device: to
         console.print("no run is finished yet")
         return
     done = {cell_of(run) for run in runs}
-    pictured = [job for job in jobs if job.cell in done and weights_of(job.name, out)]
+    pictured = [job for job in jobs if job.cell in done and weights_of(job.name, out).exists()]
     with FileLock(out / ".pages.lock"):
         if jobs[0].folder:
             draw_photographs(pictured, out, device)

@@ -60,10 +60,10 @@ def folder_of(job: Job, out: Path) -> Path:
     return out / "runs" / job.name
 
 
-def weights_of(name: str, out: Path) -> Path | None:
-    """The folder with a run's trained weights: of its own state, or what is kept of it; None where neither is there."""
-    folders = out / "runs" / name, out / "weights" / name
-    return next((folder for folder in folders if (folder / "weights.safetensors").exists()), None)
+def weights_of(name: str, out: Path) -> Path:
+    """The folder of a run's trained weights: its state, or what is kept of it, which need not be there."""
+    state = out / "runs" / name
+    return state if (state / "weights.safetensors").exists() else out / "weights" / name
 
 
 def is_done(job: Job, out: Path) -> bool:

@@ -70,7 +70,8 @@ def with_weights(out: Path) -> dict[str, tuple[Run, Path]]:
     Raises ValueError where there are none.
     """
     runs = sorted(read_table(out / "table1.json"), key=place_in_table)
-    kept = {name_of(run): (run, folder) for run in runs if (folder := weights_of(name_of(run), out))}
+    kept = {name_of(run): (run, weights_of(name_of(run), out)) for run in runs}
+    kept = {name: (run, folder) for name, (run, folder) in kept.items() if folder.exists()}
     if not kept:
         raise ValueError(f"{out} holds no table1.json with weights of its runs; give a folder of 'pan reproduce'")
     return kept
