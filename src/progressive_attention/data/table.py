@@ -28,7 +28,7 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data.cells import converter, tidy_lists, tidy_words
-from progressive_attention.data.hub_parquet import read_parquet
+from progressive_attention.data.parquet_files import read_parquet
 from progressive_attention.files import temporary_for, write_json
 
 MANIFEST, REJECTED_TABLE, ABOUT = "manifest.parquet", "rejected.parquet", "dataset.json"
