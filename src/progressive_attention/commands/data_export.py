@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the files and print their sizes."""
     from rich.console import Console
 
-    from progressive_attention.data.hub_export import export_parquet
+    from progressive_attention.data.hub_parquet import export_parquet
     from progressive_attention.progress import counting
 
     with counting(Console(stderr=True), f"writing {arguments.out}", "rows") as progress:

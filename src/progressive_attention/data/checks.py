@@ -102,8 +102,7 @@ def judge(table: pa.Table, sizes: np.ndarray) -> tuple[pa.Table, list[Finding]]:
         for at, name in enumerate(BOX) if of_boxes else ():
             cells = pa.array(boxes[:, at], pa.float32(), mask=np.isnan(boxes[:, at]))
             table = table.set_column(table.column_names.index(name), name, cells)
-    gone = left_out(findings)
-    return table, [*findings, *repeats(table, np.array([row for row in range(len(table)) if row not in gone], int))]
+    return table, [*findings, *repeats(table, np.setdiff1d(np.arange(len(table)), list(left_out(findings))))]
 
 
 def left_out(findings: Iterable[Finding]) -> dict[int, Finding]:

@@ -16,7 +16,7 @@ from progressive_attention.data.rows import Draft, Rejection
 from progressive_attention.data.table import BOX
 
 T = TypeVar("T")
-E = TypeVar("E", bound="Named | Picture | OwnAnswer")
+E = TypeVar("E", bound="Named | Picture | Answer")
 COLUMNS = ("image", "query", "attributes", "absent", "id", "width", "height", *BOX)
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -41,6 +41,7 @@ class Picture(msgspec.Struct):
 class Answer(msgspec.Struct, kw_only=True):
     """An annotation's attributes; ids are those of the top-level list ``attributes``."""
 
+    id: Id | None = None
     attributes: list[Id | str] | dict[str, Any] | None = None
     attribute_ids: list[Id] | None = None
 
@@ -50,16 +51,9 @@ class Answer(msgspec.Struct, kw_only=True):
         return self.attributes is not None or self.attribute_ids is not None
 
 
-class OwnAnswer(Answer, kw_only=True):
-    """The same in a file of its own."""
-
-    id: Id
-
-
 class Annotation(Answer, kw_only=True):
     """An entry of annotations: one object."""
 
-    id: Id | None = None
     image_id: Id
     category_id: Id
     bbox: list[float] | None = None  # x, y, width, height in pixels
@@ -78,7 +72,7 @@ class Instances(msgspec.Struct):
 class Answers(msgspec.Struct):
     """A file of attributes beside the instances: annotations with the same ids."""
 
-    annotations: list[OwnAnswer]
+    annotations: list[Answer]
     attributes: list[Named] = []
 
 
@@ -176,7 +170,7 @@ def answers_of(path: Path, instances: Instances, attributes: Path | None) -> tup
     answers = by_id(attributes, "annotations", other.annotations)
     if strangers := answers.keys() - {one.id for one in instances.annotations}:
         raise ValueError(
-            f"{attributes}: {len(strangers)} ids of annotations are not in {path}, such as {min(strangers)}; "
+            f"{attributes}: {len(strangers)} ids of annotations are not in {path}, such as {min(strangers, key=str)}; "
             "do the two belong together?"
         )
     silent = Answer()
@@ -184,7 +178,7 @@ def answers_of(path: Path, instances: Instances, attributes: Path | None) -> tup
     return known, {id: entry.name for id, entry in words.items()}
 
 
-def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int, E]:
+def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int | None, E]:
     """Entries by their ids; raises ValueError for an id that is there twice."""
     known = {entry.id: entry for entry in entries}
     if len(known) < len(entries):

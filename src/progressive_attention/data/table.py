@@ -14,6 +14,7 @@ import csv
 import difflib
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data.cells import converter, tidy_lists, tidy_words
-from progressive_attention.data.hub_parquet import read_parquet
+from progressive_attention.data.parquet_files import read_parquet
 from progressive_attention.files import temporary_for, write_json
 
 MANIFEST, REJECTED_TABLE, ABOUT = "manifest.parquet", "rejected.parquet", "dataset.json"
@@ -59,6 +60,7 @@ SCHEMA = pa.schema(
 BOX = ("x0", "y0", "x1", "y1")
 LISTS = ("attributes", "absent")
 WORDS = ("image", "query", "attribute", "split", "mask")
+LONGER = re.compile(r"(^|/)\.?(/|$)")  # places in a path that say nothing
 REJECTED = pa.schema(
     {"image": pa.string(), "query": pa.string(), "id": pa.int64(), "reason": pa.string(), "detail": pa.string()}
 )
@@ -234,7 +236,7 @@ def tidy(table: pa.Table, repaired: Counter[str]) -> pa.Table:
             columns[name] = tidy_lists(columns[name], repaired)
         else:
             columns[name] = tidy_words(columns[name], repaired, path=name in ("image", "mask"))
-    columns["image"] = mapped(lambda path: PurePosixPath(path).as_posix(), columns["image"])  # ./a.jpg is a.jpg
+    columns["image"] = mapped(one_name, columns["image"])
     if "split" not in columns or columns["split"].null_count == len(table):
         columns["split"] = mapped(split_of, columns["image"])
     return pa.table(columns)
@@ -244,6 +246,11 @@ def mapped(rule: Callable[[str], str], column: pa.Array) -> pa.Array:
     """``rule`` of each word; null stays null."""
     coded = column.dictionary_encode()
     return pa.array([rule(word) for word in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
+
+
+def one_name(path: str) -> str:
+    """An image's path as it is written shortest: ./a.jpg is a.jpg."""
+    return PurePosixPath(path).as_posix() if LONGER.search(path) else path
 
 
 def split_of(image: str) -> str:

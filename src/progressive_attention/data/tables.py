@@ -4,8 +4,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from progressive_attention.data.hub_parquet import FOLDERS, pictures_in
 from progressive_attention.data.image_root import ImageRoot
+from progressive_attention.data.parquet_files import FOLDERS, pictures_in
 from progressive_attention.data.rows import Draft
 from progressive_attention.data.table import ending, read_table
 from progressive_attention.files import temporary_for
@@ -18,7 +18,7 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
     is), the others as you have them. Paths start at ``images`` and ``masks``, by default the table's folder. In CSV
     lists are written ``red; old``, and ``;`` is an empty one; a blank cell states nothing. Words keep their case;
     blanks around them go, and Unicode is composed (NFC). Rows without a split get one if no row has: by the hash of
-    the image's path. Pictures inside a Parquet table (``hub_parquet``) become files of the data set.
+    the image's path. Pictures inside a Parquet table (``parquet_files``) become files of the data set.
 
     Rows that can't be used go to rejected.parquet. Raises ValueError for a table that is broken, or has unknown or
     missing columns or a wrong cell, naming line or row; if no row can be used; and if ``out`` is there already.

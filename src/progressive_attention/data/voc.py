@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -50,21 +50,6 @@ TASK = "segmentation"
 FOLDERS = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
 COLUMNS = ("image", "query", "attributes", "split", *BOX, "mask", "mask_value", "mask_void", "width", "height")
 MAX_XML = 2**20  # bytes of an annotation; VOC's own are below a hundredth of that
-
-
-class Thing(NamedTuple):
-    """One object of an annotation; ``box`` x0, y0, x1, y1 in pixels, half open."""
-
-    name: str
-    box: tuple[float, float, float, float]
-
-
-class Annotation(NamedTuple):
-    """An image's XML: its size in pixels, where stated, and its objects."""
-
-    width: int | None
-    height: int | None
-    objects: list[Thing]
 
 
 def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -115,15 +100,14 @@ def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str)
     if not values:
         raise Refusal("no object", f"{mask!r} has only background and void")
     path = root / "Annotations" / f"{stem}.xml"
-    annotation = read_annotation(path) if path.is_file() else Annotation(None, None, [])
+    size, boxes = read_annotation(path) if path.is_file() else ({}, {})
     rows = []
     for value in values:
         name = CLASSES[value - 1]
-        row = {"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID}
-        row |= {"width": annotation.width, "height": annotation.height}
-        boxes = np.array([thing.box for thing in annotation.objects if thing.name == name])
-        if len(boxes):
-            row |= dict(zip(BOX, [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()], strict=True))
+        row = {"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID, **size}
+        if name in boxes:
+            x0, y0, x1, y1 = zip(*boxes[name], strict=True)
+            row |= dict(zip(BOX, (min(x0), min(y0), max(x1), max(y1)), strict=True))
         rows.append(row)
     return rows
 
@@ -177,8 +161,12 @@ class NoDoctype(ElementTree.TreeBuilder):
         raise Refusal("annotation unusable", f"it declares a document type ({name}), which VOC's never do")
 
 
-def read_annotation(path: Path) -> Annotation:
-    """An image's XML; raises Refusal if it is not of VOC's form."""
+def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[float]]]]:
+    """An image's width and height in pixels, where stated, and the boxes of its objects by their class.
+
+    VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2. Raises Refusal for XML
+    that is not of VOC's form.
+    """
     with path.open("rb") as file:
         content = file.read(MAX_XML + 1)
     if len(content) > MAX_XML:
@@ -193,24 +181,17 @@ def read_annotation(path: Path) -> Annotation:
         raise Refusal("annotation unusable", f"{path.name}: {error}") from error
     if root.tag != "annotation":
         raise Refusal("annotation unusable", f"{path.name}: its outermost element is {root.tag}, expected annotation")
-    things = [read_object(f"{path.name}, object {n}", one) for n, one in enumerate(root.iterfind("object"), 1)]
-    return Annotation(side(root, "width"), side(root, "height"), things)
-
-
-def read_object(place: str, element: ElementTree.Element) -> Thing:
-    """One object; VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2."""
-    name = (element.findtext("name") or "").strip()
-    if name not in CLASSES:
-        raise Refusal("unknown class", f"{place}: {name!r}")
-    corners = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        x0, y0, x1, y1 = (float(corner or "") for corner in corners)
-    except ValueError as error:
-        raise Refusal("annotation unusable", f"{place}: corners must be numbers, got {corners}") from error
-    return Thing(name, (x0 - 1, y0 - 1, x1, y1))
-
-
-def side(annotation: ElementTree.Element, name: str) -> int | None:
-    """The image's width or height in pixels, None where none is stated."""
-    text = (annotation.findtext(f"size/{name}") or "").strip()
-    return int(text) if re.fullmatch(r"\d{1,9}", text) else None
+    boxes: dict[str, list[list[float]]] = {}
+    for number, thing in enumerate(root.iterfind("object"), 1):
+        name = (thing.findtext("name") or "").strip()
+        if name not in CLASSES:
+            raise Refusal("unknown class", f"{path.name}, object {number}: {name!r}")
+        corners = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            x0, y0, x1, y1 = (float(corner or "") for corner in corners)
+        except ValueError as error:
+            detail = f"{path.name}, object {number}: corners must be numbers, got {corners}"
+            raise Refusal("annotation unusable", detail) from error
+        boxes.setdefault(name, []).append([x0 - 1, y0 - 1, x1, y1])
+    texts = {side: (root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")}
+    return {side: int(text) for side, text in texts.items() if re.fullmatch(r"\d{1,9}", text)}, boxes

@@ -78,10 +78,13 @@ def test_a_clean_folder_has_no_findings(tmp_path, clean):
 
 
 def test_one_attribute_a_row_and_no_other_columns(tmp_path, clean):
-    bare = [{"image": r["image"], "split": r["split"], "query": r["query"], "attribute": r["query"]} for r in clean]
-    report = audit(write_rows(tmp_path, bare))
+    report = audit(write_rows(tmp_path, [{**bare(row), "attribute": row["query"]} for row in clean]))
     assert report["findings"] == []
     assert (report["masks"], report["words"]["query"]) == (0, report["words"]["attribute"])
+
+
+def bare(row):
+    return {name: row[name] for name in ("image", "split", "query")}
 
 
 def change(row, **values):
@@ -127,23 +130,15 @@ UNUSABLE = {"too many unusable images": [(["train"], [])]}  # one of six is more
 WORDS = {"attributes": ["red", "small", "rusty"]}
 FAULTS = [
     (lambda folder, table: (folder / "0.png").unlink(), {"image file missing": [IMAGE_0], **UNUSABLE}),
-    (write("0.png", b"no picture"), {"image unreadable": [IMAGE_0], **UNUSABLE}),
     (cut("0.png"), {"image unreadable": [IMAGE_0], **UNUSABLE}),
     (link_out, {"image outside": [IMAGE_0], **UNUSABLE}),
-    (change(1, image="/etc/hostname"), {"image outside": [(["/etc/hostname"], [1])], **UNUSABLE}),
     (
         save("0.png", Image.effect_noise((50, 30), 9)),
         {"image of another size": [IMAGE_0], "mask of another size": [(["mask0.png"], [1, 2])]},
     ),
-    (change(5, width=41), {"image of another size": [(["2.png"], [5])]}),
     (change(1, width=None), {}),
-    (change(1, x0=None), {"incomplete box": [(["0.png"], [1])]}),
     (change(1, x0=None, y0=None, x1=None, y1=None), {}),
-    (change(2, x1=20), {"empty box": [(["0.png"], [2])]}),
-    (change(2, x0=40, x1=50), {"box outside the image": [(["0.png"], [2])]}),
-    (change(2, y0=-0.5), {"box reaching out of its image": [(["0.png"], [2])]}),
     (lambda folder, table: (folder / "mask9.png").unlink(), {"mask file missing": [(["mask9.png"], [19, 20])]}),
-    (write("mask9.png", b"no picture"), {"mask unusable": [(["mask9.png"], [19, 20])]}),
     (save("mask9.png", Image.new("RGB", (WIDTH, HEIGHT))), {"mask unusable": [(["mask9.png"], [19, 20])]}),
     (change(20, mask="../mask9.png"), {"mask outside": [(["../mask9.png"], [20])]}),
     (save("mask9.png", Image.new("L", (20, 40), 1)), {"mask of another size": [(["mask9.png"], [19, 20])]}),
@@ -153,12 +148,6 @@ FAULTS = [
     (every(mask_void=255), {}),  # void pixels need not be there
     (change(1, attributes=[]), {"none of the attributes": [(["0.png"], [1])]}),
     (change(1, attributes=[], absent=["red"]), {}),
-    (change(1, attributes=["red ", "small", " ", None]), {}),  # blanks are left out
-    (change(1, query=" "), {"no query": [(["0.png"], [1])]}),
-    (change(1, image=None), {"no image": [([], [1])]}),
-    (change(1, attributes=None), {"no attributes": [(["0.png"], [1])]}),
-    (change(1, split="dev"), {"unknown split": [(["0.png"], [1])]}),
-    (change(1, absent=["green", "red"]), {"contradiction": [(["0.png"], [1])]}),
     (every(attributes=[]), {"no attributes in any row": [([], [])]}),
     (append(attributes=["small", "red", "red"]), {"duplicate row": [(["0.png"], [1, 21])]}),
     (append(attributes=["red"]), {"same object, other attributes": [(["0.png"], [1, 21])]}),
@@ -218,7 +207,15 @@ def test_too_large(tmp_path, clean, monkeypatch):
 
 def test_every_kind_has_a_fault_here_and_errors_come_first():
     tested = {kind for _, expected in FAULTS for kind in expected}
-    others = {"image too large", "mask too large", "image changed since its import", "box not finite"}  # above, below
+    others = {"image too large", "mask too large", "image changed since its import"}  # above and below
+    others |= {"no image", "no query", "no attributes", "unknown split", "contradiction"}  # in test_rules
+    others |= {
+        "box not finite",
+        "empty box",
+        "box outside the image",
+        "box reaching out of its image",
+        "incomplete box",
+    }
     assert set(KINDS) - tested == others
     order = [SEVERITIES.index(severity) for severity, _ in KINDS.values()]
     assert order == sorted(order)
@@ -248,11 +245,6 @@ def test_no_box_is_judged_where_the_size_is_unknown(tmp_path, clean):
     (tmp_path / "0.png").unlink()
     clean[0] |= {"x0": 60, "x1": 70}
     assert kinds_of(audit(write_rows(tmp_path, clean))) == {"image file missing": [IMAGE_0], **UNUSABLE}
-
-
-def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match="holds 0 manifests"):
-        audit(tmp_path)
 
 
 # --- slow, obvious twins ----------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ QUERIES = [
     ({"query": np.array(["car", "7", "car"])}, ["car", "7", "car"], ("7", "car")),
     ({"query": np.array([1, 0, 1]), "query_names": np.array(["car", "7", "dog"])}, ["7", "car", "7"], None),
     ({"query": np.array([0, 1, 0], np.uint8), "query_names": np.array([8, 9])}, ["8", "9", "8"], ("8", "9")),
-    ({"query": np.array(["dog", "7", "7"]), "query_names": np.array(["car", "7", "dog"])}, ["dog", "7", "7"], None),
 ]
 
 
@@ -70,22 +69,18 @@ BAD_NPZ = [
     ({"attribute_names": None, "query": None}, r"lacks the arrays \['query', 'attribute_names'\]; it has \['attribute"),
     ({"images": IMAGES[..., 0]}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4\) uint8"),
     ({"images": IMAGES / 255}, r"images must be \(N, H, W, 3\) uint8, got \(3, 4, 4, 3\) float64"),
-    ({"images": np.uint8(1)}, r"query must be \(\) beside images \(\), got \(3,\)"),
     (
         dict.fromkeys(("images", "query", "attribute"), np.uint8(1)),
         r"images must be \(N, H, W, 3\) uint8, got \(\) uint8",
     ),
     ({"query": np.arange(4)}, r"query must be \(3,\) beside images \(3, 4, 4, 3\), got \(4,\)"),
-    ({"attribute": np.zeros((3, 1), int)}, r"attribute must be \(3,\) beside images .*got \(3, 1\)"),
     ({"scale": np.ones(2)}, r"scale must be \(3,\) beside images .*got \(2,\)"),
     ({"scale": np.array(["a", "b", "c"])}, "scale must hold numbers, got <U1"),
     ({"mask": np.ones((3, 4, 5), bool)}, r"mask must be \(3, 4, 4\) beside images .*got \(3, 4, 5\)"),
     ({"attribute": np.array([0, 1, 2])}, r"attribute ids must be in 0\.\.1, got 0\.\.2; attribute_names has 2"),
     ({"attribute": np.array([0, -1, 1])}, r"attribute ids must be in 0\.\.1, got -1\.\.1; attribute_names has 2"),
-    ({"query_names": np.array(["a", "b"])}, r"query ids must be in 0\.\.1, got 7\.\.10; query_names has 2"),
     ({"attribute": np.array(["red", "new", "old"])}, r"unknown attribute in .*my\.npz 'new'; known: red, old"),
     ({"query": np.array([0.0, 1.0, 2.0])}, "query must hold integer ids or names, got float64"),
-    ({"attribute_names": np.array("red")}, r"attribute_names must be distinct names \(n,\), got <U3 red"),
     ({"attribute_names": np.array(["red", "red"])}, r"attribute_names must be distinct names \(n,\), got <U3 \['red"),
     (
         {"query": np.array([7, "car", None], object)},
@@ -106,7 +101,6 @@ def test_bad_npz(tmp_path, change, message):
     [
         ("images", "|u1", (10**9, 10**4, 10**4, 3), ""),
         ("attribute_names", "|S0", (10**13,), "attribute_names holds 10000000000000 elements of no bytes"),
-        ("query_names", "<U0", (10**13,), "query_names holds 10000000000000 elements of no bytes"),
     ],
 )
 def test_an_array_that_would_fill_the_memory(tmp_path, name, kind, shape, reason):
