@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.images import examined
+from progressive_attention.data.images import opened
 from progressive_attention.data.manifest import Manifest, read_manifest
 from progressive_attention.data.parquet_files import FOLDERS, PICTURE, ROWS
 from progressive_attention.data.table import check_free
@@ -77,7 +77,8 @@ def embedded(paths: pa.ChunkedArray, root: ImageRoot) -> list[Picture | None]:
     for path in paths.unique().to_pylist():
         if path is not None:
             with root.open(path) as file:
-                examined(file, path, lambda picture: None)
+                with opened(file, path):
+                    pass
                 file.seek(0)
                 known[path] = {"bytes": file.read(), "path": path}
     return [known[path] for path in paths.to_pylist()]

@@ -28,9 +28,8 @@ class ImageRoot:
 
     def open(self, path: str) -> BinaryIO:
         """A file's bytes; raises ValueError for one that is missing, outside of the root, or too large a member."""
-        archive, member = self.split(path)
-        if archive is not None:
-            return io.BytesIO(self.member(archive, member))
+        if packed := self.packed(path):
+            return io.BytesIO(unpacked(path, *packed))
         full = self.inside(path)
         try:
             if not stat.S_ISREG(full.stat().st_mode):  # a pipe would be waited for
@@ -38,22 +37,24 @@ class ImageRoot:
             return full.open("rb")
         except OSError as error:
             what = "does not exist" if isinstance(error, FileNotFoundError) else f"can't be opened ({error.strerror})"
-            packed = ".zip/" in path.lower()
-            remedy = f"unpack that zip (only {' and '.join(ZIPS)} are read as they are)" if packed else ""
-            raise ValueError(f"{full} {what}; {remedy or f'is {self.root} the right folder?'}") from error
-
-    def split(self, path: str) -> tuple[str | None, str]:
-        """(zip file, member) of a path through a zip, (None, path) of others."""
-        archive, _, member = path.removeprefix("./").partition("/")
-        through = member and archive in ZIPS and archive in self.archives
-        return (archive, member) if through else (None, path)
+            remedy = f"is {self.root} the right folder?"
+            if ".zip/" in path.lower():
+                remedy = f"only members of {' and '.join(ZIPS)} are read from zips, unpack others"
+            raise ValueError(f"{full} {what}; {remedy}") from error
 
     def check(self, path: str) -> None:
         """Raises ValueError for a path out of the root, or one that is not written from there on."""
-        if self.split(path)[0] is None:
+        if not self.packed(path):
             self.inside(path)
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"{path!r}: write paths from {self.root} on, without '..'")
+
+    def has(self, path: str) -> bool:
+        """Whether a path is a file below the root; false for one that leads outside of it."""
+        try:
+            return bool(self.packed(path)) or stat.S_ISREG(self.inside(path).stat().st_mode)
+        except (OSError, ValueError):
+            return False
 
     def inside(self, path: str) -> Path:
         """A path on disk; raises ValueError if it, or a link on its way, leads out of the root."""
@@ -67,47 +68,39 @@ class ImageRoot:
             )
         return full
 
-    def member(self, archive: str, name: str) -> bytes:
-        """A zip member's bytes; members are looked up in the archive, so no name can lead elsewhere."""
-        info = self.archives[archive].NameToInfo.get(name)
-        if info is None:
-            raise ValueError(f"{self.root / archive} has no member {name!r}")
-        if info.file_size > MAX_MEMBER:
-            raise ValueError(f"{archive}/{name} unpacks to {info.file_size:,} bytes, expected at most {MAX_MEMBER:,}")
-        try:
-            with self.archives[archive].open(info) as file:
-                return file.read(info.file_size + 1)  # about what is stated, whatever a bomb would unpack to
-        except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
-            raise ValueError(f"{archive}/{name} can't be unpacked ({error}); fetch the archive again") from error
+    def packed(self, path: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo] | None:
+        """A member of Visual Genome's zips; it is looked up in there, so that no name can lead elsewhere."""
+        path = path.removeprefix("./")
+        return self.members.get(path) if path.partition("/")[0] in ZIPS else None
 
     @cached_property
-    def archives(self) -> dict[str, zipfile.ZipFile]:
-        """Visual Genome's zips in the root, opened; raises ValueError for a broken one."""
-        archives = {}
+    def members(self) -> dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+        """Path -> archive and member, for Visual Genome's zips in the root; raises ValueError for a broken one."""
+        members = {}
         for name in [name for name in ZIPS if (self.root / name).is_file()]:
             full = self.inside(name)
             try:
-                archives[name] = zipfile.ZipFile(full)
-            except Exception as error:  # as above
+                archive = zipfile.ZipFile(full)
+            except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
                 raise ValueError(f"{full} can't be read as a zip ({error}); fetch it again") from error
-        return archives
-
-    @cached_property
-    def by_name(self) -> dict[str, list[str]]:
-        """File name -> the paths of image files that end with it, folders first, then zips."""
-        paths: dict[str, list[str]] = {}
-        for path in self.files():
-            paths.setdefault(path.rpartition("/")[2], []).append(path)
-        return paths
+            members |= {f"{name}/{info.filename}": (archive, info) for info in archive.infolist()}
+        return members
 
     def files(self) -> Iterator[str]:
-        """Paths of all image files below the root; links to folders are not followed."""
+        """Paths of all image files below the root, folders first; links to folders are not followed."""
         for folder, folders, names in os.walk(self.root):
             folders.sort()
             below = Path(folder).relative_to(self.root)
             yield from ((below / name).as_posix() for name in sorted(names) if name.lower().endswith(SUFFIXES))
-        for archive, content in self.archives.items():
-            yield from (f"{archive}/{name}" for name in content.namelist() if name.lower().endswith(SUFFIXES))
+        yield from (path for path in self.members if path.lower().endswith(SUFFIXES))
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """File name -> the paths that end with it, in ``files``' order."""
+        paths: dict[str, list[str]] = {}
+        for path in self.files():
+            paths.setdefault(path.rpartition("/")[2], []).append(path)
+        return paths
 
     def named(self, name: str, folder: str = "") -> str | None:
         """The first path that ends with a file name and does not lead out of the root; None if there is none.
@@ -117,12 +110,13 @@ class ImageRoot:
         paths = sorted(self.by_name.get(name, ()), key=lambda path: PurePosixPath(path).parent.name != folder)
         return next((path for path in paths if self.has(path)), None)
 
-    def has(self, path: str) -> bool:
-        """Whether a path is a file below the root; false for one that leads outside of it."""
-        archive, member = self.split(path)
-        if archive is not None:
-            return member in self.archives[archive].NameToInfo
-        try:
-            return stat.S_ISREG(self.inside(path).stat().st_mode)
-        except (OSError, ValueError):
-            return False
+
+def unpacked(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A zip member's bytes; raises ValueError for one that is too large or damaged."""
+    if info.file_size > MAX_MEMBER:
+        raise ValueError(f"{path} unpacks to {info.file_size:,} bytes, expected at most {MAX_MEMBER:,}")
+    try:
+        with archive.open(info) as file:
+            return file.read(info.file_size + 1)  # about what is stated, whatever a bomb would unpack to
+    except Exception as error:  # as above
+        raise ValueError(f"{path} can't be unpacked ({error}); fetch the archive again") from error

@@ -6,11 +6,12 @@ Legend: N images, n of them, R rows (one question each), S x S pixels.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,7 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.processes import gathered, share
 
-T = TypeVar("T")
 # All that is decoded. Pillow knows forty more formats, seldom used and seldom checked: their holes are not ours.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 100_000_000  # reading one picture takes up to 1.6 GB (docs/trust.md)
@@ -92,47 +92,26 @@ class Fit(NamedTuple):
 def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
     """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else.
 
-    ``near`` pixels are what its longer side is needed in: a larger JPEG is decoded to no less than twice that.
+    ``near`` is as for ``upright``.
     """
-    return opened(path, str(path), to_rgb, near)[0]
+    with opened(path, str(path)) as picture:
+        return to_rgb(upright(picture, near))
 
 
-def opened(
-    file: Path | str | BinaryIO,
-    name: str,
-    convert: Callable[[Image.Image], Image.Image],
-    near: int | None = None,
-    most: int | None = None,
-) -> tuple[Image.Image, tuple[int, int]]:
-    """An image turned upright and converted, and its (width, height) in the file; raises ValueError naming it."""
+@contextmanager
+def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> Iterator[Image.Image]:
+    """An image file of which only the header has been read.
 
-    def upright(picture: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
-        size = upright_size(picture)
-        if near:
-            scale = 2 * near / max(size)
-            picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
-        ImageOps.exif_transpose(picture, in_place=True)  # else it copies pictures that are upright, too
-        return convert(picture), size
-
-    return examined(file, name, upright, most)
-
-
-def picture_size(file: Path | str | BinaryIO, name: str) -> tuple[int, int]:
-    """(width, height) of an image held upright, by its header (a PNG is decoded); raises ValueError naming it."""
-    return examined(file, name, upright_size)
-
-
-def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Image], T], most: int | None = None) -> T:
-    """What ``examine`` returns of an image file; raises ValueError naming it.
-
-    More than ``most`` pixels (default: MAX_PIXELS) are rejected by the header alone.
+    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels (default:
+    MAX_PIXELS).
     """
     most = most or MAX_PIXELS
     try:
         with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
             if width * height <= most:
-                return examine(picture)
+                yield picture
+                return
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
     except Exception as error:  # Pillow raises whatever a damaged file runs into
@@ -140,6 +119,18 @@ def examined(file: Path | str | BinaryIO, name: str, examine: Callable[[Image.Im
         why = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(f"{name} can't be read as an image ({why}); expected {', '.join(FORMATS)}") from error
     raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
+
+
+def upright(picture: Image.Image, near: int | None = None) -> Image.Image:
+    """The opened picture itself, decoded and turned as EXIF says.
+
+    ``near`` pixels are what its longer side is needed in: a larger JPEG is decoded to no less than twice that.
+    """
+    if near:
+        scale = 2 * near / max(picture.size)
+        picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
+    ImageOps.exif_transpose(picture, in_place=True)  # else it copies pictures that are upright, too
+    return picture
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
@@ -246,10 +237,11 @@ class FileImages:
         path, stated = self.paths[image], tuple(self.sizes[image].tolist())
         if image not in self.unreadable:
             try:
-                with self.root.open(path) as file:
-                    picture, size = opened(file, path, to_rgb, max(fit.w, fit.h))
+                with self.root.open(path) as file, opened(file, path) as picture:
+                    size = upright_size(picture)
+                    rgb = to_rgb(upright(picture, max(fit.w, fit.h)))
                 if size == stated:
-                    return fit.image(picture)
+                    return fit.image(rgb)
                 raise ValueError(f"{path} is {dimensions(size)} pixels, but {dimensions(stated)} in the table")
             except ValueError as error:
                 self.unreadable[image] = str(error)
@@ -265,8 +257,8 @@ class FileImages:
     def read_size(self, image: int) -> tuple[int, int]:
         """Width and height by the file's header; 1 x 1 if it is unreadable."""
         try:
-            with self.root.open(self.paths[image]) as file:
-                return picture_size(file, self.paths[image])
+            with self.root.open(self.paths[image]) as file, opened(file, self.paths[image]) as picture:
+                return upright_size(picture)
         except ValueError as error:
             self.unreadable[image] = str(error)
             return 1, 1
@@ -316,13 +308,14 @@ class FileMasks:
                 continue
             key = path, value < 0
             if key not in files:
-                with self.root.open(path) as file:
-                    files[key] = opened(file, path, target if value < 0 else labelled)
-            picture, size = files[key]
+                with self.root.open(path) as file, opened(file, path) as picture:
+                    size = upright_size(picture)
+                    files[key] = (target if value < 0 else labelled)(upright(picture)), size
+            values, size = files[key]
             self.check_size(path, size, int(self.image[row]))
             if value >= 0:
-                picture = Image.fromarray((np.asarray(picture) == value).astype(np.uint8) * 255)
-            mask[:] = fit.mask(picture)
+                values = Image.fromarray((np.asarray(values) == value).astype(np.uint8) * 255)
+            mask[:] = fit.mask(values)
         return masks
 
     def check_size(self, path: str, size: tuple[int, int], image: int) -> None:

@@ -191,13 +191,12 @@ class QuestionSet:
             void=None if self.void is None else RowsOfMasks(self.void, rows),
         )
 
-    def groups(self, together: bool) -> "RowGroups":
+    def groups(self, together: bool) -> list[np.ndarray]:
         """Rows to ask in one go: all questions of an image together, or each row by itself."""
-        if not together:
-            return RowGroups(np.arange(len(self)), np.arange(len(self) + 1))
+        if not together or not len(self):
+            return list(np.arange(len(self))[:, None])
         order = np.argsort(self.image, kind="stable")
-        ends = np.flatnonzero(np.diff(self.image[order], append=-1)) + 1
-        return RowGroups(order, np.concatenate([[0], ends]))
+        return np.split(order, np.flatnonzero(np.diff(self.image[order])) + 1)
 
 
 def fingerprint_of(questions: QuestionSet) -> str:
@@ -216,22 +215,6 @@ def fingerprint_of(questions: QuestionSet) -> str:
     words = [questions.query_names, questions.attribute_names, None if paths is None else list(paths)]
     digest.update(json.dumps(words).encode())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class RowGroups(Sequence[np.ndarray]):
-    """Rows in groups, group i being ``order[start[i]:start[i + 1]]``: millions of images need no object each."""
-
-    order: np.ndarray
-    start: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.start) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override] (no slices)
-        if not 0 <= i < len(self):
-            raise IndexError(f"group {i} of {len(self)}")
-        return self.order[self.start[i] : self.start[i + 1]]
 
 
 @dataclass(frozen=True)

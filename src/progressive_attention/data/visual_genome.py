@@ -428,8 +428,8 @@ def count(rows: pa.Table) -> dict[str, Any]:
             "attributes": len(attributes.unique()),
         }
 
-    split = rows["split"]
-    return {**counts(rows), "splits": {name: counts(rows.filter(pc.equal(split, name))) for name in SPLITS}}
+    split = rows["split"].to_numpy()
+    return {**counts(rows), "splits": {name: counts(rows.filter(pa.array(split == name))) for name in SPLITS}}
 
 
 def compare(setting: str, counts: dict[str, Any]) -> list[str]:

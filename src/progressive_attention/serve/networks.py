@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from progressive_attention.data.images import Fit, opened, to_rgb
+from progressive_attention.data.images import Fit, opened, to_rgb, upright
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.saved import weights
 from progressive_attention.serve.panel import Asked
@@ -78,7 +78,8 @@ def read_picture(path: Path, side: int) -> np.ndarray:
     Raises ValueError for others, and by its header for one of too many pixels. A large JPEG is decoded no larger than
     need be.
     """
-    picture = opened(path, "the picture", to_rgb, side, MOST_PIXELS)[0]
+    with opened(path, "the picture", MOST_PIXELS) as file:
+        picture = to_rgb(upright(file, side))
     return Fit.into(side, *picture.size).image(picture)
 
 

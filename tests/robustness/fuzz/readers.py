@@ -20,7 +20,7 @@ from fuzz.oracle import wrongly_read
 from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.coco import import_coco
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.images import Fit, open_picture, opened, picture_size, target, to_rgb
+from progressive_attention.data.images import Fit, open_picture, opened, target, to_rgb, upright, upright_size
 from progressive_attention.data.manifest import from_folder, read_folder, read_manifest
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.tables import import_table
@@ -136,8 +136,9 @@ def experiment(folder: Path, rng: Random) -> None:
 
 def picture(folder: Path, rng: Random) -> None:
     path = next(folder.iterdir())
-    size = picture_size(path, path.name)
-    as_image, as_mask = open_picture(path, near=8), opened(path, path.name, target)[0]
+    with opened(path, path.name) as file:
+        size, as_mask = upright_size(file), target(upright(file))
+    as_image = open_picture(path, near=8)
     assert Fit.into(8, *size).image(as_image).shape == (8, 8, 3)
     assert Fit.into(8, *size).mask(as_mask).shape == (8, 8)
 
@@ -157,8 +158,8 @@ def image_root(folder: Path, rng: Random) -> None:
     ]:
         try:
             root.check(path)
-            with root.open(path) as file:
-                opened(file, path, to_rgb)
+            with root.open(path) as file, opened(file, path) as picture:
+                to_rgb(upright(picture))
         except ValueError:
             continue
         root.has(path)

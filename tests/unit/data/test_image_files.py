@@ -96,7 +96,7 @@ def test_stated_sizes_save_reading_headers_and_half_a_size_does_not(folder, expe
     assert_array_equal(images.sizes, SIZES)
     assert_array_equal(sizes, before)
     assert_array_equal(images[:], expected)
-    monkeypatch.setattr(module, "picture_size", lambda file, name: pytest.fail(f"{name} was opened"))
+    monkeypatch.setattr(FileImages, "read_size", lambda self, image: pytest.fail(f"{image} was opened"))
     assert_array_equal(images_of(folder, sizes=SIZES)[:], expected)
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
 from progressive_attention.data import images as module
-from progressive_attention.data.images import Fit, labelled, open_picture, opened, picture_size, target, to_rgb
+from progressive_attention.data.images import Fit, labelled, open_picture, opened, target, to_rgb, upright, upright_size
 
 RED, GREY = (200, 40, 10), (90, 90, 90)
 EXIF_ORIENTATION = 0x0112
@@ -23,6 +23,19 @@ def with_rectangle(width, height, box):
     picture.paste(RED, box)
     mask.paste(1, box)
     return picture, mask
+
+
+def size_of(path, name="a"):
+    """By the header."""
+    with opened(path, name) as picture:
+        return upright_size(picture)
+
+
+def read(path, name="a", convert=to_rgb, near=None):
+    """What is in a file, converted, and its size."""
+    with opened(path, name) as picture:
+        size = upright_size(picture)
+        return convert(upright(picture, near)), size
 
 
 # --- one geometry -----------------------------------------------------------------------------------------------------
@@ -130,23 +143,23 @@ def test_every_way_a_camera_was_held(tmp_path, orientation):
         stored = upright if turns[orientation] is None else upright.transpose(Image.Transpose(turns[orientation]))
         options = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {"lossless": True}
         stored.save(tmp_path / f"a.{suffix}", exif=exif, **options)
-        assert picture_size(tmp_path / f"a.{suffix}", "a") == (96, 48)
-        picture, size = opened(tmp_path / f"a.{suffix}", "a", to_rgb, near)
+        assert size_of(tmp_path / f"a.{suffix}") == (96, 48)
+        picture, size = read(tmp_path / f"a.{suffix}", near=near)
         assert size == (96, 48)
         assert picture.width == 2 * picture.height
         small = np.asarray(picture.resize((24, 12), Image.Resampling.BOX)).astype(int)
         assert np.abs(small - expected).max() <= 12
     stored = mask if turns[orientation] is None else mask.transpose(Image.Transpose(turns[orientation]))
     stored.save(tmp_path / "mask.png", exif=exif)
-    assert_array_equal(np.asarray(opened(tmp_path / "mask.png", "mask", target)[0]), np.asarray(mask) * 255)
+    assert_array_equal(np.asarray(read(tmp_path / "mask.png", convert=target)[0]), np.asarray(mask) * 255)
 
 
 def test_orientation_in_xmp_counts_too(tmp_path):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     upright, _ = with_rectangle(48, 96, (0, 0, 24, 48))
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", xmp=xmp, quality=95)
-    picture, size = opened(tmp_path / "a.jpg", "a", to_rgb)
-    assert size == picture.size == picture_size(tmp_path / "a.jpg", "a") == (48, 96)
+    picture, size = read(tmp_path / "a.jpg")
+    assert size == picture.size == size_of(tmp_path / "a.jpg") == (48, 96)
     assert_allclose(np.asarray(picture)[20, 10], RED, atol=12)
 
 
@@ -154,7 +167,7 @@ def test_orientation_in_xmp_counts_too(tmp_path):
 def test_large_jpegs_are_decoded_no_larger_than_needed(tmp_path, near, decoded):
     """In halves, quarters or eighths, and no smaller than twice what is needed."""
     with_rectangle(640, 480, (0, 0, 320, 240))[0].save(tmp_path / "a.jpg")
-    picture, size = opened(tmp_path / "a.jpg", "a", to_rgb, near)
+    picture, size = read(tmp_path / "a.jpg", near=near)
     assert (size, picture.width, picture.height) == ((640, 480), decoded, decoded * 3 // 4)
     assert_allclose(np.asarray(open_picture(tmp_path / "a.jpg", near))[5, 5], RED, atol=12)
 
@@ -162,7 +175,7 @@ def test_large_jpegs_are_decoded_no_larger_than_needed(tmp_path, near, decoded):
 @pytest.mark.parametrize("size", [(2000, 1), (1, 2000), (3000, 7)])
 def test_thin_jpegs_are_no_trouble(tmp_path, size):
     Image.new("RGB", size, RED).save(tmp_path / "thin.jpg")
-    picture, stated = opened(tmp_path / "thin.jpg", "thin", to_rgb, 8)
+    picture, stated = read(tmp_path / "thin.jpg", near=8)
     assert stated == size
     assert max(picture.size) >= 16
     assert_allclose(np.asarray(Fit.into(8, *size).image(picture)).max((0, 1)), RED, atol=12)
@@ -177,7 +190,7 @@ def saved(kind):
     return file.getvalue()
 
 
-READERS = [picture_size, lambda path, name: opened(path, name, to_rgb), lambda path, name: opened(path, name, target)]
+READERS = [size_of, read, lambda path, name: read(path, name, target)]
 BROKEN = {
     "notes.txt": b"Dear diary,\nthis is no picture.\n",
     "empty.png": b"",
@@ -204,7 +217,7 @@ def test_a_file_that_was_cut_off_is_not_shown_in_part(tmp_path, kind):
         with pytest.raises(ValueError, match="^cut can't be read as an image"):
             reader(tmp_path / "cut", "cut")
     if kind == "JPEG":
-        assert picture_size(tmp_path / "cut", "cut") == (200, 100)  # which its header has
+        assert size_of(tmp_path / "cut") == (200, 100)  # which its header has
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -93,7 +93,6 @@ GOOD = json.dumps(listed({1: [thing(11)], 2: [thing(21), thing(22)]}, "attribute
 DEEP = "[" * 100_000
 BAD_FILES = [
     ("attributes", GOOD[:-30], r"attributes\.json is broken: Input data was truncated; fetch it again"),
-    ("attributes", "", "truncated"),
     ("attributes", GOOD.replace("cow", "\\ud800", 1), r"malformed: .*escape \(byte \d+\)"),
     ("attributes", GOOD + "]", r"malformed: trailing characters \(byte \d+\)"),
     ("attributes", GOOD.replace("10", "NaN", 1), r"malformed: invalid character \(byte \d+\)"),
@@ -104,9 +103,7 @@ BAD_FILES = [
     ("attributes", GOOD.replace('"object_id": 22, ', ""), r"\$\[1\]: entry 2 of its list has no object_id"),
     ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\] has no image_id"),
     ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there 2 times, expected once"),
-    ("attributes", '{"1": []}', "Expected `array`, got `object`"),
     ("attributes", '[{"image_id": 1, "objects": []}]', r"missing required field `attributes` - at `\$\[0\]`"),
-    ("attributes", DEEP, "recursion"),
     ("attributes", f'[{{"image_id": 1, "attributes": [], "x": {DEEP}{"]" * 100_000}}}]', "recursion"),
     ("objects", '[{"image_id": 1, "objects": [{"object_id": 1, "merged_object_ids": 5}]}]', "merged_object_ids"),
     ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*>= 1 - at `\$\[1\]\.width`"),
