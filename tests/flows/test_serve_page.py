@@ -173,7 +173,7 @@ def test_two_networks_side_by_side(opened):
     first, second = (page.locator("#said section").nth(i).bounding_box() for i in range(2))
     assert first["y"] == second["y"]
     assert first["x"] + first["width"] <= second["x"]
-    assert page.locator("#maps figure").count() == 9 + 2  # SAN has one layer
+    assert page.locator("#maps figure").count() == 10 + 3  # SAN has one layer
 
 
 def test_opacity_changes_the_overlay(opened):

@@ -6,6 +6,9 @@ examples:
 """
 
 import argparse
+import importlib.util
+import signal
+import threading
 
 from progressive_attention.commands import arguments as shared
 
@@ -24,16 +27,12 @@ def add_options(parser: shared.Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
-    import signal
-    import threading
-    from importlib.util import find_spec
-
-    if find_spec("gradio") is None:
+    if importlib.util.find_spec("gradio") is None:
         raise ValueError("the demo page needs Gradio: pip install 'progressive-attention[demo]'")
     from progressive_attention.serve.networks import Networks
 
     networks = Networks(arguments.weights or (), arguments.device)
-    from progressive_attention.serve.server import serving
+    from progressive_attention.serve.page import serving
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures' folder is removed then, too
     with serving(networks, arguments.host, arguments.port) as address:

@@ -1,1 +1,1 @@
-"""The demo page of ``pan serve``: what it shows (pure functions), its layout, and the server with its limits."""
+"""The demo page (`pan serve`): draw a scene or drop a picture, ask one or two networks, see where they looked."""

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from progressive_attention.data.images import Fit, opened, to_rgb, upright
-from progressive_attention.predict.predictor import Answer, Predictor
+from progressive_attention.data.images import opened, to_rgb, upright
+from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved import weights
 from progressive_attention.serve.panel import Asked
 
@@ -16,18 +14,18 @@ LONGEST_QUERY = 100  # letters
 
 
 class Networks:
-    """Trained networks by name: those of ``given`` (shipped names and runs' folders), or all that ship.
+    """Trained networks by name: those of ``given`` (pretrained names and runs' folders), or all pretrained ones.
 
     A run is named by its folder. Raises ValueError for weights that are missing or broken, and for two of one name.
     """
 
     def __init__(self, given: Sequence[str] = (), device: str | None = None) -> None:
         self.predictors: dict[str, Predictor] = {}
-        for one in given or weights.shipped():
-            name = Path(one).resolve().name
+        for path in given or weights.shipped():
+            name = Path(path).resolve().name
             if name in self.predictors:
                 raise ValueError(f"two networks are named {name!r}; give each once, or rename one's folder")
-            self.predictors[name] = Predictor(one, device)
+            self.predictors[name] = Predictor(path, device)
 
     @property
     def names(self) -> list[str]:
@@ -35,57 +33,41 @@ class Networks:
         return list(self.predictors)
 
     def ask(self, picture: Path | None, query: Any, name: Any) -> Asked:
-        """One question about an image file; raises ValueError for whatever can't be answered, saying why."""
-        name = str(name)
-        if name not in self.predictors:
-            raise ValueError(f"unknown network {shortened(name)!r}; here there are: {', '.join(self.names)}")
+        """One question about an image file; raises ValueError for whatever can't be answered, with the reason."""
+        if str(name) not in self.predictors:
+            raise ValueError(f"unknown network {str(name)[:LONGEST_QUERY]!r}; known: {', '.join(self.names)}")
         if picture is None:
             raise ValueError("there is no picture; drop one, or draw a scene")
-        predictor = self.predictors[name]
+        predictor = self.predictors[str(name)]
         query = "" if query is None else str(query).strip()
         if not query or len(query) > LONGEST_QUERY:
             known = ", ".join(predictor.trained.query_names)
             raise ValueError(f"expected a query of 1 to {LONGEST_QUERY} letters; this network knows: {known}")
-        answer = predictor.ask(read_picture(picture, predictor.side), query)
-        return Asked(name, str(predictor.trained.about.get("data", "")), answer)
+        with opened(picture, "the picture", MOST_PIXELS) as file:
+            image = to_rgb(upright(file))
+        answer = predictor.ask(image, query)
+        return Asked(str(name), str(predictor.trained.about.get("data", "")), answer)
 
 
 def uploaded(sent: Any, folder: Path) -> Path | None:
     """The file that a request names as ``{"path": ...}``, None for no picture.
 
-    Raises ValueError unless it lies in ``folder``: Gradio looks only if the request marks the path as a file's.
+    Raises ValueError unless it lies in ``folder``, links followed: a request may name any path.
     """
     if sent is None:
         return None
-    path = str(sent.get("path") or "") if isinstance(sent, dict) else ""
-    if not inside(path, folder):
-        raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
-    return Path(path).resolve()
-
-
-def inside(path: str, folder: Path) -> bool:
-    """Whether a stranger's path is that of a file in a folder, links followed."""
+    path = Path(str(sent.get("path") or "") if isinstance(sent, dict) else "")
     try:
-        real = Path(path).resolve()
-        return real.is_relative_to(folder.resolve()) and real.is_file()
+        if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+            return path.resolve()
     except (OSError, ValueError):  # too long, or with a zero byte
-        return False
-
-
-def read_picture(path: Path, side: int) -> np.ndarray:
-    """An image file as the network sees it, (side, side, 3) uint8; what is large lives no longer than here.
-
-    Raises ValueError for others, and by its header for one of too many pixels. A large JPEG is decoded no larger than
-    need be.
-    """
-    with opened(path, "the picture", MOST_PIXELS) as file:
-        picture = to_rgb(upright(file, side))
-    return Fit.into(side, *picture.size).image(picture)
+        pass
+    raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
 
 
 def as_json(asked: Asked) -> dict[str, Any]:
-    """What a script gets of an answer."""
-    answer: Answer = asked.answer
+    """What a script gets of an answer; point and box are in pixels of the picture, as in ``pan predict --json``."""
+    answer = asked.answer
     return {
         "weights": asked.network,
         "query": answer.query,
@@ -95,9 +77,6 @@ def as_json(asked: Asked) -> dict[str, Any]:
         "likelihood": answer.likelihood,
         "presence": answer.presence,
         "found": answer.found,
+        "point": answer.point,
+        "box": answer.box(),
     }
-
-
-def shortened(text: str) -> str:
-    """A stranger's word, not too long to be told back."""
-    return text if len(text) <= LONGEST_QUERY else text[:LONGEST_QUERY] + "…"

@@ -1,47 +1,92 @@
-"""The page's layout and events (Gradio). It keeps no state of its own: all that an event needs comes with it."""
+"""The page's layout and events (Gradio), and its server. The page keeps no state: an event brings all that it needs.
 
-from hashlib import sha256
+Gradio's own limits hold: sizes of uploads, a bounded queue, uploads deleted after an hour, this machine only.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.themes import Default
+from PIL import Image
 
+import progressive_attention
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import MOST, Scene, SceneSource
-from progressive_attention.files import replacing
 from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import Networks, as_json, uploaded
-from progressive_attention.serve.panel import answers, attention, legend, notice, png
+from progressive_attention.serve.panel import answers, attention, legend, notice
 from progressive_attention.serve.scene import (
     LARGEST_SEED,
     MOST_CLUTTER,
+    SETS,
     Sliders,
     arranged,
     clicked,
     digits_of,
-    sliders_of,
     truth_of,
 )
-from progressive_attention.serve.style import INTRODUCTION
 
+ASSETS = Path(progressive_attention.__file__).parent / "assets" / "serve"
+UPLOAD_BYTES = 8 * 2**20
+WAITING = 200  # questions in the queue; one more gets the answer that it is full
+DELETE = (300, 3600)  # seconds: how often, and how old pictures are then
 NOBODY = "nobody"
-TOGETHER = {"concurrency_id": "ask", "concurrency_limit": 2}  # answers computed at a time, of the page and of scripts
-OPACITY = 1
-# Where the picture was clicked, in its own pixels. Gradio's select event can't tell that of an enlarged picture.
-TELL_CLICKS = """
-document.addEventListener('click', event => {
-  const image = event.target.closest('#picture img');
-  if (!image) return;
-  const box = image.getBoundingClientRect();
-  const zoom = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
-  const x = (event.clientX - box.left - (box.width - image.naturalWidth * zoom) / 2) / zoom;
-  const y = (event.clientY - box.top - (box.height - image.naturalHeight * zoom) / 2) / zoom;
-  trigger('click', {x, y});
-});
-"""
+TOGETHER: dict[str, Any] = {"concurrency_id": "ask", "concurrency_limit": 2}  # answers computed at a time
+HIDDEN: dict[str, Any] = {"api_visibility": "private", **TOGETHER}
+AS_SENT: dict[str, Any] = {"preprocess": False}  # Gradio would open the picture, whatever its size
 SHOW_QUESTION = "() => document.querySelector('#question').scrollIntoView({behavior: 'smooth'})"
 SET_OPACITY = "value => document.documentElement.style.setProperty('--opacity', value)"
+NEXT_SEED = f"seed => (seed + 1) % {LARGEST_SEED + 1}"
+INTRODUCTION = """
+<h1>Progressive attention</h1>
+<p class='soft'>Click a digit to ask for its colour, or drop your own picture and type a query. Gates on several layers
+close on what is not asked for; the last layer chooses where to look.</p>
+"""
+
+
+@contextmanager
+def serving(networks: Networks, host: str, port: int) -> Iterator[str]:
+    """The page at ``host``:``port`` while the block lasts; gives its address.
+
+    Raises ValueError for a port or host that can't be had. Pictures lie in a folder of its own, which vanishes.
+    """
+    check_free(host, port)
+    with tempfile.TemporaryDirectory(prefix="pan-serve-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build_page(networks, Path(folder)).queue(max_size=WAITING, api_open=False)
+        try:
+            _, address, _ = page.launch(
+                server_name=f"[{host}]" if ":" in host else host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                footer_links=[],
+                max_file_size=UPLOAD_BYTES,
+                theme=Default(font=("system-ui", "sans-serif"), font_mono=("monospace",)),  # none is fetched
+                css_paths=ASSETS / "page.css",
+            )
+            yield address
+        finally:
+            page.close(verbose=False)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises ValueError unless a server can listen there; Gradio's would end with a traceback."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"can't listen at {host} port {port} ({error}); give another --port, or --host") from error
 
 
 class Desk:
@@ -50,9 +95,9 @@ class Desk:
     def __init__(self, networks: Networks, folder: Path) -> None:
         self.networks, self.folder = networks, folder
         self.source = SceneSource("mbg", "test")  # its digits serve black scenes as well
-        assert self.source.photographs is not None
-        self.photographs = len(self.source.photographs)
         self.cases = [case.drawn() for case in CASES]
+        data = networks.predictors[networks.names[0]].trained.about.get("data")
+        self.style = data if data in STYLES else STYLES[0]  # what the first network learnt from
 
     def ask(self, picture: Any, query: Any, weights: Any) -> dict[str, Any]:
         """For scripts: the answer of one network to one question about a picture."""
@@ -81,101 +126,38 @@ class Desk:
             return gr.skip()
         return query
 
-    def draw(self, digits: int, clutter: int, background: int, seed: int) -> tuple[str, list, str]:
+    def draw(self, *sliders: float) -> tuple[str, list, str]:
         """The scene of the sliders, its digits, and the query of one of them."""
-        try:
-            scene = arranged(Sliders(digits, clutter, background, seed), self.source)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return self.shown(self.source.render(scene)[0], scene)
+        scene = arranged(Sliders(*map(int, sliders)), self.source)
+        return self.shown(self.source.render(scene)[0], scene, str(scene.digits[scene.asked].number))
 
-    def shown(self, image: np.ndarray, scene: Scene) -> tuple[str, list, str]:
-        """A scene's picture, its digits and its question."""
-        return self.kept(image), digits_of(scene), str(scene.digits[scene.asked].number)
+    def first_scene(self) -> tuple[str, list, str]:
+        """What the page opens with."""
+        return self.draw(*SETS[self.style])
 
-    def kept(self, image: np.ndarray) -> str:
-        """The path of a picture in the folder, whole at any moment: Gradio writes over what another visitor reads."""
-        content = png(image)
-        path = self.folder / sha256(content).hexdigest() / "scene.png"
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-        return str(path)
+    def shown(self, image: np.ndarray, scene: Scene, query: str) -> tuple[str, list, str]:
+        """A scene's picture, in a file of its own as others may draw the same, its digits and its question."""
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / "scene.png"
+        Image.fromarray(image).save(path)
+        return str(path), digits_of(scene), query
 
     def pick(self, event: gr.SelectData) -> tuple[Any, ...]:
         """A hard case: its picture, digits, query and, if it is here, its network."""
         case, (image, scene) = CASES[event.index], self.cases[event.index]
         network = case.network if case.network in self.networks.names else gr.skip()
-        return self.kept(image), digits_of(scene), case.query, network
-
-    def first_scene(self) -> tuple[str, list, str]:
-        """What the page opens with."""
-        return self.draw(*values_of(self.style))
-
-    @property
-    def style(self) -> str:
-        """The set that the first network learnt from, MREF if it was another one."""
-        data = self.networks.predictors[self.networks.names[0]].trained.about.get("data")
-        return data if data in STYLES else STYLES[0]
-
-
-def values_of(style: str) -> tuple[int, int, int, int]:
-    """The sliders of a set: digits, clutter, background, seed."""
-    sliders = sliders_of(style)
-    return sliders.digits, sliders.clutter, sliders.background, sliders.seed
+        return *self.shown(image, scene, case.query), network
 
 
 def build_page(networks: Networks, folder: Path) -> gr.Blocks:
     """The whole page; ``/ask`` is what scripts may call. ``folder`` as of ``Desk``."""
     desk = Desk(networks, folder)
-    names = networks.names
-    hidden: dict[str, Any] = {"api_visibility": "private", **TOGETHER}
-    as_sent: dict[str, Any] = {
-        "preprocess": False
-    }  # Gradio would open the picture, wherever it lies and whatever it is
-    digits, clutter, background, seed = values_of(desk.style)
-    with gr.Blocks(title="Progressive attention", analytics_enabled=False, delete_cache=(300, 3600)) as page:
-        introduction = gr.HTML(INTRODUCTION, js_on_load=TELL_CLICKS)
+    with gr.Blocks(title="Progressive attention", analytics_enabled=False, delete_cache=DELETE) as page:
+        clicks = gr.HTML(INTRODUCTION, js_on_load=(ASSETS / "clicks.js").read_text())
         of_scene = gr.JSON(visible=False)
         with gr.Row(elem_id="page"):
-            with gr.Column(elem_id="question", min_width=0):
-                picture = gr.Image(
-                    label="Picture",
-                    show_label=False,
-                    format="png",
-                    sources=["upload", "clipboard"],
-                    buttons=[],
-                    height=360,
-                    elem_id="picture",
-                )
-                with gr.Row(elem_id="ask-row"):
-                    query = gr.Textbox(label="Query", max_lines=1, elem_id="query", scale=3, min_width=0)
-                    ask = gr.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=0)
-            with gr.Column(elem_id="answer", min_width=0):
-                said = gr.HTML(elem_id="said")
-                opacity = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the attention", elem_id="opacity")
-                gr.HTML(legend())
-                maps = gr.HTML(elem_id="maps")
-            with gr.Column(elem_id="choices", min_width=0):
-                with gr.Group():
-                    first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first")
-                    others = [NOBODY, *names]
-                    second = gr.Dropdown(others, value=NOBODY, label="Compare with", elem_id="second")
-                with gr.Group():
-                    style = gr.Radio(
-                        list(STYLES), value=desk.style, label="Draw a scene like those of", elem_id="style"
-                    )
-                    sliders = [
-                        gr.Slider(1, MOST, digits, step=1, label="Digits", elem_id="digits"),
-                        gr.Slider(0, MOST_CLUTTER, clutter, step=1, label="Clutter (distractors)", elem_id="clutter"),
-                        gr.Slider(
-                            *(0, desk.photographs, background),
-                            step=1,
-                            label="Background (0: black)",
-                            elem_id="background",
-                        ),
-                        gr.Slider(0, LARGEST_SEED, seed, step=1, label="Seed", elem_id="seed"),
-                    ]
-                    roll = gr.Button("Re-roll", elem_id="roll")
+            picture, query, ask = question_column()
+            said, opacity, maps = answer_column()
+            first, second, style, sliders, roll = choices_column(desk)
         with gr.Accordion("Hard cases: wrong, unsure, small", open=False, elem_id="hard"):
             gallery = gr.Gallery(
                 [(image, case.caption()) for case, (image, _) in zip(CASES, desk.cases, strict=True)],
@@ -188,29 +170,76 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
                 object_fit="contain",
                 elem_id="cases",
             )
+        question, scene = [picture, query, first, second, of_scene], [picture, of_scene, query]
 
-        question = [picture, query, first, second, of_scene]
-        scene = [picture, of_scene, query]
+        def then_answer(event: Any) -> None:
+            event.success(desk.answer, question, [said, maps], **HIDDEN, **AS_SENT)
 
-        def answered(event: Any) -> None:
-            event.success(desk.answer, question, [said, maps], **hidden, **as_sent)
-
-        answered(page.load(desk.first_scene, None, scene, **hidden))
+        then_answer(page.load(desk.first_scene, None, scene, **HIDDEN))
         for slider in sliders:
-            answered(slider.release(desk.draw, sliders, scene, **hidden))
-        answered(style.input(values_of, style, sliders, **hidden).success(desk.draw, sliders, scene, **hidden))
-        following = f"seed => (seed + 1) % {LARGEST_SEED + 1}"
-        answered(roll.click(None, sliders[-1], sliders[-1], js=following).success(desk.draw, sliders, scene, **hidden))
-        answered(introduction.click(desk.click, of_scene, query, **hidden))
+            then_answer(slider.release(desk.draw, sliders, scene, **HIDDEN))
+        chosen = style.input(lambda name: list(SETS[name]), style, sliders, **HIDDEN)
+        rolled = roll.click(None, sliders[-1], sliders[-1], js=NEXT_SEED)
+        for event in (chosen, rolled):
+            then_answer(event.success(desk.draw, sliders, scene, **HIDDEN))
+        then_answer(clicks.click(desk.click, of_scene, query, **HIDDEN))
         for forget in (picture.upload, picture.clear):
-            answered(forget(lambda: None, None, of_scene, **hidden))
+            then_answer(forget(lambda: None, None, of_scene, **HIDDEN))
         for event in (ask.click, query.submit, first.input, second.input):
-            event(desk.answer, question, [said, maps], **hidden, **as_sent)
-        answered(gallery.select(desk.pick, None, [*scene, first], **hidden))
+            event(desk.answer, question, [said, maps], **HIDDEN, **AS_SENT)
+        then_answer(gallery.select(desk.pick, None, [*scene, first], **HIDDEN))
         gallery.select(None, js=SHOW_QUESTION)
         opacity.input(None, opacity, None, js=SET_OPACITY)
-
-        weights = gr.Textbox(names[0], visible=False, label="weights")
-        script = gr.Button(visible=False)
-        script.click(desk.ask, [picture, query, weights], gr.JSON(visible=False), api_name="ask", **TOGETHER, **as_sent)
+        weights, script = gr.Textbox(networks.names[0], visible=False, label="weights"), gr.Button(visible=False)
+        asked = [picture, query, weights]
+        script.click(desk.ask, asked, gr.JSON(visible=False), api_name="ask", **TOGETHER, **AS_SENT)
     return page
+
+
+def question_column() -> tuple[gr.Image, gr.Textbox, gr.Button]:
+    """The picture, and the query below it."""
+    with gr.Column(elem_id="question", min_width=0):
+        picture = gr.Image(
+            label="Picture",
+            show_label=False,
+            format="png",
+            sources=["upload", "clipboard"],
+            buttons=[],
+            height=360,
+            elem_id="picture",
+        )
+        with gr.Row(elem_id="ask-row"):
+            query = gr.Textbox(label="Query", max_lines=1, elem_id="query", scale=3, min_width=0)
+            ask = gr.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=0)
+    return picture, query, ask
+
+
+def answer_column() -> tuple[gr.HTML, gr.Slider, gr.HTML]:
+    """The answer, and where it came from."""
+    with gr.Column(elem_id="answer", min_width=0):
+        said = gr.HTML(elem_id="said")
+        opacity = gr.Slider(0, 1, 1, step=0.05, label="Opacity of the attention", elem_id="opacity")
+        gr.HTML(legend())
+        maps = gr.HTML(elem_id="maps")
+    return said, opacity, maps
+
+
+def choices_column(desk: Desk) -> tuple[gr.Dropdown, gr.Dropdown, gr.Radio, list[gr.Slider], gr.Button]:
+    """Networks, and sliders of a scene in the order of ``Sliders``."""
+    names = desk.networks.names
+    digits, clutter, background, seed = SETS[desk.style]
+    photographs = len(desk.source.photographs or ())
+    with gr.Column(elem_id="choices", min_width=0):
+        with gr.Group():
+            first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first")
+            second = gr.Dropdown([NOBODY, *names], value=NOBODY, label="Compare with", elem_id="second")
+        with gr.Group():
+            style = gr.Radio(list(STYLES), value=desk.style, label="Draw a scene like those of", elem_id="style")
+            sliders = [
+                gr.Slider(1, MOST, digits, step=1, label="Digits", elem_id="digits"),
+                gr.Slider(0, MOST_CLUTTER, clutter, step=1, label="Clutter (distractors)", elem_id="clutter"),
+                gr.Slider(0, photographs, background, step=1, label="Background (0: black)", elem_id="background"),
+                gr.Slider(0, LARGEST_SEED, seed, step=1, label="Seed", elem_id="seed"),
+            ]
+            roll = gr.Button("Re-roll", elem_id="roll")
+    return first, second, style, sliders, roll

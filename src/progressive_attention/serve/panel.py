@@ -1,23 +1,31 @@
 """Answers as HTML: probabilities, where each came from, each layer's attention and what it removed; side by side.
 
 Nothing is fetched: pictures are inside. All text is escaped. How opaque the attention lies over the image is the style
-sheet's variable ``--opacity``, so a slider needs no server.
+sheet's variable ``--opacity``, so a slider needs no server. Legend: H x W image pixels.
 """
 
 import io
 from base64 import b64encode
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image
+from progressive_attention.maps.shown_maps import (
+    attended_image,
+    largest_of,
+    light,
+    over_image,
+    painted,
+    scaled,
+    striped,
+)
 from progressive_attention.pages.plots import KEPT, RANKED, panels_of, point_of
 from progressive_attention.predict.predictor import Answer
-from progressive_attention.serve.layers import as_pixels, heat, removed
 
-BARS = 8  # attributes told, the likeliest
+BARS = 8  # attributes shown, the likeliest
 
 
 class Asked(NamedTuple):
@@ -34,13 +42,13 @@ def notice(text: str) -> str:
 
 
 def answers(asked: list[Asked], truth: str | None) -> str:
-    """What each network says, side by side; ``truth`` as of ``scene.truth_of``."""
-    return side_by_side([heading(one) + said(one.answer, truth) + bars(one.answer) for one in asked])
+    """What each network answers, side by side; ``truth`` as of ``scene.truth_of``."""
+    return side_by_side([heading(each) + reply(each.answer, truth) + bars(each.answer) for each in asked])
 
 
 def attention(asked: list[Asked]) -> str:
     """Where each network looked, layer by layer, and what each layer removed, side by side."""
-    return side_by_side([(heading(one) if len(asked) > 1 else "") + tiles(one.answer) for one in asked])
+    return side_by_side([(heading(each) if len(asked) > 1 else "") + tiles(each.answer) for each in asked])
 
 
 def side_by_side(columns: list[str]) -> str:
@@ -48,34 +56,33 @@ def side_by_side(columns: list[str]) -> str:
     return f"<div class='columns'>{''.join(f'<section>{column}</section>' for column in columns)}</div>"
 
 
-def heading(one: Asked) -> str:
+def heading(asked: Asked) -> str:
     """The network's name, and what it learnt from."""
-    about = f" <span class='soft'>trained on {escape(one.trained_on.upper())}</span>" if one.trained_on else ""
-    return f"<h3>{escape(one.network)}{about}</h3>"
+    learnt = f" <span class='soft'>trained on {escape(asked.trained_on.upper())}</span>" if asked.trained_on else ""
+    return f"<h3>{escape(asked.network)}{learnt}</h3>"
 
 
-def said(answer: Answer, truth: str | None) -> str:
+def reply(answer: Answer, truth: str | None) -> str:
     """The answer, and whether it is right as far as that is known."""
     if answer.likelihood == "softmax":
-        told = f"<b>{escape(answer.attribute)}</b> {100 * answer.probability:.1f} %"
+        text = f"<b>{escape(answer.attribute)}</b> {100 * answer.probability:.1f} %"
     else:
-        told = ", ".join(f"<b>{escape(name)}</b> {100 * share:.0f} %" for name, share in answer.ranked[:RANKED])
+        text = ", ".join(f"<b>{escape(name)}</b> {100 * share:.0f} %" for name, share in answer.ranked[:RANKED])
     if answer.found is False:
-        told = f"<b>not found</b>; if it is there, {told}"
-    return f"<p class='said'>{escape(answer.query)} → {told}</p><p>{verdict(answer, truth)}</p>"
+        text = f"<b>not found</b>; if it is there, {text}"
+    return f"<p class='said'>{escape(answer.query)} → {text}</p><p>{verdict(answer, truth)}</p>"
 
 
 def verdict(answer: Answer, truth: str | None) -> str:
     """Right or wrong, as far as that is known."""
     query = escape(answer.query)
     if truth is None:
-        return "<span class='soft'>your own picture: nobody has told what is right</span>"
+        return "<span class='soft'>your own picture: the right answer is unknown</span>"
+    if not truth and answer.denied:
+        return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
     if not truth:
-        if answer.denied:
-            return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
-        return (
-            f"<span class='wrong'>there is no {query} in this scene: softmax attention always points somewhere</span>"
-        )
+        always = "softmax attention always points somewhere"
+        return f"<span class='wrong'>there is no {query} in this scene: {always}</span>"
     if answer.attribute == truth and answer.found is not False:
         return "<span class='right'>✓ right</span>"
     return f"<span class='wrong'>✗ wrong, the {query} is {escape(truth)}</span>"
@@ -97,23 +104,24 @@ def tiles(answer: Answer) -> str:
     """
     if not (panels := panels_of(answer)):
         return "<p class='soft'>This network has no attention map.</p>"
-    below, (title, values), layers, ring = uri(answer.image), panels[0], panels[1:], ring_of(answer)
+    (title, values), layers, ring = panels[0], panels[1:], ring_of(answer)
     shown = [
-        overlay(below, light(values), title, "ring: highest point" if ring else "", ring),
-        tile(drawn(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
+        overlay(answer.image, light(values), title, "ring: highest point" if ring else "", ring),
+        tile(picture(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
     ]
-    for i, part in enumerate(removed(answer.image, answer.layers)):
+    for i, (share, part) in enumerate(removed(answer.image, answer.layers)):
+        name = ""
         if layers:
-            shown.append(overlay(below, layers[i][1], layers[i][0], largest_of(layers[i][1])))
-        took = f"{layers[i][0]} removed" if layers else "removed"
-        shown.append(tile(drawn(part.picture), took, f"{100 * part.share:.0f} % of what reached it"))
+            name, values = layers[i]
+            shown.append(overlay(answer.image, values, name, largest_of(values)))
+        shown.append(tile(picture(part), f"{name} removed".strip(), f"{100 * share:.0f} % of what reached it"))
     return f"<div class='tiles'>{''.join(shown)}</div>"
 
 
-def overlay(below: str, values: np.ndarray, title: str, note: str, ring: str = "") -> str:
-    """A map over the grey image of an address, as opaque as the slider says, and HTML above both."""
-    below, over = f"<img class='grey' src='{below}' alt=''>", uri(heat(values))
-    return tile(f"{below}<img class='heat' src='{over}' alt='{escape(title)}'>{ring}", title, note)
+def overlay(image: np.ndarray, values: np.ndarray, title: str, note: str, ring: str = "") -> str:
+    """A map over the grey image, as opaque as the slider says, and HTML above both."""
+    below = f"<img class='grey' src='{uri(image)}' alt=''>"
+    return tile(f"{below}<img class='heat' src='{uri(heat(values))}' alt='{escape(title)}'>{ring}", title, note)
 
 
 def ring_of(answer: Answer) -> str:
@@ -124,7 +132,7 @@ def ring_of(answer: Answer) -> str:
     return f"<i class='ring' style='left:{left:.2f}%;top:{top:.2f}%'></i>"
 
 
-def drawn(pixels: np.ndarray) -> str:
+def picture(pixels: np.ndarray) -> str:
     """A picture (H, W, 3) uint8 that its caption describes."""
     return f"<img src='{uri(pixels)}' alt=''>"
 
@@ -138,15 +146,10 @@ def tile(images: str, title: str, note: str) -> str:
 
 
 def uri(pixels: np.ndarray) -> str:
-    """(H, W, 3) or (H, W, 4) uint8 as a data: address."""
-    return f"data:image/png;base64,{b64encode(png(pixels)).decode()}"
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) or (H, W, 4) uint8 as a PNG file, made fast: a tenth larger than need be."""
+    """(H, W, 3) or (H, W, 4) uint8 as a data: address; made fast, a tenth larger than need be."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
 def legend() -> str:
@@ -154,3 +157,43 @@ def legend() -> str:
     ramp = as_pixels(over_image(np.full((1, 64, 3), 128, np.uint8), np.linspace(0, 1, 64)[None]))
     note = "each map’s largest; hatched: no cell of that layer"
     return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='grey to yellow'> {note}</div>"
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def as_pixels(shares: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8, 255 for one."""
+    return (255 * shares + 0.5).astype(np.uint8)
+
+
+def hatched(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 stripes, for where a layer has no cell."""
+    return np.where(striped(shape)[..., None], np.uint8(110), np.uint8(40)) * np.ones(3, np.uint8)
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """A map (H, W) as paint to lay over an image: (H, W, 4) uint8, opaque stripes where it is NaN."""
+    stripes = np.dstack([hatched(values.shape), np.full(values.shape, np.uint8(255))])
+    return np.where(np.isnan(values)[..., None], stripes, as_pixels(painted(values)))
+
+
+def removed(image: np.ndarray, layers: Sequence[np.ndarray]) -> list[tuple[float, np.ndarray]]:
+    """What each layer took away of the image (H, W, 3) uint8 that the layers before had left: its share of what reached
+    the layer, in [0, 1], and that part as a picture (H, W, 3) uint8, hatched without a cell.
+
+    A layer lets through the share that its attention has of its largest: only that counts, since a batch norm follows
+    each gate, and the last map is a choice among all locations. Attention multiplies the features, so of a pixel the
+    product of what all layers let through is left; layer l removes what passed the layers before and does not pass l.
+    """
+    left = np.ones(image.shape[:2])
+    parts = []
+    for layer in layers:
+        through = scaled(layer)
+        closed = left * (1 - through)
+        known = ~np.isnan(closed)
+        share = float(closed[known].sum() / (left[known].sum() or 1))
+        seen = np.where(known[..., None], image * np.nan_to_num(closed)[..., None] + 0.5, hatched(closed.shape))
+        parts.append((share, seen.astype(np.uint8)))
+        left = left * through
+    return parts

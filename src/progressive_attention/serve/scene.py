@@ -4,13 +4,10 @@ Legend: images are SIZE x SIZE pixels; a box is x0 y0 x1 y1 in pixels, right and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from progressive_attention.config import one_of
 from progressive_attention.data.scenes import (
     COLOURS,
-    MOST,
     PATCHES,
     SIZE,
     Scene,
@@ -26,11 +23,10 @@ LARGEST_SEED = 999_999
 DIGITS_PART, CLUTTER_PART, CROP_PART = range(3)  # each has integers of its own: no slider moves what another one drew
 
 
-@dataclass(frozen=True)
-class Sliders:
+class Sliders(NamedTuple):
     """What a scene is drawn from: 1 to 9 digits, 0 to 40 distractors, a photograph (1 is the first, 0 black), a seed.
 
-    Raises ValueError for other values. A digit, a distractor more leaves the others where they are.
+    One digit or distractor more leaves the others where they are.
     """
 
     digits: int = 7
@@ -38,36 +34,23 @@ class Sliders:
     background: int = 0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        ranges = {"digits": (1, MOST), "clutter": (0, MOST_CLUTTER), "seed": (0, LARGEST_SEED)}
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f"{name} must be a whole number in {least}..{most}, got {value!r}")
 
-
-def sliders_of(style: str) -> Sliders:
-    """The sliders that give scenes like those of MREF, MDIST or MBG."""
-    looks = {"mref": Sliders(), "mdist": Sliders(clutter=PATCHES), "mbg": Sliders(background=1)}
-    return looks[one_of("set", style, looks)]
+SETS = {"mref": Sliders(), "mdist": Sliders(clutter=PATCHES), "mbg": Sliders(background=1)}  # scenes like each set's
 
 
 def arranged(sliders: Sliders, source: SceneSource) -> Scene:
-    """The scene of the sliders, of the source's digits and photographs; raises ValueError for a photograph not there.
+    """The scene of the sliders, of the source's digits and photographs.
 
     As in the synthetic sets (``sample_scene``), but for the numbers, which are the sliders'.
     """
-    sizes = source.photographs.sizes if source.photographs else []
-    if not isinstance(sliders.background, int) or not 0 <= sliders.background <= len(sizes):
-        raise ValueError(f"background must be in 0..{len(sizes)}, got {sliders.background!r}")
     stream = Stream((sliders.seed, DIGITS_PART))
     while (digits := sample_digits(stream, source.pool, sliders.digits)) is None:
         pass
     clutter = Stream((sliders.seed, CLUTTER_PART))
     patches = tuple(sample_patch(clutter, source.pool) for _ in range(sliders.clutter))
     background = None
-    if sliders.background:
-        height, width = sizes[sliders.background - 1]
+    if sliders.background and source.photographs:
+        height, width = source.photographs.sizes[sliders.background - 1]
         x, y = Stream((sliders.seed, CROP_PART)).take(2)
         background = sliders.background - 1, below(x, width - SIZE + 1), below(y, height - SIZE + 1)
     return Scene(source.style, digits, patches, background, below(stream.take(1)[0], len(digits)))
@@ -95,4 +78,4 @@ def clicked(digits: Sequence[dict[str, Any]], x: float, y: float) -> str | None:
 
 def truth_of(digits: Sequence[dict[str, Any]] | None, query: str) -> str | None:
     """What colour a digit of a drawn scene has: "" where it has no such digit, None where nothing is known."""
-    return None if digits is None else {one["query"]: one["attribute"] for one in digits}.get(query, "")
+    return None if digits is None else {digit["query"]: digit["attribute"] for digit in digits}.get(query, "")

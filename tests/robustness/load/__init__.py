@@ -1,1 +1,0 @@
-"""Load the server of the demo page: good, bad and hostile visitors."""
