@@ -302,12 +302,12 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
 
 
 def measured_answers(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
-    """``evaluation``'s figures of the test scenes."""
+    """``OneOf.figures`` of the test scenes."""
     return evaluate_with_rows(network, questions(job, "test"), device, progress=watch())[0]
 
 
 def measured_labels(job: Job, network: Trained, device: torch.device, watch: Callable[[], Watch]) -> dict[str, Any]:
-    """``label_evaluation``'s figures of a folder's test questions, and of attention in VOC's masks, named voc_...
+    """``AnyOf.figures`` of a folder's test questions, and of attention in VOC's masks, named voc_...
 
     Each has its own ``watch()``, for its own pace.
     """
