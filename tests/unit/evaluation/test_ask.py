@@ -165,6 +165,15 @@ def test_rows_are_gathered_in_their_places():
     assert gather(0, iter([])).keys() == {"read"}
 
 
+def test_rows_that_other_processes_asked_are_gathered_too(monkeypatch):
+    theirs = [(np.array([2, 0]), {"a": np.array([8.0, 9.0])})]
+    monkeypatch.setattr(ask, "gathered", lambda mine: [mine, theirs])
+    for parts in ([(np.array([1]), {"a": np.array([7.0])})], []):
+        found = gather(4, iter(parts))
+        assert_array_equal(found["read"], [True, bool(parts), True, False])
+        assert_array_equal(found["a"], [9, 7 if parts else np.nan, 8, np.nan])
+
+
 # --- reading ahead ----------------------------------------------------------------------------------------------------
 
 
