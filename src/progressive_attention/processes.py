@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import uuid4
 
-import numpy as np
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -207,15 +205,6 @@ def average(tensors: "Sequence[Tensor]") -> None:
     mean = summed(torch.cat([tensor.flatten() for tensor in tensors])) / world()
     for tensor, part in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def merge_rows(known: np.ndarray, *columns: np.ndarray) -> None:
-    """Fill in, in place, the rows of columns (R, ...) that other processes know, each its own; ``known`` (R,) bool."""
-    rows = np.flatnonzero(known)
-    for theirs, values in gathered((rows, [column[rows] for column in columns])):
-        known[theirs] = True
-        for column, value in zip(columns, values, strict=True):
-            column[theirs] = value
 
 
 @contextmanager

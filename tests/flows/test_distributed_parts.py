@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -43,16 +42,6 @@ def test_the_average_of_two_processes(monkeypatch):
     monkeypatch.setattr(processes, "summed", lambda values: values + flat)
     processes.average(mine)
     torch.testing.assert_close(mine, expected)
-
-
-def test_rows_that_others_know_are_filled_in(monkeypatch):
-    theirs = np.array([0, 3]), [np.array([5, 6]), np.array([[1.0, 2.0], [3.0, 4.0]])]
-    monkeypatch.setattr(processes, "gathered", lambda mine: [mine, theirs])
-    known, ids, pairs = np.array([False, True, False, False]), np.array([0, 9, 0, 0]), np.zeros((4, 2))
-    processes.merge_rows(known, ids, pairs)
-    assert known.tolist() == [True, True, False, True]
-    assert ids.tolist() == [5, 9, 0, 6]
-    assert pairs.tolist() == [[1, 2], [0, 0], [0, 0], [3, 4]]
 
 
 def test_one_process_exchanges_nothing():

@@ -59,9 +59,9 @@ def stretched(score: torch.Tensor, size: float) -> torch.Tensor:
 
 
 @every_scoring_model
-@every_likelihood
-@pytest.mark.parametrize("size", [1e4, SHUT])
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    ("size", "likelihood", "bf16"), [(1e4, "softmax", False), (SHUT, "bernoulli", False), (1e4, "bernoulli", True)]
+)
 def test_scores_of_ten_thousand(name, likelihood, size, bf16):
     model = build(name, likelihood=likelihood).float()
     for scorer in model.scorers.values():
@@ -95,9 +95,8 @@ def test_closed_gates(name, likelihood):
 
 
 @every_model
-@every_likelihood
-def test_maps_of_one_cell(name, likelihood):
-    model = build(name, likelihood=likelihood, image_size=LEAST_PIXELS)
+def test_maps_of_one_cell(name):
+    model = build(name, image_size=LEAST_PIXELS)
     image = pictures(2, pixels=LEAST_PIXELS)
     prediction = model.eval()(image, torch.tensor([[0, 1], [2, 3]]))
     for alpha in prediction.attention[-1:]:
@@ -108,13 +107,12 @@ def test_maps_of_one_cell(name, likelihood):
 
 
 @every_model
-@pytest.mark.parametrize("k", [1, 64])
-def test_one_question_and_sixty_four(name, k):
-    """64 questions, most of them asked more than once, get the answers that each gets alone."""
+def test_sixty_four_questions(name):
+    """Most of them asked more than once: they get the answers that each gets alone."""
     model, image = build(name), pictures(2)
-    query = torch.arange(2 * k).view(2, k) % QUERIES
+    query = torch.arange(128).view(2, 64) % QUERIES
     prediction = model.eval()(image, query)
-    assert prediction.logit.shape == (2, k, ATTRIBUTES)
+    assert prediction.logit.shape == (2, 64, ATTRIBUTES)
     assert_finite_maps(model, prediction)
     for b in range(2):
         alone = model(image[b : b + 1], query[b : b + 1, -1:])

@@ -1,4 +1,4 @@
-"""What is said of common mistakes, in a line that names what was wanted, what came, and what helps."""
+"""What is said of common mistakes: what was wanted, what came, and what helps."""
 
 from pathlib import Path
 
@@ -6,50 +6,38 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_scene_options import own_folder, scenes
-from tiny_photographs import write_photographs
 from wrong_commands import error_of
 
+from progressive_attention import Predictor, build_model, evaluate, pixel_maps
 from progressive_attention.cli import build_parser, main
-from progressive_attention.data.npz import from_npz
-from progressive_attention.evaluation.evaluate import evaluate
-from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
-from progressive_attention.network.build import build_model
-from progressive_attention.predict.predictor import Predictor
 
-__all__ = ["own_folder", "scenes"]  # fixtures
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache, or writes elsewhere than in its own folder."""
+    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("image", "got"),
-    [
-        (torch.rand(3, 100, 100), r"Tensor \(3, 100, 100\)"),
-        (b"the bytes of a file", "bytes"),
-        (None, "NoneType"),
-        ([[1, 2]], "list"),
-    ],
-    ids=["tensor", "bytes", "none", "list"],
+    ("image", "got"), [(torch.rand(3, 9, 9), r"Tensor \(3, 9, 9\)"), (b"a file", "bytes"), ([[1, 2]], "list")]
 )
 def test_a_picture_of_another_kind(image, got):
-    expected = rf"^an image must be a path, a PIL image, or an array \(H, W, 3\) uint8; got {got}$"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=rf"a path, a PIL image, or an array \(H, W, 3\) uint8; got {got}$"):
         Predictor("mref-san", "cpu").ask(image, "7")
 
 
-def test_a_network_without_its_words_is_not_evaluated(scenes):
+def test_a_network_without_its_words_is_not_evaluated():
     model = build_model("san", num_queries=10, num_attributes=5)
-    expected = r"^expected a trained network .*weights\.load\(name_or_folder\) or Trained\(.*; got \w+Network$"
-    with pytest.raises(ValueError, match=expected):
-        evaluate(model, from_npz(scenes))
+    with pytest.raises(ValueError, match=r"a trained network .*weights\.load\(.* or Trained\(.*; got \w+Network$"):
+        evaluate(model, None)
 
 
 @pytest.mark.parametrize(
     ("names", "counts"),
     [
         (("pan-hard", "san"), "4 attended layers and 0 transformers, this geometry 1 and 0"),
-        (("san", "pan-hard"), "1 attended layers and 0 transformers, this geometry 4 and 0"),
-        (("stn-s", "san"), "0 attended layers and 1 transformers, this geometry 1 and 0"),
         (("stn-m", "stn-s"), "0 attended layers and 4 transformers, this geometry 0 and 1"),
     ],
 )
@@ -57,23 +45,14 @@ def test_maps_by_another_networks_geometry(names, counts):
     asked, other = (build_model(name, num_queries=2, num_attributes=2).eval() for name in names)
     prediction = asked(torch.rand(1, 3, 100, 100), torch.tensor([[1]]))
     pixel_maps(prediction, geometry(asked))
-    expected = rf"^the prediction has {counts}; take geometry\(model\) of the model that predicted$"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=rf"{counts}; take geometry\(model\) of the model that predicted"):
         pixel_maps(prediction, geometry(other))
 
 
-def test_data_of_another_kind_is_told_once(tmp_path, capsys):
-    write_photographs(tmp_path / "set", images=12, many=True)
-    assert "holds bernoulli answers" in error_of(
-        capsys, "evaluate", "--weights", "mref-san", "--data", "set", "--split", "train"
-    )
-
-
-def test_vectors_in_no_npz(tmp_path, capsys):
+def test_vectors_in_no_npz(capsys):
     Image.new("RGB", (9, 9)).save("mine.png")
     asked = "predict", "--weights", "mref-san", "mine.png", "--query", "7", "--query-embeddings", "mine.png"
-    told = "mine.png can't be read as an .npz of plain arrays (it is something else, or holds Python objects); "
-    assert told + "numpy.savez writes one" in error_of(capsys, *asked)
+    assert "mine.png can't be read as an .npz of plain arrays" in error_of(capsys, *asked)
 
 
 @pytest.mark.filterwarnings("default")
@@ -85,7 +64,7 @@ def test_skipped_photographs_are_a_note(tmp_path, capsys):
     Path("photographs/broken.png").touch()
     assert main(["render", "mbg", "--count", "2", "--backgrounds", "photographs"]) == 0
     error = capsys.readouterr().err
-    assert "photographs: skipped 1 unreadable; 20 photographs left\n" in error
+    assert "photographs: skipped 1 unreadable" in error
     assert "Warning" not in error
 
 

@@ -78,16 +78,16 @@ def not_absent(prediction: Prediction, absent: int) -> Tensor:
 
 def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geometry) -> dict[str, Score]:
     """The scores that a network has, by name: those of maps if it has some; what it learnt."""
-    found: dict[str, Score] = {"probability": probability}
+    scores: dict[str, Score] = {"probability": probability}
     if config.likelihood == "softmax" and config.num_attributes > 1:
-        found["certainty"] = certainty
+        scores["certainty"] = certainty
     if config.network == "pan":
-        found |= {"focus": focus, "peak": partial(peak, where=where), "magnitude": magnitude}
+        scores |= {"focus": focus, "peak": partial(peak, where=where), "magnitude": magnitude}
     if len(where.fields) > 1:
-        found["openness"] = partial(openness, where=where)
+        scores["openness"] = partial(openness, where=where)
     if ABSENT in attribute_names:
-        found["not_absent"] = partial(not_absent, absent=attribute_names.index(ABSENT))
-    return found
+        scores["not_absent"] = partial(not_absent, absent=attribute_names.index(ABSENT))
+    return scores
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ def scored(
             real = given.row >= 0
             yield given.row[real], {name: value.cpu().numpy()[real] for name, value in values.items()}
 
-    found = gather(len(asked), parts())
-    read, right = found["read"], None
+    columns = gather(len(asked), parts())
+    read, right = columns["read"], None
     if not isinstance(questions.attribute, Labels):
-        answer = np.array(trained.attribute_names, object)[named][found["answer"][read].astype(int)]
+        answer = np.array(trained.attribute_names, object)[named][columns["answer"][read].astype(int)]
         right = answer == np.array(questions.attribute_names, object)[questions.attribute[read]]
-    return Scored(questions.name, ~absent[read], right, {name: found[name][read] for name in wanted})
+    return Scored(questions.name, ~absent[read], right, {name: columns[name][read] for name in wanted})
 
 
 def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str, Any]:
@@ -216,14 +216,14 @@ def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str
 
 def figures_of(name: str, test: Scored, threshold: float) -> dict[str, Any]:
     """One score's figures on some questions at a threshold, as in ``told_apart``."""
-    score, found = test.scores[name], test.scores[name] >= threshold
+    score, above = test.scores[name], test.scores[name] >= threshold
     parts = score[test.there], score[~test.there]
-    kept = found & test.there
+    kept = above & test.there
     return {
         "threshold": threshold,
         "auroc": auroc(*parts),
         "auroc_ci95": list(auroc_interval(*parts)),
-        "kept": float(found[test.there].mean()),
-        "told": float((~found)[~test.there].mean()),
+        "kept": float(above[test.there].mean()),
+        "told": float((~above)[~test.there].mean()),
         "accuracy_kept": float(test.right[kept].mean()) if test.right is not None and kept.any() else None,
     }

@@ -47,7 +47,7 @@ def looked(
     ``targets`` by name, "" for the only one. ``curves``, if given, takes in the maps.
     """
     real = asked.row >= 0
-    rows, found = asked.row[real], {"entropy": layer_entropies(prediction, real)}
+    rows, columns = asked.row[real], {"entropy": layer_entropies(prediction, real)}
     maps = {}
     if targets:
         maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
@@ -57,17 +57,17 @@ def looked(
         visible = masks if void is None else masks & ~void
         box = None if target.box_of is None else target.box_of(rows, visible)
         scores = attention_scores(maps, masks, beyond=bool(prediction.transform), void=void, box=box)
-        found |= {column_of(name, what): values for name, values in scores.items()}
+        columns |= {column_of(name, what): values for name, values in scores.items()}
         if curves is not None:
             for name, drawn in maps.items():
                 curves.add(f"{what}_{name}" if what else name, drawn, masks, void)
-    return found
+    return columns
 
 
 def layer_entropies(prediction: Prediction, real: np.ndarray) -> np.ndarray:
     """``attention_entropy`` of each layer's map on its own cells: (n, L) for the n questions ``real`` (B, K)."""
-    found = [attention_entropy(maps.double().cpu().numpy()[real]) for maps in prediction.attention]
-    return np.stack(found, 1) if found else np.zeros((int(real.sum()), 0))
+    layers = [attention_entropy(maps.double().cpu().numpy()[real]) for maps in prediction.attention]
+    return np.stack(layers, 1) if layers else np.zeros((int(real.sum()), 0))
 
 
 def column_of(name: str, what: str) -> str:

@@ -96,7 +96,7 @@ def rows_of(
             answers.add(logit, known)
             yield asked.row[real], answers.columns(logit, known) | looked(prediction, asked, where, targets, curves)
 
-    found = gather(len(questions), parts())
+    numbers = gather(len(questions), parts())
     for each in gathered(curves):
         if overlap is not None and each is not None:
             overlap.merge(each)
@@ -104,12 +104,12 @@ def rows_of(
     attended = [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]
     columns = {
         "row": np.arange(len(questions)),
-        **answers.words(found),
-        **{name: pa.array(found.get(name, unknown), from_pandas=True) for name in attended},
-        "entropy": as_lists(found["entropy"]),
+        **answers.words(numbers),
+        **{name: pa.array(numbers.get(name, unknown), from_pandas=True) for name in attended},
+        "entropy": as_lists(numbers["entropy"]),
     }
     table = pa.table(columns)
-    return table if "read" in columns else table.filter(pa.array(found["read"]))
+    return table if "read" in columns else table.filter(pa.array(numbers["read"]))
 
 
 def evaluate_with_rows(

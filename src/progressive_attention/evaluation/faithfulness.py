@@ -153,9 +153,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (count.cumsum() - (count - 1) / 2)[group]
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's, of two maps of one shape, in [-1, 1]; 0 where one of them is constant and so orders nothing."""
-    a, b = (ranks(each.ravel()) for each in (one, other))
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's, of two maps of the same shape, in [-1, 1]; 0 where a map is constant and so orders nothing."""
+    a, b = (ranks(each.ravel()) for each in (first, second))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-300))
 
@@ -186,10 +186,10 @@ def log_odds(image: Tensor, model: QuestionNetwork, query: Tensor, answer: Tenso
     probability p rounds to one.
     """
     logit = model(image, query).logit[:, 0]
-    own = logit.gather(1, answer[:, None])[:, 0]
+    odds = logit.gather(1, answer[:, None])[:, 0]
     if model.config.likelihood == "bernoulli":
-        return own
-    return own - logit.masked_fill(one_hot(answer, logit.shape[1]).bool(), -torch.inf).logsumexp(1)
+        return odds
+    return odds - logit.masked_fill(one_hot(answer, logit.shape[1]).bool(), -torch.inf).logsumexp(1)
 
 
 def attributions(
@@ -204,14 +204,14 @@ def attributions(
 
     image, rest = image.detach().requires_grad_(), (model, query, answer)
     product = InputXGradient(log_odds).attribute(image, additional_forward_args=rest)
-    found = {"input_x_gradient": product.detach().sum(1).double()}
+    maps = {"input_x_gradient": product.detach().sum(1).double()}
     if fields is None:
-        return found
+        return maps
     layer, size = model.stages[model.attended[-1]], (image.shape[2], image.shape[3])
     for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
         cells: Any = method(log_odds, layer).attribute(image, additional_forward_args=rest)
-        found[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
-    return found
+        maps[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
+    return maps
 
 
 def fields_of(model: QuestionNetwork) -> Fields | None:
@@ -222,10 +222,10 @@ def fields_of(model: QuestionNetwork) -> Fields | None:
 def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, about: About) -> dict[str, Tensor]:
     """All maps of a network in evaluation mode: (B, H, W) each, arguments as of ``log_odds``; its own, and captum's."""
     with torch.no_grad():
-        found = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), about.where).items()}
+        maps = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), about.where).items()}
     if about.where.canvases:
-        found.pop("accumulated")  # the same region
-    return found | (attributions(model, image, query, answer, about.fields) if about.captum else {})
+        maps.pop("accumulated")  # the same region
+    return maps | (attributions(model, image, query, answer, about.fields) if about.captum else {})
 
 
 def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
@@ -305,9 +305,9 @@ def evaluate_faithfulness(
                 image, query = entrance(given, pixels), torch.from_numpy(given.query[0]).to(device)
                 yield given.row[0], measure_question(model, about, image, query, [seed, int(given.row[0, 0])])
 
-    found = gather(len(asked), parts())
-    read = found.pop("read")
-    return summarise({tuple(name.split("/")): values[read] for name, values in found.items()})
+    columns = gather(len(asked), parts())
+    read = columns.pop("read")
+    return summarise({tuple(name.split("/")): values[read] for name, values in columns.items()})
 
 
 def measure_question(
@@ -320,11 +320,11 @@ def measure_question(
     maps = maps_of(model, image, query, answer, about)
     drawn = {**maps, "random": torch.zeros(1, *image.shape[2:], dtype=torch.float64, device=image.device)}
     areas = deletion_insertion(model, image, query, drawn, seed=seed)
-    found = {
-        f"{name}/{baseline}/{kind}": values.numpy()
+    values = {
+        f"{name}/{baseline}/{kind}": area.numpy()
         for name, of_map in areas.items()
         for baseline, kinds in of_map.items()
-        for kind, values in kinds.items()
+        for kind, area in kinds.items()
     }
     depths = ["classifier", *(f"stage {i}" for i in range(len(model.stages), 0, -1))]
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -333,8 +333,8 @@ def measure_question(
         for name, before in maps.items():
             here = inside.get(name, ...)
             alike = rank_correlation(before[0][here].cpu().numpy(), changed[name][0][here].cpu().numpy())
-            found[f"{name}/{depth}"] = np.array([alike])
-    return found
+            values[f"{name}/{depth}"] = np.array([alike])
+    return values
 
 
 def summarise(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
@@ -358,13 +358,13 @@ def summarise(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
 
 def by_name(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
     """``interval`` of values (R,): {("flow", "black", "deletion"): ...} -> {"flow": {"black": {"deletion": ...}}}."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for (*path, last), each in values.items():
-        inner = found
+        inner = tree
         for name in path:
             inner = inner.setdefault(name, {})
         inner[last] = interval(each)
-    return found
+    return tree
 
 
 def interval(values: np.ndarray) -> dict[str, float]:

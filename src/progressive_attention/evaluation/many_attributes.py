@@ -66,11 +66,11 @@ class AnyOf:
         top = np.argsort(-logit, 1, kind="stable")[:, :TOP]
         return {"top": top, "log_odds": np.take_along_axis(logit, top, 1)}
 
-    def words(self, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    def words(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
         """``columns`` of all R questions as they are written; null where the image can't be read."""
-        questions, read = self.questions, found["read"]
-        names, top = np.array(questions.attribute_names, object), np.nan_to_num(found["top"]).astype(int)
-        odds = [row if known else None for row, known in zip(found["log_odds"], read, strict=True)]
+        questions, read = self.questions, numbers["read"]
+        names, top = np.array(questions.attribute_names, object), np.nan_to_num(numbers["top"]).astype(int)
+        odds = [row if known else None for row, known in zip(numbers["log_odds"], read, strict=True)]
         paths = getattr(questions.images, "paths", None)
         return {
             "image": questions.image if paths is None else pa.array(list(paths)).take(pa.array(questions.image)),
@@ -83,12 +83,12 @@ class AnyOf:
 
     def targets(self) -> dict[str, Target]:
         """What attention is measured against: boxes and masks, as far as there are any."""
-        found, box, masks = {}, self.questions.box, self.questions.masks
+        targets, box, masks = {}, self.questions.box, self.questions.masks
         if box is not None:
-            found["box"] = Target(BoxMasks(box, self.questions.images.shape[1]), box_of=lambda rows, seen: box[rows])
+            targets["box"] = Target(BoxMasks(box, self.questions.images.shape[1]), box_of=lambda rows, seen: box[rows])
         if masks is not None:
-            found["mask"] = Target(masks, self.questions.void)
-        return found
+            targets["mask"] = Target(masks, self.questions.void)
+        return targets
 
     def figures(self, table: pa.Table, curves: dict[str, Any], train: QuestionSet | None = None) -> dict[str, Any]:
         """``summarise_labels``, each map's best IoU (``iou_box_last`` ...), mAPs and VAW's metrics, ``by_attribute``.

@@ -69,10 +69,11 @@ class OneOf:
         best = {"answer": probability.argmax(1), "probability": probability.max(1)}
         return {**best, "probability_of_truth": truth}
 
-    def words(self, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    def words(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
         """``columns`` of all R questions as they are written."""
-        names, truth = self.questions.attribute_names, self.questions.attribute
-        answer = np.nan_to_num(found["answer"]).astype(int)
+        names = self.questions.attribute_names
+        truth: np.ndarray = self.questions.attribute  # type: ignore[assignment] (one of all)
+        answer = np.nan_to_num(numbers["answer"]).astype(int)
         scale = np.full(len(answer), np.nan) if self.questions.scale is None else self.questions.scale
         return {
             "image": self.questions.image,
@@ -80,8 +81,8 @@ class OneOf:
             "attribute": names_of(truth, names),
             "answer": names_of(answer, names),
             "correct": answer == truth,
-            "probability": found["probability"],
-            "probability_of_truth": found["probability_of_truth"],
+            "probability": numbers["probability"],
+            "probability_of_truth": numbers["probability_of_truth"],
             "scale": pa.array(scale, from_pandas=True),
         }
 

@@ -29,7 +29,7 @@ def score_of(record: dict[str, Any]) -> str:
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``evaluation.evaluate`` in per cent."""
+    """The figures of ``OneOf.figures`` in per cent."""
     table = Table(title=title)
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -54,7 +54,7 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
 
 
 def labels_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``label_evaluation.evaluate_labels`` in per cent, beside what the query alone tells."""
+    """The figures of ``AnyOf.figures`` in per cent, beside what the query alone says."""
     table = Table(title=title)
     table.add_column("measure")
     table.add_column("network", justify="right")

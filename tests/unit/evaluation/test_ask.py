@@ -4,10 +4,8 @@ import ctypes
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -110,14 +108,12 @@ def of_images(numbers):
     return Batch(np.array(numbers, np.int64), nothing, nothing, nothing)
 
 
-@pytest.mark.parametrize("free, resident", [(2, False), (2.01, True)])
-def test_pixels_live_on_a_gpu_if_half_its_free_memory_holds_them(monkeypatch, free, resident):
-    sizes = (int(free * SET.images.nbytes), 10**9)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: sizes)
-    monkeypatch.setattr(ask, "as_bytes", lambda images, device: torch.from_numpy(images))
-    pixels = Entrance(SET.images, torch.device("cuda"))
-    assert (pixels.resident is not None) is resident
-    assert (pixels.read(of_images([0])) is None) is resident
+def test_pixels_of_a_gpu_need_not_be_read():
+    entrance = Entrance(SET.images, CPU)
+    entrance.resident = torch.from_numpy(SET.images)
+    batch = of_images([3, 1])
+    assert entrance.read(batch) is None
+    assert_close(entrance(batch, None), as_tensor(SET.images[batch.image], CPU))
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -167,6 +163,15 @@ def test_rows_are_gathered_in_their_places():
     assert_array_equal(found["a"], [6, 7, np.nan, 5])
     assert_array_equal(found["b"], [[1, 1], [np.nan] * 2, [np.nan] * 2, [1, 1]])
     assert gather(0, iter([])).keys() == {"read"}
+
+
+def test_rows_that_other_processes_asked_are_gathered_too(monkeypatch):
+    theirs = [(np.array([2, 0]), {"a": np.array([8.0, 9.0])})]
+    monkeypatch.setattr(ask, "gathered", lambda mine: [mine, theirs])
+    for parts in ([(np.array([1]), {"a": np.array([7.0])})], []):
+        found = gather(4, iter(parts))
+        assert_array_equal(found["read"], [True, bool(parts), True, False])
+        assert_array_equal(found["a"], [9, 7 if parts else np.nan, 8, np.nan])
 
 
 # --- reading ahead ----------------------------------------------------------------------------------------------------
@@ -389,18 +394,6 @@ def test_rankings_are_of_all_that_can_be_read(broken, batch):
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [None, "cuda", "cuda:1"])
-def test_a_gpu_is_taken_where_there_is_one(monkeypatch, name):
-    """As torch with one does: a tensor has its GPU's number, and ``set_device`` takes no device without."""
-    there = torch.device("cuda", 1 if name == "cuda:1" else 0)
-    chosen: list[int] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", lambda size, device: Mock(device=there))
-    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
-    assert pick_device(name) == there
-    assert chosen == [there.index]
-
-
 def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device() == pick_device("cpu") == CPU
@@ -421,20 +414,6 @@ def test_processes_of_one_machine_share_no_gpu(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert [processes.local_device(name) for name in ("cuda:1", "cuda", "cpu")] == ["cuda:1", "cuda:3", "cpu"]
-
-
-def test_each_gpu_is_asked_for_its_own_bf16(monkeypatch):
-    current: list[torch.device] = []
-
-    @contextmanager
-    def on(device):
-        current.append(device)
-        yield
-        current.pop()
-
-    monkeypatch.setattr(torch.cuda, "device", on)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1].index == 1)
-    assert [has_fast_bf16(torch.device("cuda", i)) for i in range(2)] == [False, True]
 
 
 @pytest.mark.parametrize("answers", [(True, False), (False, True), (False, False), None])
