@@ -1,7 +1,5 @@
 """Pixels and masks from files: the same however they are asked for; what can't be read is black and noted."""
 
-import zipfile
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -98,16 +96,6 @@ def test_stated_sizes_save_reading_headers_and_half_a_size_does_not(folder, expe
     assert_array_equal(images[:], expected)
     monkeypatch.setattr(FileImages, "read_size", lambda self, image: pytest.fail(f"{image} was opened"))
     assert_array_equal(images_of(folder, sizes=SIZES)[:], expected)
-
-
-def test_members_of_zips(folder, expected, tmp_path):
-    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        for name in NAMES:
-            archive.write(folder / name, f"VG_100K/{name}")
-    images = images_of(tmp_path, [f"images.zip/VG_100K/{name}" for name in NAMES])
-    order = np.random.default_rng(0).integers(0, 8, 40)  # in several threads
-    assert_array_equal(images[order], expected[order])
-    assert not images.unreadable
 
 
 def test_photographs_are_turned_before_they_are_fitted(tmp_path):

@@ -188,14 +188,11 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
     assert folders(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, monkeypatch, backgrounds, workers):
-    monkeypatch.setattr(module, "IN_PROCESS", 1)
+def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, backgrounds):
     for path in folders(backgrounds):
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="png: expected a whole image, got .*; replace it or remove it"):
-        synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds, workers=workers)
+        synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds)
     assert folders(tmp_path) == []
 
 
