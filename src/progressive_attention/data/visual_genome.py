@@ -3,6 +3,8 @@
 A row is one object: its class is the query, and any number of attributes are true. Legend: I images, N objects of all
 images together, M mentions of an attribute, V words (class names and attributes), R objects that are kept.
 """
+# pyarrow.compute makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
 
 from collections import defaultdict
 from collections.abc import Callable
