@@ -46,14 +46,14 @@ def write_photos(folder: Path) -> Path:
 
 
 def importer(tmp_path: Path, photos: Path):
-    """Import a hand-made genome with everything kept; gives what was told, rows and rejected rows."""
+    """Import a hand-made genome with everything kept; gives dataset.json, rows and rejected rows."""
 
     def take(things, images=None, objects=None, **more):
         folder = tmp_path / "annotations"
         folder.mkdir(exist_ok=True)
         write_files(folder, images or [image(n) for n in things], listed(things, "attributes"), objects)
         out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
-        told = import_visual_genome(folder, photos, out, **{"setting": "all", **more})
-        return told, *read(out)
+        about = import_visual_genome(folder, photos, out, **{"setting": "all", **more})
+        return about, *read(out)
 
     return take

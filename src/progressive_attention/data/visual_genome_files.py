@@ -160,7 +160,8 @@ def reject_repeated(where: str, ids: np.ndarray) -> None:
     """Raises ValueError if an image is there more than once: which size, or which list, would count?"""
     images, count = np.unique(ids, return_counts=True)
     if len(images) < len(ids):
-        raise ValueError(f"{where}: image {images[count > 1][0]} is there {count.max()} times, expected once; keep one")
+        worst = count.argmax()
+        raise ValueError(f"{where}: image {images[worst]} is there {count[worst]} times, expected once; keep one")
 
 
 def read_splits(path: Path) -> tuple[np.ndarray, ...]:

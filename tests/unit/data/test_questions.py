@@ -142,10 +142,10 @@ def test_fingerprint():
         "labels": replace(given, attribute=labels),
         "other labels": replace(given, attribute=replace(labels, value=1 - labels.value)),
     }
-    found = {name: fingerprint_of(one) for name, one in others.items()}
-    assert len({*found.values(), fingerprint_of(given)}) == len(others) + 1
+    prints = {name: fingerprint_of(other) for name, other in others.items()}
+    assert len({*prints.values(), fingerprint_of(given)}) == len(others) + 1
     assert fingerprint_of(replace(given, images=pixels)) == fingerprint_of(given)
-    assert found["names"][:12] == "ee8b1cd484a6"  # checkpoints hold it
+    assert prints["names"][:12] == "ee8b1cd484a6"  # checkpoints hold it
 
 
 WRONG = [

@@ -33,42 +33,36 @@ def slow_import(folder, files, least, of_image=None):
     for item in attributes:
         where = item.get("image_id", item.get("id"))
         for e in item["attributes"]:
-            own = e.get("object_id", e.get("id"))
-            number = own if own in ids else into.get(own, own)
-            groups[where, number].append((own != number, place, e))
+            stated = e.get("object_id", e.get("id"))
+            number = stated if stated in ids else into.get(stated, stated)
+            groups[where, number].append((stated != number, place, e))
             place += 1
-    found = []
+    things = []
     for (where, number), entries in groups.items():
         _, place, leader = min(entries, key=lambda entry: entry[:2])
         source = drawn.get((where, number), leader)
         names = source.get("names") or leader.get("names") or leader.get("object_names") or [""]
         every = [a for _, _, e in sorted(entries, key=lambda entry: entry[1]) for a in e.get("attributes", [])]
         box = [source[side] for side in "xywh"]
-        found.append((place, where, number, names[0], box, [a for a in map(normalise, every) if a]))
-    found.sort(key=lambda one: one[0])
+        things.append((place, where, number, names[0], box, [a for a in map(normalise, every) if a]))
+    things.sort(key=lambda thing: thing[0])
 
-    seen = Counter(normalise(name) for _, _, _, name, _, _ in found if normalise(name))
+    seen = Counter(normalise(name) for _, _, _, name, _, _ in things if normalise(name))
     plurals = rare_plurals(seen)
     rows, rejected = [], []
-    for _, where, number, name, (x, y, w, h), every in found:
+    for _, where, number, name, (x, y, w, h), every in things:
         query = plurals.get(normalise(name), normalise(name)) or None
         wide, high = sizes[where]
         x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, wide), min(y + h, high)
-        reason = (
-            "image file missing"
-            if where not in files
-            else "in no split"
-            if of_image is not None and where not in of_image
-            else "no name"
-            if query is None
-            else "no attributes"
-            if not every
-            else "empty box"
-            if w <= 0 or h <= 0
-            else "box outside the image"
-            if x1 <= x0 or y1 <= y0
-            else None
-        )
+        against = {
+            "image file missing": where not in files,
+            "in no split": of_image is not None and where not in of_image,
+            "no name": query is None,
+            "no attributes": not every,
+            "empty box": w <= 0 or h <= 0,
+            "box outside the image": x1 <= x0 or y1 <= y0,
+        }
+        reason = next((reason for reason, true in against.items() if true), None)
         if reason:
             rejected.append((f"{where}.jpg", query, number, reason))
         else:
@@ -111,7 +105,7 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
         (tmp_path / "images" / f"{number}.jpg").touch()
     of_image = {number: SPLITS[i % 3] for i, number in enumerate(ids[:-4])}
     (tmp_path / "parts.json").write_text(json.dumps({s: [i for i in of_image if of_image[i] == s] for s in SPLITS}))
-    told = import_visual_genome(
+    about = import_visual_genome(
         tmp_path, tmp_path / "images", tmp_path / "out", min_count=least, splits=tmp_path / "parts.json"
     )
     rows, rejected = read(tmp_path / "out")
@@ -119,13 +113,13 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
     assert [row.pop("split") for row in rows] == [of_image[int(row["image"][:-4])] for row in expected]
     assert rows == expected
     assert Counter((r["image"], r["query"], r["id"], r["reason"]) for r in rejected) == Counter(refused)
-    assert told["rejected"] == Counter(r["reason"] for r in rejected)
+    assert about["rejected"] == Counter(r["reason"] for r in rejected)
     by_hand = {"image not in image_data.json", "no box", "no name"}  # in test_visual_genome_objects.py
-    assert least != 16 or set(told["rejected"]) == {*REASONS[1:]} - by_hand
+    assert least != 16 or set(about["rejected"]) == {*REASONS[1:]} - by_hand
     words = [a for row in rows for a in row["attributes"]]
     assert min(Counter(words).values()) >= least
     assert min(Counter(row["query"] for row in rows).values()) >= least
-    counts = told["counts"]
+    counts = about["counts"]
     assert (counts["rows"], counts["labels"]) == (len(rows), len(words))
     assert (counts["classes"], counts["attributes"]) == (len({r["query"] for r in rows}), len(set(words)))
     assert counts["images"] == len({row["image"] for row in rows})
@@ -137,8 +131,8 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(0, 9), max_size=20))
 def test_find_is_index_or_minus_one(values, keys):
-    found = find(np.array(values, np.int64), np.array(keys, np.int64))
-    assert found.tolist() == [keys.index(v) if v in keys else -1 for v in values]
+    place = find(np.array(values, np.int64), np.array(keys, np.int64))
+    assert place.tolist() == [keys.index(v) if v in keys else -1 for v in values]
 
 
 @given(*[st.integers(-20, 20)] * 2, *[st.integers(1, 30)] * 2)

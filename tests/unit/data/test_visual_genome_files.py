@@ -70,10 +70,10 @@ def test_masks_are_found_beside_the_annotations(take, tmp_path):
     masks = tmp_path / "annotations" / "masks"
     masks.mkdir(parents=True)
     Image.new("P", (100, 80)).save(masks / "1.png")
-    told, rows, _ = take({1: [thing(11, attributes=[]), thing(12)], 2: [thing(21)]})
+    about, rows, _ = take({1: [thing(11, attributes=[]), thing(12)], 2: [thing(21)]})
     assert [(r["mask"], r["mask_value"]) for r in rows] == [("1.png", 2), (None, None)]
-    assert any("1 of 2 images have no mask" in note for note in told["notes"])
-    assert any("masks is used" in note for note in told["notes"])
+    assert any("1 of 2 images have no mask" in note for note in about["notes"])
+    assert any("masks is used" in note for note in about["notes"])
     elsewhere, rows, _ = take({1: [thing(11)]}, masks=tmp_path / "images")
     assert rows[0]["mask"] is None
     assert elsewhere["masks"] == str(tmp_path / "images")
@@ -112,11 +112,11 @@ BAD_FILES = [
 ]
 
 
-@pytest.mark.parametrize(("file", "content", "told"), BAD_FILES, ids=[str(i) for i in range(len(BAD_FILES))])
-def test_bad_files_say_where_they_break(tmp_path, photos, file, content, told):
+@pytest.mark.parametrize(("file", "content", "message"), BAD_FILES, ids=[str(i) for i in range(len(BAD_FILES))])
+def test_bad_files_say_where_they_break(tmp_path, photos, file, content, message):
     good = {"image_data": [image(1), image(2)], "attributes": GOOD, "objects": "[]"}
     write_files(tmp_path, *(good | {file: content}).values())
-    with pytest.raises(ValueError, match=told) as error:
+    with pytest.raises(ValueError, match=message) as error:
         import_visual_genome(tmp_path, photos, tmp_path / "out", setting="all")
     assert f"{file}.json" in str(error.value)
     assert not (tmp_path / "out").exists()
