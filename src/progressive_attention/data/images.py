@@ -234,15 +234,14 @@ class FileImages:
 
     def decode(self, image: int, fit: Fit) -> np.ndarray:
         """One picture in its place, (S, S, 3) uint8; black if it is unreadable."""
-        path, stated = self.paths[image], tuple(self.sizes[image].tolist())
+        path = self.paths[image]
         if image not in self.unreadable:
             try:
                 with self.root.open(path) as file, opened(file, path) as picture:
                     size = upright_size(picture)
                     rgb = to_rgb(upright(picture, max(fit.w, fit.h)))
-                if size == stated:
-                    return fit.image(rgb)
-                raise ValueError(f"{path} is {dimensions(size)} pixels, but {dimensions(stated)} in the table")
+                check_size(path, size, self.sizes[image], "the table says")
+                return fit.image(rgb)
             except ValueError as error:
                 self.unreadable[image] = str(error)
         return np.zeros(self.shape[1:], np.uint8)
@@ -312,25 +311,18 @@ class FileMasks:
                     size = upright_size(picture)
                     files[key] = (target if value < 0 else labelled)(upright(picture)), size
             values, size = files[key]
-            self.check_size(path, size, int(self.image[row]))
+            if self.image[row] not in self.images.unreadable:  # else its size is unknown
+                check_size(path, size, self.images.sizes[self.image[row]], "its image is")
             if value >= 0:
                 values = Image.fromarray((np.asarray(values) == value).astype(np.uint8) * 255)
             mask[:] = fit.mask(values)
         return masks
 
-    def check_size(self, path: str, size: tuple[int, int], image: int) -> None:
-        """Raises ValueError for a mask that is not of its image's size, where this is known."""
-        expected = tuple(self.images.sizes[image].tolist())
-        if size != expected and image not in self.images.unreadable:
-            raise ValueError(
-                f"{path} is {dimensions(size)} pixels, but its image {dimensions(expected)}; "
-                "a mask must be of its image's size"
-            )
 
-
-def dimensions(size: Sequence[int]) -> str:
-    """(width, height) in words."""
-    return f"{size[0]} x {size[1]}"
+def check_size(path: str, size: tuple[int, int], expected: np.ndarray, where: str) -> None:
+    """Raises ValueError for a file that is not as large as expected, (2,) int width and height."""
+    if size != tuple(expected.tolist()):
+        raise ValueError(f"{path} is {size[0]} x {size[1]} pixels, expected {expected[0]} x {expected[1]}, as {where}")
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ FAULTS = {  # what is done to a file of 6 x 6 pixels, and what is said then
     "gone": (lambda path: path.unlink(), "does not exist"),
     "folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
     "large": (lambda path: Image.new("1", (200, 200)).save(path), "has 200 x 200 pixels, expected at"),
-    "another": (lambda path: noise(6, 8).save(path), "39.png is 6 x 8 pixels, but 6 x 6 in the table"),
+    "another": (lambda path: noise(6, 8).save(path), "39.png is 6 x 8 pixels, expected 6 x 6, as the table says"),
 }
 
 
@@ -145,8 +145,8 @@ def test_unreadable_files_are_black_and_noted_once(forty, kind, stated, monkeypa
         assert (pixels[asked != 39] >= 50).all()
     assert list(images.unreadable) == [39]
     assert message in images.unreadable[39]
-    masks = FileMasks(ImageRoot(forty), ["0.png"], np.array([1]), images, np.array([39]))
-    assert masks.check_size("0.png", (4, 4), 39) is None  # the image's size is not known, and no question is asked
+    mask = FileMasks(ImageRoot(forty), ["0.png"], np.array([-1]), images, np.array([39]))
+    assert mask[np.array([0])].shape == (1, 6, 6)  # the image's size is not known, and no question is asked
     monkeypatch.setattr(ImageRoot, "open", lambda *_: pytest.fail("it was opened again"))
     assert not images.read(np.array([39]), [Fit(6, -1, 0, 8, 8, True)]).any()
 
@@ -280,8 +280,8 @@ WRONG = [
     (("notes.png", 1, 0), r"notes\.png can't be read as an image"),
     (("gone.png", -1, 0), r"gone\.png does not exist"),
     (("../a.png", -1, 0), r"'\.\./a\.png' lies outside"),
-    (("wide.png", 1, 0), r"wide\.png is 8 x 4 pixels, but its image 4 x 4"),
-    (("grey.png", 1, 1), r"grey\.png is 4 x 4 pixels, but its image 8 x 4"),
+    (("wide.png", 1, 0), r"wide\.png is 8 x 4 pixels, expected 4 x 4, as its image is"),
+    (("grey.png", 1, 1), r"grey\.png is 4 x 4 pixels, expected 8 x 4, as its image is"),
 ]
 
 

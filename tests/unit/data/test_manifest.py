@@ -156,7 +156,9 @@ def test_masks_must_fit_their_images(folder):
     write(folder, [{**ROWS[2], "mask": mask} for mask in ("a-mask.png", "tall.png", "notes.txt", "gone.png")])
     masks = from_folder(folder, "train", 20).masks  # read only when asked for
     assert masks[np.array([0])].sum() == 4 * 3
-    for row, message in enumerate([r"tall\.png is 20 x 40 pixels, but its image 40 x 20", "can't be", "not exist"], 1):
+    for row, message in enumerate(
+        [r"tall\.png is 20 x 40 pixels, expected 40 x 20, as its image is", "can't be", "not exist"], 1
+    ):
         with pytest.raises(ValueError, match=message):
             masks[np.array([0, row])]
 
