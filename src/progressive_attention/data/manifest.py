@@ -126,7 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
 def from_folder(folder: Path, split: str, side: int) -> QuestionSet:
     """One split of a manifest folder (or several, ``"train,validation"``), images fitted into ``side`` x ``side``.
 
-    Names are those of all splits. Images are opened when they are asked for; ``image_files`` says what happens to
+    Names are those of all splits. Images are opened when they are asked for; ``images`` says what happens to
     those that can't be. Sizes are the files', but of an imported folder, whose table has them. Raises ValueError as
     ``read_manifest`` does, for a split without rows, and for paths that lead out of the folder.
     """
