@@ -210,7 +210,7 @@ def stated_sizes(table: pa.Table, sizes: np.ndarray) -> Findings:
 def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
     """Boxes (R, 4) x0, y0, x1, y1 cut at their images' edges, NaN where there is none or only half of one."""
     box = numbers(table, *BOX, missing=np.nan)
-    known: np.ndarray = (sizes > 0).all(1)
+    known = np.all(sizes > 0, 1)
     (x0, y0, x1, y1), (width, height) = box.T, sizes.T
     limits = sizes[:, [0, 1, 0, 1]]
     half = np.isnan(box).any(1) & ~np.isnan(box).all(1)

@@ -132,7 +132,9 @@ def row_of(one: Annotation, picture: Picture | None, category: Named | None) -> 
     return {"image": picture.file_name, "query": category.name, "id": one.id, **size, **box}
 
 
-def words_of(answer: Answer, vocabulary: Mapping[int, str], neither: Counter[str]) -> dict[str, list[str] | None]:
+def words_of(
+    answer: Answer, vocabulary: Mapping[int | None, str], neither: Counter[str]
+) -> dict[str, list[str] | None]:
     """The attributes that are true, and those stated false; counts what is neither, raises Refusal for unknown ids."""
     listed: list[int | str] = list(answer.attribute_ids or ())
     absent: list[str] = []
@@ -160,7 +162,9 @@ def corners(bbox: list[float] | None) -> list[float | None]:
     return [x, y, x + width, y + height]
 
 
-def answers_of(path: Path, instances: Instances, attributes: Path | None) -> tuple[Sequence[Answer], dict[int, str]]:
+def answers_of(
+    path: Path, instances: Instances, attributes: Path | None
+) -> tuple[Sequence[Answer], dict[int | None, str]]:
     """Each annotation's attributes, and the vocabulary that ids refer to; from another file if given."""
     if attributes is None:
         words = by_id(path, "attributes", instances.attributes)
