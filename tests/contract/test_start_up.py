@@ -62,7 +62,9 @@ def test_the_package_alone_imports_next_to_nothing(tmp_path: Path) -> None:
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_help_and_mistakes_need_the_standard_library_and_msgspec_only(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_help_and_mistakes_need_the_standard_library_and_msgspec_only(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     assert packages(imported_by(tmp_path, *arguments)) <= {OURS, "msgspec", "typing_extensions"}
 
 
