@@ -42,20 +42,18 @@ SUITES = {
 
 def records_of(suite: str, quick: bool, device: torch.device, watch: Watch) -> Iterator[Record]:
     """The records of a suite, one by one."""
-    match suite:
-        case "step":
-            yield from step_records(quick, True, device, watch)
-        case "inference":
-            yield from step_records(quick, False, device, watch)
-            yield from latency_records(quick, device, watch)
-        case "render":
-            yield from render_records(quick, watch)
-        case "load":
-            yield from load_records(quick, device, watch)
-        case "time-to-accuracy":
-            yield from accuracy_records(device, watch)
-        case "growth":
-            yield from growth_records(device, watch)
+    if suite in ("step", "inference"):
+        yield from step_records(quick, suite == "step", device, watch)
+    if suite == "inference":
+        yield from latency_records(quick, device, watch)
+    if suite == "render":
+        yield from render_records(quick, watch)
+    if suite == "load":
+        yield from load_records(quick, device, watch)
+    if suite == "time-to-accuracy":
+        yield from accuracy_records(device, watch)
+    if suite == "growth":
+        yield from growth_records(device, watch)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,13 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"suite {arguments.suite} has no quick form; leave QUICK out, or choose another suite")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a process that is measured ends then, too
     device, records = pick_device(arguments.device), []
-    about: dict[str, Any] = {
-        "hardware": hardware(device),
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks.bench", *words]),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    command, date = shlex.join(["python", "-m", "benchmarks.bench", *words]), datetime.now(UTC)
+    about: dict[str, Any] = {"hardware": hardware(device), "commit": commit(), "command": command}
+    about |= {"torch": torch.__version__, "date": date.isoformat(timespec="seconds")}
     with bars(Console(stderr=True)) as progress:
         task = progress.add_task("bench", total=len(names), note="")
         for name in names:
@@ -94,13 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The options, with every suite in the help."""
-    suites = "\n".join(f"  {name:18s}{about}" for name, about in SUITES.items())
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.bench",
-        description=(__doc__ or "").splitlines()[0],
-        epilog=f"suites:\n{suites}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    suites = "".join(f"\n  {name:18s}{about}" for name, about in SUITES.items())
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="benchmarks.bench", epilog=f"suites:{suites}", formatter_class=form)
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", metavar="SUITE", help="default: all")
     parser.add_argument("--quick", action="store_true", help="about a minute: few figures, some suites left out")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the report")
@@ -110,11 +100,8 @@ def parser() -> argparse.ArgumentParser:
 
 def table_of(records: Sequence[Record]) -> Table:
     """A line for each record: the median, its smallest and largest, and the ratio with what it is compared with."""
-    table = Table(box=SIMPLE_HEAD, title="a ratio above 1: ours is faster, or smaller", title_justify="left")
-    table.add_column("measured")
-    table.add_column("median", justify="right")
-    table.add_column("ratio", justify="right")
-    table.add_column("compared with")
+    table = Table("measured", "median", "ratio", "compared with", box=SIMPLE_HEAD)
+    table.title = "a ratio above 1: ours is faster"
     last = None
     for record in records:
         what = record.what if record.dtype == "-" else f"{record.what}, {record.dtype}"

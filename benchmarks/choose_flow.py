@@ -124,8 +124,8 @@ def main() -> None:
         print(f"{name:24s}", *(f"{key} {100 * value:5.1f}" for key, value in values.items()))
     if arguments.out:
         about = {"weights": Path(arguments.weights).name, "data": Path(arguments.data).name, "count": arguments.count}
-        machine = {"hardware": hardware(torch.device("cpu")), "commit": commit()}
-        write_json(arguments.out, {**about, **machine, "figures": figures})
+        about |= {"hardware": hardware(torch.device("cpu")), "commit": commit()}
+        write_json(arguments.out, {**about, "figures": figures})
 
 
 if __name__ == "__main__":

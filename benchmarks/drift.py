@@ -13,10 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,24 +35,14 @@ IMAGES, HIDDEN, TEST, ASKED, SEEDS = 1_600, 16, 1_000, 2_000, (0, 1, 2)
 RECIPE = RECIPES["fast"].with_changes(epochs=1, batch=8, learning_rate=0.005)
 
 
-class Setting(NamedTuple):
-    """What differs from one thread, all instructions that the processor has, float32."""
-
-    name: str
-    environment: Mapping[str, str] = MappingProxyType({})
-    bf16: bool = False
-
-
-SETTINGS = (
-    Setting("the same again"),
-    Setting("2 threads", {"OMP_NUM_THREADS": "2"}),
-    Setting("convolutions in AVX2 (oneDNN)", {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    Setting("all else in AVX2 (PyTorch)", {"ATEN_CPU_CAPABILITY": "avx2"}),
-    Setting("bfloat16", bf16=True),
-)
-
-
-# --- one process ------------------------------------------------------------------------------------------------------
+BF16 = "bfloat16"
+SETTINGS = {  # the environment that differs from one thread, all instructions that the processor has, float32
+    "the same again": {},
+    "2 threads": {"OMP_NUM_THREADS": "2"},
+    "convolutions in AVX2 (oneDNN)": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "all else in AVX2 (PyTorch)": {"ATEN_CPU_CAPABILITY": "avx2"},
+    BF16: {},
+}
 
 
 def flat(tensors: list[torch.Tensor]) -> np.ndarray:
@@ -92,17 +80,14 @@ def measure(out: Path, bf16: bool) -> None:
     np.savez(out, **arrays)
 
 
-def in_process(setting: Setting, folder: Path) -> dict[str, np.ndarray]:
+def in_process(setting: str, folder: Path) -> dict[str, np.ndarray]:
     """``measure`` in a process of that setting."""
-    out = folder / f"{setting.name}.npz"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **setting.environment}
-    command = [sys.executable, __file__, str(out), "--measure", *["--bf16"] * setting.bf16]
+    out = folder / f"{setting}.npz"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **SETTINGS[setting]}
+    command = [sys.executable, __file__, str(out), "--measure", *(["--bf16"] if setting == BF16 else [])]
     subprocess.run(command, env=environment, check=True)
     with np.load(out) as arrays:
         return dict(arrays)
-
-
-# --- compared ---------------------------------------------------------------------------------------------------------
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -147,16 +132,12 @@ def main() -> None:
     if arguments.measure:
         return measure(arguments.out, arguments.bf16)
     with tempfile.TemporaryDirectory() as folder:
-        base = in_process(Setting("base"), Path(folder))
-        settings = {one.name: compared(base, in_process(one, Path(folder))) for one in SETTINGS}
+        base = in_process("the same again", Path(folder))
+        settings = {name: compared(base, in_process(name, Path(folder))) for name in SETTINGS}
     first, *others = (base[f"weights {seed}"] for seed in SEEDS)
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     found = {
-        "about": {
-            "hardware": hardware(CPU, 1),
-            "commit": commit(),
-            "torch": torch.__version__,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        },
+        "about": {"hardware": hardware(CPU, 1), "commit": commit(), "torch": torch.__version__, "date": date},
         "sizes": {"images": IMAGES, "hidden": HIDDEN, "test": TEST, "asked": ASKED, "seeds": len(SEEDS)},
         "base": compared(base, base),
         "settings": settings,

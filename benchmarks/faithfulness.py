@@ -36,8 +36,8 @@ def main() -> None:
     source = {**source_of(trained.about), "split": arguments.split}
     questions = load_with_bar(console, **source)
     with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
-        options = {"limit": arguments.limit, "seed": source["seed"], "progress": progress}
-        figures = evaluate_faithfulness(trained, questions, device, **options)
+        limit, seed = arguments.limit, source["seed"]
+        figures = evaluate_faithfulness(trained, questions, device, limit=limit, seed=seed, progress=progress)
     about = {
         "weights": Path(arguments.weights).name,
         "weights_sha256": fingerprint_of_weights(arguments.weights),

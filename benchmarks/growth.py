@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,25 +68,6 @@ AXES = (
 # --- in the fresh process: jobs that return seconds -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Blank:
-    """Black images (N, S, S, 3) that need no memory: what remains is what is kept about them."""
-
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype = field(default=np.dtype(np.uint8))
-
-    @property
-    def nbytes(self) -> int:
-        """As if they were in memory."""
-        return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, images: np.ndarray) -> np.ndarray:
-        return np.zeros((len(images), *self.shape[1:]), np.uint8)
-
-
 def timed(point: Point, questions: QuestionSet, device: torch.device, count: int) -> list[float]:
     """Seconds of the first training steps, one after the other; the first one's include the planning of the epoch."""
     seconds = []
@@ -111,7 +92,8 @@ def step(point: Point, folder: Path, device: torch.device) -> list[float]:
 
 def first_step(point: Point, folder: Path, device: torch.device) -> list[float]:
     """Until the first step of an epoch over a table of questions is done; its images take no memory."""
-    return timed(point, asked(point, Blank((point.images, point.side, point.side, 3))), device, 1)
+    blank = np.broadcast_to(np.uint8(0), (point.images, point.side, point.side, 3))
+    return timed(point, asked(point, blank), device, 1)
 
 
 def render(point: Point, folder: Path, device: torch.device) -> list[float]:
@@ -245,7 +227,7 @@ def draw_growth(records: Sequence[Record], hardware: str, path: Path) -> None:
         f"PAN[H]+CTX in training: each axis by itself, each point a process of its own\n{hardware}", size=10
     )
     panels = figure.subplots(2 * bands, columns, squeeze=False)
-    for panel in panels.flat[len(axes) :]:
+    for panel in panels.flat:
         panel.set_visible(False)
     for i, axis in enumerate(axes):
         for k, (quantity, title) in enumerate((("time", "time [s]"), ("memory", "memory beyond the imports [MiB]"))):
@@ -265,11 +247,10 @@ def draw_panel(panel: Any, lines: Mapping[str, Line]) -> None:
         name = f"{series}, ends ∝ n^{exponent(line)[0]:.2f}" if len(line) > 1 else series
         panel.errorbar(at, value, [value - low, high - value], label=name, marker=marker, markersize=5, capsize=2)
     ends = [line[-1][1] for line in lines.values()]
-    panel.plot(at, max(ends) * at / at[-1], ":", color="#888888", linewidth=1.2, label="as if ∝ n")
+    panel.plot(at, max(ends) * at / at[-1], ":", color="#888888", label="as if ∝ n")
     panel.set(xscale="log", yscale="log")
     # Whole decades, and room for the legend above: else what hardly grows would look steep.
     bounds = [bound for line in lines.values() for point in line for bound in point[2:]]
     panel.set_ylim(10 ** math.floor(math.log10(min(bounds))), 10 ** (math.ceil(math.log10(1.01 * max(bounds))) + 1))
     panel.grid(color="#dddddd", linewidth=0.6)
-    panel.tick_params(labelsize=8)
     panel.legend(fontsize=7.5, frameon=False, loc="upper left")

@@ -81,8 +81,7 @@ def load_records(quick: bool, device: torch.device, watch: Watch) -> Iterator[Re
         watch(f"evaluating {NETWORK} on {count:,} scenes")
         trained = load(NETWORK, device)
         evaluate(trained, questions.rows(np.arange(min(64, count))), device)  # to warm up
-        job = {"evaluate": lambda: evaluate(trained, questions, device)}
-        (ours,) = interleaved(job, 1 if quick else 3, warmup=0).values()
+        (ours,) = interleaved({0: lambda: evaluate(trained, questions, device)}, 1 if quick else 3, 0).values()
         what = f"evaluation of {NETWORK} on {count:,} scenes with all maps"
         yield compared("load", what, "s", ours, scale=1, dtype="float32", scenes=count)
 

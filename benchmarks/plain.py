@@ -99,10 +99,7 @@ def as_plain(model: ProgressiveAttentionNetwork) -> PlainReading:
 
 
 class AttentionFreeCNN(nn.Module):
-    """The same trunk, with a batch norm wherever ours has one, average pooling and a linear classifier: no question.
-
-    What attention costs is measured against it.
-    """
+    """What attention costs is measured against it: the same trunk, average pooling, a linear classifier."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

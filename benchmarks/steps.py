@@ -52,7 +52,7 @@ class Setting:
         return model_config(NAME, QUERIES, ATTRIBUTES, backbone=self.backbone, image_size=self.side)
 
     def title(self, network: str, queries: int = 0) -> str:
-        """What a record measures, in words."""
+        """What a record measures."""
         work = "training step" if self.training else "inference"
         on = "" if self.backbone == "conv-stack" else f" on {self.backbone}"
         asked = f", K = {queries}" if queries else ""
@@ -92,11 +92,8 @@ def machine_rates(device: torch.device, dtype: torch.dtype, rounds: int = 7) -> 
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.zeros(length // dtype.itemsize, device=device, dtype=dtype)
     target = torch.empty_like(source)
-    jobs = {
-        "product": finished(lambda: left @ right, device),
-        "copy": finished(lambda: target.copy_(source), device),
-    }
-    seconds = interleaved(jobs, rounds)
+    jobs = {"product": lambda: left @ right, "copy": lambda: target.copy_(source)}
+    seconds = interleaved({name: finished(job, device) for name, job in jobs.items()}, rounds)
     return [2 * side**3 / each for each in seconds["product"]], [2 * source.nbytes / each for each in seconds["copy"]]
 
 

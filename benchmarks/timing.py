@@ -1,7 +1,6 @@
 """Timing: jobs side by side and in fresh processes, and a record of each figure. Memory is read as Linux reports it."""
 
 import json
-import math
 import multiprocessing
 import os
 import re
@@ -88,11 +87,6 @@ def compared(
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median, smallest and largest."""
     return statistics.median(values), min(values), max(values)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that a ``share`` in (0, 1] of all don't exceed: nearest rank, never a made-up value."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def three_digits(value: float) -> str:

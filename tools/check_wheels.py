@@ -7,10 +7,8 @@ that finds no wheel does, and takes the newest of every dependency. The environm
 PyTorch's CUDA libraries, which uv keeps once for all of them.
 """
 
-import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -45,20 +43,15 @@ LACKING = {  # commands that need an extra, and must say which
 }
 
 
-def main() -> None:
-    """Build, compare with the checkout, try; a command of a trial that fails is told with its output, exit code 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pythons", nargs="+", help="a version such as 3.12, or a path")
-    args = parser.parse_args()
-    if not shutil.which("uv"):
-        parser.error("needs uv on the path: pip install uv")
+def main(pythons: list[str]) -> None:
+    """Build, compare with the checkout, try; a command of a trial that fails is shown with its output, exit code 1."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run(["uv", "build", "--quiet", "--out-dir", folder / "dist", ROOT], folder)
         (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
         compare(sdist, wheel)
         print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.1f} MB; {wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
-        for i, python in enumerate(args.pythons):
+        for i, python in enumerate(pythons):
             print(python, trial(python, wheel, folder / str(i)), sep=": ", flush=True)
 
 
@@ -71,14 +64,11 @@ def compare(sdist: Path, wheel: Path) -> None:
         packed = {name.split("/", 1)[1] for name in archive.getnames()} - {"PKG-INFO"}
     with zipfile.ZipFile(wheel) as archive:
         installed = {f"src/{name}" for name in archive.namelist() if name.startswith(f"{PACKAGE}/")}
-    for path, found, expected in (
-        (sdist, packed, tracked),
-        (wheel, installed, {name for name in tracked if name.startswith(source)}),
-    ):
-        if found != expected:
-            raise ValueError(
-                f"{path.name} lacks {sorted(expected - found)}, and has {sorted(found - expected)} that git lacks"
-            )
+    of_package = {name for name in tracked if name.startswith(source)}
+    for path, names, expected in ((sdist, packed, tracked), (wheel, installed, of_package)):
+        if names != expected:
+            more = sorted(names - expected)
+            raise ValueError(f"{path.name} lacks {sorted(expected - names)}, and has {more} that git lacks")
 
 
 def trial(python: str, wheel: Path, folder: Path) -> str:
@@ -112,4 +102,4 @@ def run(command: list[str | Path], folder: Path, refused: str = "") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("run", nargs="?", type=Path, help="a run's folder, in runs/ or weights/ beside table1.json")
     parser.add_argument("name", nargs="?", help="what it shall be called")
     arguments = parser.parse_args()
-    if (arguments.run is None) != (arguments.name is None):
+    if arguments.run and not arguments.name:
         parser.error("give a run's folder and a name, or neither")
-    if arguments.run is not None:
+    if arguments.run:
         ship(arguments.run, arguments.name)
     for name in weights.shipped():
         write_text(weights.SHIPPED / name / "README.md", card(weights.SHIPPED / name))

@@ -6,9 +6,9 @@
 The published package has no licence texts; they are those of the installed onnxruntime, built from the same sources.
 """
 
-import argparse
 import json
 import lzma
+import sys
 import tarfile
 from hashlib import sha256
 from importlib.metadata import distribution
@@ -16,13 +16,6 @@ from pathlib import Path
 
 from progressive_attention.files import replacing, write_json
 from progressive_attention.predict.export_web import RUNTIME, RUNTIME_FILES
-
-
-def main() -> None:
-    """Read the package, write its files compressed, the licences as they are, and versions and hashes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("package", type=Path, help="what `npm pack onnxruntime-web` has fetched")
-    vendor(parser.parse_args().package, RUNTIME)
 
 
 def vendor(package: Path, folder: Path) -> None:
@@ -54,4 +47,4 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    vendor(Path(sys.argv[1]), RUNTIME)

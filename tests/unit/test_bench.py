@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from benchmarks import bench, growth, steps, timing
 from benchmarks.plain import AttentionFreeCNN, as_plain
-from benchmarks.timing import Record, compared, elsewhere, interleaved, percentile, recorded, run_python, three_digits
+from benchmarks.timing import Record, compared, elsewhere, interleaved, recorded, run_python, three_digits
 from progressive_attention.network.build import from_config, model_config
 
 CPU = torch.device("cpu")
@@ -138,11 +138,6 @@ def test_records_are_medians_of_rounds(rounds, scale):
 def test_rounds_must_match():
     with pytest.raises(ValueError, match="x: expected as many rounds of both, at least one; got 2 and 1"):
         compared("step", "x", "s", [1.0, 2.0], [1.0], "y", scale=1)
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.sampled_from([0.01, 0.5, 0.99, 1.0]))
-def test_percentile_is_the_nearest_rank(values, share):
-    assert percentile(values, share) == np.quantile(values, share, method="inverted_cdf")
 
 
 def test_three_digits():
