@@ -75,10 +75,10 @@ def test_bfloat16_arithmetic_still_gives_float32_probabilities(name, likelihood)
 
 
 @every_scoring_model
-@every_likelihood
+@pytest.mark.parametrize("likelihood, prior", [("softmax", False), ("softmax", True), ("bernoulli", True)])
 @torch.no_grad()
-def test_whole_network_against_a_slow_twin(name, likelihood):
-    model, image = build(name, likelihood=likelihood).eval(), pictures(2)
+def test_whole_network_against_a_slow_twin(name, likelihood, prior):
+    model, image = build(name, likelihood=likelihood, prior=prior).eval(), pictures(2)
     query = torch.tensor([[4, 0, 4], [1, 2, 3]])
     assert_close(tuple(flat(model(image, query))), tuple(flat(slow_forward(model, image, query))), **EXACT)
 
