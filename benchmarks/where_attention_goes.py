@@ -20,7 +20,7 @@ from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation.ask import as_tensor
 from progressive_attention.maps.pixel_maps import as_values, pixel_maps
 from progressive_attention.maps.receptive_field import geometry
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 
 NEAR = 2  # pixels around the target
 
@@ -51,7 +51,7 @@ def main() -> None:
     near = F.max_pool2d(mask.float()[:, None], 2 * NEAR + 1, 1, NEAR)[:, 0] > 0
     places = {"target": mask, "other ink": ink & ~mask, "near target": near & ~ink, "elsewhere": ~near & ~ink}
     for name in arguments.weights:
-        trained = weights.load(name)
+        trained = load(name)
         where = geometry(trained.model)
         pixels = as_tensor(asked.images[asked.image[rows]], torch.device("cpu"))
         prediction = trained.model(pixels, torch.from_numpy(asked.query[rows]))

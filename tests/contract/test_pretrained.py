@@ -18,7 +18,7 @@ from progressive_attention.network.backbone import Backbone, build_backbone
 from progressive_attention.network.build import build_model
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.network.pretrained import weights_file
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, load, save
 
 VGG11 = [(0, 64, 3), (3, 128, 64), (6, 256, 128), (8, 256, 256), (11, 512, 256), (13, 512, 512), (16, 512, 512)]
 VGG11 += [(18, 512, 512)]  # place in torchvision's chain of features, channels out and in
@@ -99,8 +99,8 @@ def test_a_residual_network_is_timms_with_the_files_tensors(small):
 def test_a_trained_network_comes_back_without_the_file(small, tmp_path):
     model = build("pan-hard-ctx", backbone="test_resnet", image_size=64, backbone_weights=small[0]).float().eval()
     words = tuple("abcde"), tuple("xyz")
-    weights.save(tmp_path / "run", model.state_dict(), weights.describe(model.config, *words))
-    loaded, image = weights.load(tmp_path / "run").model, pictures(2, pixels=64).float()
+    save(tmp_path / "run", model.state_dict(), describe(model.config, *words))
+    loaded, image = load(tmp_path / "run").model, pictures(2, pixels=64).float()
     with torch.no_grad():
         assert_close(flat(loaded(image, QUERY)), flat(model(image, QUERY)), rtol=0, atol=0)
 

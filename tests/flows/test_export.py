@@ -17,7 +17,7 @@ from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.predict import export as module
 from progressive_attention.predict.export import OneQuestion, export, largest_difference, random_questions
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe, load
 
 NAMES = tuple("abcde"), ("red", "große", "wet")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -26,7 +26,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 def trained(name: str, **changes) -> Trained:
     """A small network with its words."""
     model = build(name, **changes).eval()
-    return Trained(model, *NAMES, weights.describe(model.config, *NAMES))
+    return Trained(model, *NAMES, describe(model.config, *NAMES))
 
 
 def session_of(path) -> onnxruntime.InferenceSession:
@@ -170,7 +170,7 @@ def test_the_command_writes_a_shipped_network(name, tmp_path, capsys):
     assert f"{path}: {name} for images (B, 3, 100, 100) and queries 0..9 (B,), {path.stat().st_size:,} bytes" in said
     difference = float(said.split("batches of 1 to 5: ")[1].split()[0])
     assert 0 < difference < 5e-5  # of mref-pan, whose gates close, 1.6e-4 by onnxruntime's own sigmoid
-    image, query = random_questions(weights.load(name).model, 2)
+    image, query = random_questions(load(name).model, 2)
     assert answers(path, image, query)["log_prob"].shape == (2, 5)
 
 

@@ -19,13 +19,13 @@ from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.files import read_json
 from progressive_attention.network.build import build_model
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
-from progressive_attention.saved import weights
+from progressive_attention.saved import SHIPPED, describe, load, save
 from progressive_attention.saved.model_card import model_card
 
 NAMES = {"query_names": tuple("abcde"), "attribute_names": ("red", "green", "wet")}
 FILES = ["README.md", "config.json", "weights.safetensors"]
 EXACT = {"rtol": 0, "atol": 0}
-EXAMPLE = str(weights.SHIPPED.parent / "examples/mref.png")
+EXAMPLE = str(SHIPPED.parent / "examples/mref.png")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def fake(tmp_path, monkeypatch) -> FakeHub:
 def test_what_is_saved_is_a_runs_folder_and_comes_back(model, tmp_path):
     model.save_pretrained(tmp_path / "it", **NAMES)
     assert sorted(path.name for path in (tmp_path / "it").iterdir()) == FILES
-    trained = weights.load(tmp_path / "it")
+    trained = load(tmp_path / "it")
     assert (trained.query_names, trained.attribute_names) == tuple(NAMES.values())
     again = ProgressiveAttentionNetwork.from_pretrained(str(tmp_path / "it"))
     assert again.about == model.about == trained.about == read_json(tmp_path / "it" / "config.json")
@@ -88,8 +88,8 @@ def test_what_is_saved_is_a_runs_folder_and_comes_back(model, tmp_path):
 
 
 def test_a_runs_folder_is_taken_and_all_it_says_is_kept(model, tmp_path):
-    about = weights.describe(model.config, *NAMES.values(), data="birds", best={"epoch": 2, "validation_accuracy": 0.5})
-    weights.save(tmp_path / "run", model.state_dict(), about)
+    about = describe(model.config, *NAMES.values(), data="birds", best={"epoch": 2, "validation_accuracy": 0.5})
+    save(tmp_path / "run", model.state_dict(), about)
     ProgressiveAttentionNetwork.from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "copy")
     for name in ("config.json", "weights.safetensors"):
         assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
@@ -106,7 +106,7 @@ def test_names_must_be_told_and_fit(model, tmp_path, given, got):
 
 def test_another_kind_of_network_is_refused(tmp_path):
     other = build("stn-s").float()
-    weights.save(tmp_path, other.state_dict(), weights.describe(other.config, *NAMES.values()))
+    save(tmp_path, other.state_dict(), describe(other.config, *NAMES.values()))
     with pytest.raises(
         ValueError, match="holds a network of kind 'stn', and ProgressiveAttentionNetwork is of kind 'pan'"
     ):
@@ -162,7 +162,7 @@ def test_without_the_package_only_the_hub_is_missing(model, tmp_path, monkeypatc
         ):
             ask()
     with pytest.raises(ValueError, match="'me/it' is no folder here, and to ask the Hub for it: huggingface_hub is"):
-        weights.load("me/it")
+        load("me/it")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -193,10 +193,10 @@ def test_the_command_takes_a_repository(fake, tmp_path, monkeypatch, capsys):
 def test_a_card_says_what_was_measured_and_measuring_again_gives_it(fake, tmp_path, capsys):
     """60 scenes: evaluated, pushed, loaded from there, evaluated again, by function and by command."""
     scenes = load_questions("mref", "test", images=180)
-    results = evaluate(weights.load("mref-san"), scenes)
+    results = evaluate(load("mref-san"), scenes)
     ProgressiveAttentionNetwork.from_pretrained("mref-san").push_to_hub("me/san", results=results)
     folder = fake.root / "me/san"
-    assert evaluate(weights.load(folder), scenes) == results
+    assert evaluate(load(folder), scenes) == results
     stated = read_json(folder / "config.json")["test"]
     assert stated == {name: value for name, value in results.items() if name != "precision_recall"}
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -225,7 +225,7 @@ def test_what_was_measured_of_other_weights_is_not_told(tmp_path):
 
 
 def test_a_card_by_hand(model):
-    about = weights.describe(
+    about = describe(
         model.config, *NAMES.values(), data='my "birds"', name="pan-hard-ctx", seed=3, license="apache-2.0"
     )
     about |= {"command": "pan train", "test": {"count": 90, "weighted_mean_ap": 0.5, "mean_ap": None}}

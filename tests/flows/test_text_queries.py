@@ -27,7 +27,7 @@ from progressive_attention.predict.text_queries import (
     sentence_encoder,
     unit_vectors,
 )
-from progressive_attention.saved import weights
+from progressive_attention.saved import load, save
 from progressive_attention.training.setup import prepared
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_training_leaves_the_vectors_alone_and_resumes_exactly(tmp_path):
             pass
         part.close()
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
-    model = weights.load(tmp_path / "whole").model
+    model = load(tmp_path / "whole").model
     assert (model.config.query_size, model.config.query_encoder) == (32, "letters")
     assert_close(model.query_vectors, unit_vectors(("left", "right"), letters), rtol=0, atol=0)
     assert "query_vectors" not in dict(model.named_parameters())
@@ -129,7 +129,7 @@ def test_training_leaves_the_vectors_alone_and_resumes_exactly(tmp_path):
 
 def test_predictor_takes_any_words(tmp_path):
     known = asked_by_letters()
-    weights.save(tmp_path, known.model.float().state_dict(), known.about)
+    save(tmp_path, known.model.float().state_dict(), known.about)
     predictor = Predictor(tmp_path, "cpu", letters)
     picture = np.random.default_rng(0).integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
     both = predictor.ask_all(picture, ["an owl", "dog"])

@@ -13,7 +13,7 @@ from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import build_model
 from progressive_attention.pages.plots import answer_figure
 from progressive_attention.predict.predictor import Answer, Predictor
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, load, save
 
 SIDE = 62  # four layers of 30, 14, 6 and 2 cells a side
 QUERIES, ATTRIBUTES = ("7", "car", "dog"), ("red", "old", "wet", "new")
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
         for _ in range(10):  # running averages
             model(torch.rand(6, 3, SIDE, SIDE), torch.arange(6)[:, None] % 3)
     folder = tmp_path_factory.mktemp("run")
-    weights.save(folder, model.state_dict(), weights.describe(model.config, QUERIES, ATTRIBUTES))
+    save(folder, model.state_dict(), describe(model.config, QUERIES, ATTRIBUTES))
     return folder
 
 
@@ -65,7 +65,7 @@ def same_answer(one, other):
 
 
 def test_answer_is_the_models(run, predictor, pixels):
-    model = weights.load(run).model
+    model = load(run).model
     image = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None]
     with torch.no_grad():
         prediction = model(image, torch.tensor([1]))
@@ -91,7 +91,7 @@ def test_answer_is_the_models(run, predictor, pixels):
 def test_layers_lie_on_their_cells(run, predictor, pixels):
     with torch.no_grad():
         image = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None]
-        prediction = weights.load(run).model(image, torch.tensor([0]))
+        prediction = load(run).model(image, torch.tensor([0]))
     answer = predictor.ask(pixels, 7)
     for layer, attention, (first, last) in zip(answer.layers, prediction.attention, KNOWN, strict=True):
         known = np.zeros((SIDE, SIDE), bool)
@@ -119,12 +119,12 @@ def test_networks_that_score_no_location(tmp_path, pixels, name, maps):
     model = build_model(name, num_queries=3, num_attributes=4, image_size=SIDE)
     for localiser in model.localisers.values() if name == "stn-m" else ():
         torch.nn.init.normal_(localiser.affine.weight, std=0.3)
-    weights.save(tmp_path, model.state_dict(), weights.describe(model.config, QUERIES, ATTRIBUTES))
+    save(tmp_path, model.state_dict(), describe(model.config, QUERIES, ATTRIBUTES))
     asked = Predictor(tmp_path, "cpu")
     answers = asked.ask_all(pixels, ["car", "7"])
     with torch.no_grad():
         image = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None]
-        prediction = weights.load(tmp_path).model(image, torch.tensor([[1, 0]]))
+        prediction = load(tmp_path).model(image, torch.tensor([[1, 0]]))
     for k, answer in enumerate(answers):
         assert answer.layers == []
         assert list(answer.maps) == maps

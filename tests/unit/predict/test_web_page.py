@@ -30,7 +30,7 @@ from progressive_attention.predict.export import (
     random_questions,
     run_web,
 )
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe
 
 ROOT = Path(__file__).parents[3]
 ABOUT = {"name": "pan-hard-ctx", "data": "mref", "protocol": "paper", "seed": 0, "test": {"accuracy": 0.5}}
@@ -138,7 +138,7 @@ def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
 def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp_path: Path) -> None:
     names = tuple("01234"), ("red", "große", "wet")
     model = build("san").eval()
-    network = Trained(model, *names, weights.describe(model.config, *names, name="san", data="mref"))
+    network = Trained(model, *names, describe(model.config, *names, name="san", data="mref"))
     assert 0 < export(network, tmp_path / "it.html", "web") <= 1e-4
     page = (tmp_path / "it.html").read_text(encoding="utf-8")
     inside = onnxruntime.InferenceSession(web_page.unpack(page, "model"), providers=["CPUExecutionProvider"])
