@@ -26,7 +26,7 @@ from progressive_attention.maps.receptive_field import Geometry, geometry
 from progressive_attention.metrics.attention import OverlapCurves, pointing_game, true_positive_ratio
 from progressive_attention.network.question_network import Prediction
 from progressive_attention.reproduce.machine import commit, hardware
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 
 WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of a cell, from its attention a and magnitude m
     "a m": lambda a, m: a * m,
@@ -82,7 +82,7 @@ def flow(prediction: Prediction, where: Geometry, spread: list[Tensor], weigh: C
 @torch.inference_mode()
 def compare(folder: str, data: str, count: int) -> dict[str, dict[str, float]]:
     """The figures of each map by its name, of the first ``count`` validation questions with a mask."""
-    trained = weights.load(folder)
+    trained = load(folder)
     options = {} if data in STYLES else {"image_size": trained.model.config.image_size}
     questions = load_questions(data, "validation", **options)
     questions = in_words_of(

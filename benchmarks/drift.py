@@ -26,7 +26,7 @@ from progressive_attention.evaluation.ask import predictions
 from progressive_attention.files import write_json
 from progressive_attention.network.build import build_model
 from progressive_attention.reproduce.machine import commit, hardware
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 from progressive_attention.training.loop import training
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def measure(out: Path, bf16: bool) -> None:
         arrays[f"weights {seed}"] = flat(list(model.parameters()))
         arrays[f"answers {seed}"] = asked(model, test, bf16).argmax(-1)
     questions = synthetic("mref", "test", images=3 * ASKED)
-    arrays["shipped"] = asked(weights.load(SHIPPED, CPU).model, questions, bf16)
+    arrays["shipped"] = asked(load(SHIPPED, CPU).model, questions, bf16)
     np.savez(out, **arrays)
 
 

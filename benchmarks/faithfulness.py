@@ -20,7 +20,7 @@ from progressive_attention.evaluation.measured import fingerprint_of_weights, lo
 from progressive_attention.files import write_json
 from progressive_attention.progress import counting
 from progressive_attention.reproduce.machine import commit, hardware
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     arguments = parser.parse_args()
     device, console, started = pick_device("cpu"), Console(stderr=True), time.monotonic()
-    trained = weights.load(arguments.weights, device)
+    trained = load(arguments.weights, device)
     source = {**source_of(trained.about), "split": arguments.split}
     questions = load_with_bar(console, **source)
     with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:

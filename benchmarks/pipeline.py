@@ -20,7 +20,7 @@ from progressive_attention.data.images import FileImages, Fit, open_picture
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.evaluate import evaluate
-from progressive_attention.saved.weights import load
+from progressive_attention.saved import load
 
 NETWORK = "mref-pan"
 SIDE = 224  # pixels to which photographs are fitted

@@ -16,7 +16,7 @@ from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved.weights import load
+from progressive_attention.saved import load
 from progressive_attention.training.loop import read_log
 
 NETWORK = "mref-pan"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from progressive_attention.files import read_json, write_text
 from progressive_attention.reproduce.runs import name_of, read_runs
-from progressive_attention.saved import weights
+from progressive_attention.saved import SHIPPED, load, save, shipped
 from progressive_attention.saved.model_card import model_card
 
 TOLD = ("command", "commit", "hardware", "torch", "seconds")
@@ -28,12 +28,12 @@ def ship(run: Path, name: str) -> None:
     about, result = read_json(run / "config.json"), rows[run.name]
     test: dict[str, Any] = {key: value for key, value in result.items() if key.startswith(MEASURED)}
     about |= {"test": test, **{key: result[key] for key in TOLD}}
-    weights.save(weights.SHIPPED / name, load_file(run / "weights.safetensors"), about)
+    save(SHIPPED / name, load_file(run / "weights.safetensors"), about)
 
 
 def card(folder: Path) -> str:
     """The card of a network that ships; its licence is the code's."""
-    model, about = weights.load(folder).model, read_json(folder / "config.json")
+    model, about = load(folder).model, read_json(folder / "config.json")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return model_card({**about, "license": "apache-2.0"}, folder.name, parameters)
 
@@ -48,9 +48,9 @@ def main() -> None:
         parser.error("give a run's folder and a name, or neither")
     if arguments.run:
         ship(arguments.run, arguments.name)
-    for name in weights.shipped():
-        write_text(weights.SHIPPED / name / "README.md", card(weights.SHIPPED / name))
-        print(weights.SHIPPED / name / "README.md")
+    for name in shipped():
+        write_text(SHIPPED / name / "README.md", card(SHIPPED / name))
+        print(SHIPPED / name / "README.md")
 
 
 if __name__ == "__main__":

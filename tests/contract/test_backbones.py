@@ -26,12 +26,6 @@ def outputs(backbone: Backbone, image: torch.Tensor) -> list[torch.Tensor]:
 # --- the papers' network ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pixels, sides", [(100, [49, 23, 10, 4]), (62, [30, 14, 6, 2]), (46, [22, 10, 4, 1])])
-def test_conv_stack_has_the_papers_maps(pixels, sides):
-    maps = outputs(conv_stack(), torch.zeros(1, 3, pixels, pixels))
-    assert [tuple(features.shape) for features in maps] == [(1, 32, side, side) for side in sides]
-
-
 def test_conv_stack_is_convolution_relu_pooling():
     torch.manual_seed(0)
     backbone, image = conv_stack().double(), torch.rand(2, 3, 62, 62, dtype=torch.float64)

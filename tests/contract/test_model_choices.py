@@ -29,14 +29,6 @@ def test_san_and_han_are_pan_attending_only_at_the_last_layer(name, pan):
     assert_close(flat(one(image, query)), flat(other(image, query)), rtol=0, atol=0)
 
 
-def test_each_name_takes_its_stages():
-    assert model_config("stn-s", 5, 3) == model_config("stn-m", 5, 3, attend_at=(0,))
-    assert model_config("stn-s", 5, 3, attend_at=("pool2", "pool3")).attend_at == ("pool2",)
-    assert model_config("cross-attention", 5, 3, attend_at=("pool2", "pool3")).attend_at == ("pool3",)
-    for name in ("stn-m", "film", "concat", "cbam", "pan-sparsemax-ctx"):
-        assert model_config(name, 5, 3).attend_at == (0, 1, 2, 3)
-
-
 @pytest.mark.parametrize("alias, name", [("hattnet", "pan-soft"), ("hattnet-ctx", "pan-soft-ctx")])
 def test_the_2016_papers_names(alias, name):
     assert model_config(alias, 5, 3) == model_config(name, 5, 3)
@@ -63,14 +55,6 @@ def test_mean_reduction_divides_the_sum_by_the_cells_of_the_last_map():
     assert_close(answer.logit, one(image, query).logit)
     assert_close(answer.attention, expected.attention)
     assert (answer.logit - expected.logit).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("name", ["pan-soft-ctx", "pan-hard-ctx"])
-def test_context_is_used_at_every_attended_layer_but_the_last(name):
-    model = build(name, attend_at=("pool2", "pool4"), radius=2)
-    kernels = {key: scorer.context.kernel_size for key, scorer in model.scorers.items()}
-    assert kernels == {"1": (5, 5), "3": (1, 1)}
-    assert model_config(name, 5, 3).radius == 1
 
 
 @every_model
@@ -110,6 +94,25 @@ def test_attention_on_the_stages_of_a_known_network(name, backbone, attend_at, s
     with torch.no_grad():
         together, alone = model.eval()(image, query), model(image[:1], query[:1, 1])
     assert_close(together.logit[0, 1], alone.logit[0, 0])
+
+
+@pytest.mark.parametrize("name", ["han", "san", "stn-s"])
+@torch.no_grad()
+def test_without_it_one_image_seen_alike_is_answered_alike(name):
+    """Where attention and transformers are made deaf to the query, it reaches the answer through the prior alone."""
+    for prior in (False, True):
+        model = build(name, prior=prior).eval()
+        for key, parameter in model.named_parameters():
+            if key.startswith(("scorers", "localisers")) and key.endswith("query.weight"):
+                parameter.zero_()
+        one, other = model(pictures(1), torch.tensor([[0, 1]])).logit[0]
+        assert torch.equal(one, other) != prior
+
+
+@pytest.mark.parametrize("name", ["film", "concat"])
+def test_networks_whose_classifier_knows_the_query_refuse_it(name):
+    with pytest.raises(ValueError, match=rf"that of {name} already knows it; leave prior False, or choose .*pan-\*"):
+        build(name, prior=True)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

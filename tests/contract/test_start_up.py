@@ -70,7 +70,7 @@ def test_help_and_mistakes_need_the_standard_library_and_msgspec_only(
 
 def test_list_needs_no_torch(tmp_path: Path) -> None:
     modules = imported_by(tmp_path, "list")
-    assert f"{OURS}.saved.weights" in modules
+    assert f"{OURS}.saved.network_folder" in modules
     assert not packages(modules) & {"torch", "matplotlib", "pyarrow", "rich"}
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from progressive_attention.cli import main
 from progressive_attention.evaluation import absence
 from progressive_attention.files import read_json, write_json
-from progressive_attention.saved.weights import SHIPPED
+from progressive_attention.saved import SHIPPED
 
 CPU = ("--device", "cpu")
 

@@ -25,7 +25,7 @@ from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.metrics.pointing import highest_point
 from progressive_attention.predict import export_web as web_page
 from progressive_attention.predict.export import export
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, load, save
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -175,9 +175,9 @@ def test_any_network_of_ones_own(name: str, likelihood: str, browser: Any, tmp_p
     """Other words than digits, other likelihoods, networks with a region or with no map at all."""
     queries, attributes = ("bird", "small bird", "<b>car</b>", "tree", "7"), ("red", "large", "</script>")
     model = build(name, likelihood=likelihood).float()
-    about = weights.describe(model.config, queries, attributes, name=name, data=str(tmp_path))
-    weights.save(tmp_path, model.state_dict(), about)
-    export(weights.load(tmp_path), tmp_path / "it.html", "web")
+    about = describe(model.config, queries, attributes, name=name, data=str(tmp_path))
+    save(tmp_path, model.state_dict(), about)
+    export(load(tmp_path), tmp_path / "it.html", "web")
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto((tmp_path / "it.html").as_uri())
     page.wait_for_selector("#ask:visible")

@@ -22,7 +22,7 @@ from progressive_attention.evaluation.measured import read_notes
 from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, save
 
 DIGITS = tuple("0123456789")
 COLOURS = ("red", "green", "blue", "yellow", "white")
@@ -40,8 +40,8 @@ def run(tmp_path: Path) -> Path:
     """An untrained network in a folder, as `pan train` leaves it."""
     torch.manual_seed(0)
     model = from_config(model_config("pan-hard-ctx", 10, 5))
-    about = weights.describe(model.config, DIGITS, COLOURS, name="pan-hard-ctx", data="mref", protocol="paper")
-    weights.save(tmp_path / "run", model.state_dict(), about)
+    about = describe(model.config, DIGITS, COLOURS, name="pan-hard-ctx", data="mref", protocol="paper")
+    save(tmp_path / "run", model.state_dict(), about)
     return tmp_path / "run"
 
 

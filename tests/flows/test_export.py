@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from tiny_models import ATTRIBUTES, PIXELS, QUERIES, build, sides
+from tiny_models import PIXELS, build, sides
 from torch.testing import assert_close
 
 import progressive_attention
@@ -15,10 +15,9 @@ from progressive_attention.cli import main
 from progressive_attention.config import MODELS
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
-from progressive_attention.network.build import build_model
 from progressive_attention.predict import export as module
 from progressive_attention.predict.export import OneQuestion, export, largest_difference, random_questions
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe, load
 
 NAMES = tuple("abcde"), ("red", "große", "wet")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -27,7 +26,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 def trained(name: str, **changes) -> Trained:
     """A small network with its words."""
     model = build(name, **changes).eval()
-    return Trained(model, *NAMES, weights.describe(model.config, *NAMES))
+    return Trained(model, *NAMES, describe(model.config, *NAMES))
 
 
 def session_of(path) -> onnxruntime.InferenceSession:
@@ -94,18 +93,6 @@ def test_torchs_file_answers_as_each_question_by_itself(name, tmp_path):
     assert words == module.notes(OneQuestion(network))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone, changes", [("vgg16", {}), ("resnet18", {"attend_at": ("layer1", "layer2")})])
-def test_networks_of_photographs_come_along(backbone, changes, tmp_path):
-    torch.manual_seed(0)
-    words = {"num_queries": QUERIES, "num_attributes": ATTRIBUTES}
-    model = build_model("pan-soft-ctx", **words, backbone=backbone, image_size=96, **changes).double().eval()
-    network = Trained(model, *NAMES, {})
-    export(network, tmp_path / "it.onnx")
-    image, query = random_questions(model, 2, seed=1)
-    assert_close(answers(tmp_path / "it.onnx", image, query), asked_one_by_one(network, image, query), **CLOSE)
-
-
 def test_any_number_of_images(san):
     network, path = san
     given, found = session_of(path).get_inputs(), session_of(path).get_outputs()
@@ -140,12 +127,6 @@ def test_the_same_network_gives_the_same_bytes_anywhere(format, ending, tmp_path
     first, second = (path.read_bytes() for path in paths)
     assert first == second
     assert not [name for name in (str(tmp_path), module.__file__) if name.encode() in first]
-
-
-def test_sigmoids_of_gates_that_close_keep_their_digits():
-    score = torch.linspace(-80, 80, 1000)
-    assert_close(module.precise_sigmoid(score).double(), score.double().sigmoid(), rtol=1e-6, atol=0)
-    assert module.precise_sigmoid(torch.tensor([-200.0, 200])).tolist() == [0, 1]
 
 
 # --- the check --------------------------------------------------------------------------------------------------------
@@ -189,7 +170,7 @@ def test_the_command_writes_a_shipped_network(name, tmp_path, capsys):
     assert f"{path}: {name} for images (B, 3, 100, 100) and queries 0..9 (B,), {path.stat().st_size:,} bytes" in said
     difference = float(said.split("batches of 1 to 5: ")[1].split()[0])
     assert 0 < difference < 5e-5  # of mref-pan, whose gates close, 1.6e-4 by onnxruntime's own sigmoid
-    image, query = random_questions(weights.load(name).model, 2)
+    image, query = random_questions(load(name).model, 2)
     assert answers(path, image, query)["log_prob"].shape == (2, 5)
 
 

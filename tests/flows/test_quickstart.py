@@ -14,7 +14,7 @@ from progressive_attention.commands import quickstart_work as quickstart
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved import network_folder, weights
+from progressive_attention.saved import describe, load, network_folder, save
 from progressive_attention.training import loop as training
 
 ABOUT = {"images": 30, "questions": 210, "best": {"train_seconds": 1.0, "validation_accuracy": 0.2}}
@@ -28,8 +28,8 @@ def tiny(tmp_path, monkeypatch):
         torch.manual_seed(0)
         model = build_model(name.partition("-")[2], num_queries=10, num_attributes=5)
         recipe = {"epochs": 3, "optimizer": "muon", "learning_rate": 0.01, "batch": 32}
-        about = weights.describe(model.config, tuple("0123456789"), COLOURS, recipe=recipe, **ABOUT)
-        weights.save(tmp_path / "shipped" / name, model.state_dict(), about)
+        about = describe(model.config, tuple("0123456789"), COLOURS, recipe=recipe, **ABOUT)
+        save(tmp_path / "shipped" / name, model.state_dict(), about)
     monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quickstart, "RECIPE", quickstart.RECIPE.with_changes(batch=8))
     sizes = {"IMAGES": 24, "TEST": 12, "VALIDATION": 24, "SHOWN": 2, "SHOWN_WRONG": 1, "EXAMPLE_QUERIES": ("7",)}
@@ -58,7 +58,7 @@ def test_quickstart(tiny):
         assert accuracy in page.text
         assert accuracy in printed
     assert figures["results"][quickstart.SMALL]["training"]["training images"] == "24"
-    assert weights.load(tiny / "pan").about["recipe"]["gate_price"] == 0.03
+    assert load(tiny / "pan").about["recipe"]["gate_price"] == 0.03
     with Image.open(tiny / "answers" / "mref-7.png") as picture:
         assert picture.width > 500
     assert "query 7, answer" in str(page.attributes)

@@ -27,7 +27,7 @@ from progressive_attention.reproduce.jobs import (
     render,
     weights_of,
 )
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, load, save
 from progressive_attention.training.loop import read_log
 
 (SAN,) = jobs("san")
@@ -103,7 +103,7 @@ def test_epochs_to_keep_are_kept(finished, tmp_path):
     (job,) = jobs("san", keep_epochs=(1,))
     do([job], tmp_path)
     assert result_of(job, tmp_path) == result_of(SAN, finished[0])
-    kept = weights.load(folder_of(job, tmp_path) / "epochs" / "1")
+    kept = load(folder_of(job, tmp_path) / "epochs" / "1")
     assert kept.about["epoch"]["epoch"] == 1
 
 
@@ -216,9 +216,9 @@ def test_measurement_stops_in_time_and_leaves_no_result(tmp_path):
     (job,) = jobs("san", images=600)  # 200 test questions are more than one batch
     torch.manual_seed(0)
     model = from_config(model_config("san", 10, 5))
-    about = weights.describe(model.config, tuple("0123456789"), ("red", "green", "blue", "yellow", "white"))
+    about = describe(model.config, tuple("0123456789"), ("red", "green", "blue", "yellow", "white"))
     best = {"validation_accuracy": 0, "epoch": 1}
-    weights.save(folder_of(job, tmp_path), model.state_dict(), {**about, "best": best})
+    save(folder_of(job, tmp_path), model.state_dict(), {**about, "best": best})
     with pytest.raises(TimeIsUp):
         reproduce.measure(job, tmp_path, CPU, time.monotonic(), "pan", lambda news: None)
     assert not is_done(job, tmp_path)

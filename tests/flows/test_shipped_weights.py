@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from progressive_attention import Predictor
+from progressive_attention import saved as weights
 from progressive_attention.data.scenes import SceneSource
 from progressive_attention.data.sources import load_questions
 from progressive_attention.evaluation.absence import figures_of, scored
 from progressive_attention.evaluation.evaluate import evaluate
 from progressive_attention.files import read_json
-from progressive_attention.saved import network_folder, weights
+from progressive_attention.saved import network_folder
 from progressive_attention.saved.model_card import when_absent
 
 NAMES = weights.shipped()

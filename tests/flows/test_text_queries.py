@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from tiny_models import ATTRIBUTES, PIXELS, pictures
+from tiny_models import ATTRIBUTES, PIXELS
 from tiny_photographs import write_photographs
 from tiny_runs import ALL, TRAIN, VALIDATION, results
-from tiny_text import ANSWERS, WORDS, asked_by_letters, letters
+from tiny_text import WORDS, asked_by_letters, letters
 from torch.testing import assert_close
 
 from progressive_attention.cli import main
-from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.predict import text_queries as module
-from progressive_attention.predict.export import export
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.predict.text_queries import (
     SENTENCE_ENCODER,
@@ -29,7 +27,7 @@ from progressive_attention.predict.text_queries import (
     sentence_encoder,
     unit_vectors,
 )
-from progressive_attention.saved import weights
+from progressive_attention.saved import load, save
 from progressive_attention.training.setup import prepared
 
 CPU = torch.device("cpu")
@@ -121,7 +119,7 @@ def test_training_leaves_the_vectors_alone_and_resumes_exactly(tmp_path):
             pass
         part.close()
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
-    model = weights.load(tmp_path / "whole").model
+    model = load(tmp_path / "whole").model
     assert (model.config.query_size, model.config.query_encoder) == (32, "letters")
     assert_close(model.query_vectors, unit_vectors(("left", "right"), letters), rtol=0, atol=0)
     assert "query_vectors" not in dict(model.named_parameters())
@@ -129,38 +127,9 @@ def test_training_leaves_the_vectors_alone_and_resumes_exactly(tmp_path):
         next(run(tmp_path / "parts", "others"))
 
 
-@torch.no_grad()
-def test_folders_and_files_keep_the_vectors(tmp_path):
-    known = asked_by_letters()
-    known.model.save_pretrained(tmp_path / "saved", query_names=WORDS, attribute_names=ANSWERS)
-    again = ProgressiveAttentionNetwork.from_pretrained(tmp_path / "saved")
-    assert_close(again.query_vectors, known.model.query_vectors.float(), rtol=0, atol=0)
-    assert again.about["model"]["query_encoder"] == "letters"
-    assert "query vectors are those of letters:" in (tmp_path / "saved/README.md").read_text()
-    more = knowing(weights.load(tmp_path / "saved"), ["an owl"], letters)
-    assert more.model(pictures(1).float(), torch.tensor([5])).logit.isfinite().all()
-
-
-@pytest.mark.parametrize("format, ending", [("onnx", "onnx"), ("torch", "pt2")])
-def test_an_exported_file_knows_the_words_of_its_table(tmp_path, format, ending):
-    more = knowing(asked_by_letters("san"), ["an owl"], letters)
-    path = tmp_path / f"file.{ending}"
-    assert export(more, path, format) < 1e-4  # over ids up to that of the new word
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        assert json.loads(session.get_modelmeta().custom_metadata_map["query_names"])[-1] == "an owl"
-        image = pictures(2)
-        given = session.run(["log_prob"], {"image": image.float().numpy(), "query": np.array([5, 1])})[0]
-        with torch.no_grad():
-            expected = more.model(image, torch.tensor([5, 1])).log_prob[:, 0]
-        assert_close(torch.from_numpy(given).double(), expected, rtol=1e-3, atol=1e-4)
-
-
 def test_predictor_takes_any_words(tmp_path):
     known = asked_by_letters()
-    weights.save(tmp_path, known.model.float().state_dict(), known.about)
+    save(tmp_path, known.model.float().state_dict(), known.about)
     predictor = Predictor(tmp_path, "cpu", letters)
     picture = np.random.default_rng(0).integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
     both = predictor.ask_all(picture, ["an owl", "dog"])

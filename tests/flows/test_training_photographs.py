@@ -16,7 +16,7 @@ from progressive_attention.data.questions import make_batch
 from progressive_attention.evaluation import ask
 from progressive_attention.evaluation.evaluate import evaluate_with_rows, validation_score
 from progressive_attention.network.build import build_model
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, masks_of, moved, training
 from progressive_attention.training.objectives import answers_only
@@ -46,7 +46,7 @@ def test_colours_are_learnt(tmp_path, many):
     steps = prepared("pan-soft-ctx", train, train, recipe, tmp_path / "run", changes=changes, **names)
     records = [progress.record for progress in steps if progress.record]
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
-    trained = weights.load(tmp_path / "run")
+    trained = load(tmp_path / "run")
     assert trained.model.config.likelihood == ("bernoulli" if many else "softmax")
     if many:
         found, _ = evaluate_with_rows(trained, train, CPU, train)

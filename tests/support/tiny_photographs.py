@@ -13,7 +13,7 @@ from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.network.build import build_model
 from progressive_attention.network.question_network import QuestionNetwork
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe
 from progressive_attention.training.loop import training
 
 SIDE = 14
@@ -71,7 +71,7 @@ def network(train: QuestionSet, name: str = "pan-hard-ctx", seed: int = 0, **cha
 
 
 def about(model: QuestionNetwork, train: QuestionSet) -> dict:
-    return weights.describe(model.config, train.query_names, train.attribute_names)
+    return describe(model.config, train.query_names, train.attribute_names)
 
 
 RECIPE = Recipe("photographs", "adam", 0.01, "step", 3, 3, "all", decay=0.5, decay_start=1)

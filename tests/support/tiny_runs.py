@@ -12,7 +12,7 @@ from progressive_attention.config import Recipe
 from progressive_attention.data.questions import OwnerMasks, QuestionSet
 from progressive_attention.files import read_json
 from progressive_attention.network.build import build_model
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe
 from progressive_attention.training.loop import order_in_epoch, read_log, training
 
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=np.uint8)
@@ -49,7 +49,7 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def about(model: nn.Module) -> dict:
-    return weights.describe(model.config, TRAIN.query_names, TRAIN.attribute_names)
+    return describe(model.config, TRAIN.query_names, TRAIN.attribute_names)
 
 
 def start(out: Path, recipe: Recipe, model: nn.Module | None = None, **changes):

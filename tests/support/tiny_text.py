@@ -4,7 +4,7 @@ import numpy as np
 from tiny_models import build
 
 from progressive_attention.predict.text_queries import unit_vectors
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe
 
 WORDS, ANSWERS = ("car", "dog", "cat", "7", "house"), ("red", "old", "wet")
 
@@ -18,4 +18,4 @@ def letters(texts) -> np.ndarray:
 def asked_by_letters(name: str = "pan-hard-ctx", **changes) -> Trained:
     """A small network with random weights that knows WORDS."""
     model = build(name, query_vectors=unit_vectors(WORDS, letters), query_encoder="letters", **changes).eval()
-    return Trained(model, WORDS, ANSWERS, weights.describe(model.config, WORDS, ANSWERS))
+    return Trained(model, WORDS, ANSWERS, describe(model.config, WORDS, ANSWERS))

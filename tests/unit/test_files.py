@@ -119,14 +119,6 @@ def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_pat
     assert set(tmp_path.iterdir()) == {user, path}
 
 
-def test_without_locks_all_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "fcntl", None)  # as on Windows
-    with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
-        assert first.exists()
-        assert second.exists()
-    assert names(tmp_path) == ["a"]
-
-
 def test_a_flipped_bit_in_any_byte_of_tensors_is_noticed(tmp_path):
     path = tmp_path / "a.safetensors"
     tensors = {"none": torch.zeros(0, 2), "one": torch.tensor(3, dtype=torch.bfloat16), "two": torch.eye(2) > 0}

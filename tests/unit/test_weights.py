@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from progressive_attention import saved as weights
 from progressive_attention.files import read_json, write_json
 from progressive_attention.network.backbone import BACKBONES, conv_stack
 from progressive_attention.network.build import build_model, from_config
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
-from progressive_attention.saved import network_folder, weights
+from progressive_attention.saved import network_folder
 
 WORDS = {"query_names": ("cat", "dog"), "attribute_names": ("red", "small", "wet")}
 EXACT = {"rtol": 0, "atol": 0}

@@ -35,12 +35,12 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.evaluation.measured import check_untrained, data_of, load_with_bar, source_of
     from progressive_attention.files import write_json
     from progressive_attention.progress import counting
-    from progressive_attention.saved import weights
+    from progressive_attention.saved import SHIPPED, find, load
 
     console = Console(stderr=True)
     device = pick_device(arguments.device)
-    folder = weights.find(arguments.weights)
-    trained = weights.load(folder, device)
+    folder = find(arguments.weights)
+    trained = load(folder, device)
     data = data_of(arguments.data, trained.about)
     options = {**shared.scene_arguments(arguments, source_of(trained.about, data), data), "absent": True}
     check_untrained(trained.about, {"data": data, "split": None, **options})
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{high:.3f}), so no threshold is kept; train longer, or measure on more questions",
             soft_wrap=True,
         )
-    keep = not is_guess and folder.parent != weights.SHIPPED
+    keep = not is_guess and folder.parent != SHIPPED
     if keep:
         write_json(folder / "config.json", {**trained.about, "absence": figures})
     if arguments.json:

@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
     from progressive_attention.processes import is_first
     from progressive_attention.progress import counting
-    from progressive_attention.saved import weights
+    from progressive_attention.saved import load
 
     console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
-    trained = weights.load(arguments.weights, device)
+    trained = load(arguments.weights, device)
     data, encode = files.data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
     check_reads_vectors(trained, encode)
     if arguments.rows:

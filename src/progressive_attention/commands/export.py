@@ -23,9 +23,9 @@ def add_options(parser: shared.Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the file and print how close its answers are."""
     from progressive_attention.predict.export import CHECKED, export
-    from progressive_attention.saved import weights
+    from progressive_attention.saved import load
 
-    trained = weights.load(arguments.weights)
+    trained = load(arguments.weights)
     difference = export(trained, arguments.out, arguments.format)
     config = trained.model.config
     print(

@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace) -> None:
 def known_names() -> dict[str, Any]:
     """What this installation knows, by kind."""
     from progressive_attention.files import read_json
-    from progressive_attention.saved import weights
+    from progressive_attention.saved import SHIPPED, shipped
 
     pretrained = {}
-    for name in weights.shipped():
-        about = read_json(weights.SHIPPED / name / "config.json")
+    for name in shipped():
+        about = read_json(SHIPPED / name / "config.json")
         pretrained[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
     return {
         "models": list(MODELS),

@@ -25,8 +25,7 @@ from progressive_attention.pages.report import Network, Report, headline, percen
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.progress import bars, counting, stopping
 from progressive_attention.reproduce.machine import hardware, package_version
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, load
 from progressive_attention.training.setup import prepared
 
 DATA, MODEL, SMALL = "mref", "pan", "small pan"
@@ -53,7 +52,7 @@ def quickstart(out: Path, seed: int = 0, device: str | None = None, console: Con
     answers = ask_pretrained(out, str(where), console)
     train(out / MODEL, seed, where, console)
     names = {SMALL: str(out / MODEL), **{name: name for name in PRETRAINED}}
-    networks = {title: weights.load(name, where) for title, name in names.items()}
+    networks = {title: load(name, where) for title, name in names.items()}
     test = rendered("test", TEST, seed, console)
     tables = {title: examples(network, test, where) for title, network in networks.items()}
     rows = scenes_to_show(tables[SMALL]["correct"].to_numpy())

@@ -133,7 +133,7 @@ def evaluate(
     """The figures of ``evaluate_with_rows``; raises ValueError for what is no ``Trained``."""
     if not isinstance(trained, Trained):
         raise ValueError(
-            "expected a trained network with the words it knows, weights.load(name_or_folder) or Trained(model, "
+            "expected a trained network with the words it knows, saved.load(name_or_folder) or Trained(model, "
             f"query_names, attribute_names, about); got {type(trained).__name__}"
         )
     return evaluate_with_rows(trained, questions, torch.device(device), **options)[0]

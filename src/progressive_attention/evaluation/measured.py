@@ -23,7 +23,7 @@ from progressive_attention.evaluation.many_attributes import askable
 from progressive_attention.files import read_json, replacing, write_text
 from progressive_attention.processes import in_turn
 from progressive_attention.progress import counting
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, find, shipped
 
 ABOUT = b"progressive_attention"  # the key of the rows' file's notes
 Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
@@ -85,7 +85,7 @@ def home_of(given: str) -> Path:
 
 def is_own(given: str) -> bool:
     """Whether weights are those of a folder here."""
-    return given not in weights.shipped() and Path(given).is_dir()
+    return given not in shipped() and Path(given).is_dir()
 
 
 def rows_path(given: str, name: str) -> Path:
@@ -163,7 +163,7 @@ def is_measured(path: Path) -> bool:
 
 def fingerprint_of_weights(given: str) -> str:
     """A hash of a trained network's weights."""
-    with (weights.find(given) / "weights.safetensors").open("rb") as file:
+    with (find(given) / "weights.safetensors").open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 

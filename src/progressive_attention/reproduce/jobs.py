@@ -26,8 +26,7 @@ from progressive_attention.progress import stopping
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.machine import commit, hardware
 from progressive_attention.reproduce.runs import CELL
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, load
 from progressive_attention.training.loop import read_log
 from progressive_attention.training.setup import prepared
 
@@ -225,7 +224,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
     log, best = read_log(folder / "log.jsonl"), read_json(folder / "config.json").get("best")
     if best is None:
         raise ValueError(f"{folder / 'config.json'} has no epoch; remove {folder}, and it is trained again")
-    network = weights.load(folder, device)
+    network = load(folder, device)
 
     def progress(done: int, total: int) -> None:
         report(News(job.name, "measuring", done / total))

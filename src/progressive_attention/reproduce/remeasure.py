@@ -20,7 +20,7 @@ from progressive_attention.reproduce.campaign import add_to_table, print_plain, 
 from progressive_attention.reproduce.jobs import weights_of
 from progressive_attention.reproduce.machine import commit, hardware
 from progressive_attention.reproduce.runs import LATER, Run, name_of, place_of
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 
 REPORT = "remeasured.json"
 TOLERANCE = 1e-6  # less than one question of a million; sums of float32 differ by less between machines
@@ -89,9 +89,9 @@ def is_current(run: Run) -> bool:
 
 def measured_again(run: Run, folder: Path, device: torch.device, command: str, console: Console) -> Run:
     """The run with the figures of today's measurement, and under "measured" where these come from, beside what changed
-    by it. Raises ValueError as ``weights.load`` does.
+    by it. Raises ValueError as ``load`` does.
     """
-    network = weights.load(folder, device)
+    network = load(folder, device)
     scenes = {"protocol": run["protocol"], "seed": run["seed"], "images": run["images"]}
     test = load_with_bar(console, run["dataset"], "test", **scenes)
     figures = measure(network, test, scenes, device, console).figures

@@ -6,7 +6,7 @@ from typing import Any
 
 from progressive_attention.data.images import opened, to_rgb, upright
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved import weights
+from progressive_attention.saved import shipped
 from progressive_attention.serve.panel import Asked
 
 MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 64 MB, twice at most
@@ -21,7 +21,7 @@ class Networks:
 
     def __init__(self, given: Sequence[str] = (), device: str | None = None) -> None:
         self.predictors: dict[str, Predictor] = {}
-        for path in given or weights.shipped():
+        for path in given or shipped():
             name = Path(path).resolve().name
             if name in self.predictors:
                 raise ValueError(f"two networks are named {name!r}; give each once, or rename one's folder")

@@ -25,7 +25,7 @@ from progressive_attention.evaluation.ask import Entrance, keep_freed_memory, lo
 from progressive_attention.evaluation.evaluate import validation_score
 from progressive_attention.files import read_json, write_text
 from progressive_attention.processes import is_first, rank, share, summed
-from progressive_attention.saved import weights
+from progressive_attention.saved import save
 from progressive_attention.training.checkpoints import CONTENT, restore, save_checkpoint
 from progressive_attention.training.learner import Learner
 from progressive_attention.training.objectives import Loss, answers_only
@@ -63,7 +63,7 @@ def training(
 ) -> Generator[Progress, None, None]:
     """Train step by step, yielding after each; ``fit`` runs it to the end.
 
-    ``about`` goes into config.json (see ``weights.describe``), ``loss`` is what the recipe minimises
+    ``about`` goes into config.json (see ``saved.describe``), ``loss`` is what the recipe minimises
     (``objectives.objective``). The weights of ``keep_epochs``, counted from 1, stay in ``out``/epochs/N; epochs that
     were over before they were named are not trained again for it. If ``out`` holds a checkpoint of the same run, it
     goes on from there; of another run: ValueError. ValueError too for an epoch to keep that the recipe lacks, when the
@@ -210,9 +210,9 @@ class Run:
         state.epoch_loss = state.epoch_seconds = 0.0
         if is_first():
             if best:
-                weights.save(self.out, model.state_dict(), {**self.about, "best": record})
+                save(self.out, model.state_dict(), {**self.about, "best": record})
             if epoch + 1 in self.keep_epochs:
-                weights.save(self.out / "epochs" / str(epoch + 1), model.state_dict(), {**self.about, "epoch": record})
+                save(self.out / "epochs" / str(epoch + 1), model.state_dict(), {**self.about, "epoch": record})
             log = self.out / "log.jsonl"
             kept = [line for line in read_log(log) if line["epoch"] <= epoch]  # a kill may come before the checkpoint
             write_text(log, "".join(json.dumps(line) + "\n" for line in [*kept, record]))

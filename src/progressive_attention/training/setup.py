@@ -13,7 +13,7 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import from_config, model_config
 from progressive_attention.network.question_network import QuestionNetwork
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe
 from progressive_attention.training.loop import Progress, training
 from progressive_attention.training.objectives import objective
 
@@ -53,7 +53,7 @@ def prepared(
     check_use(network, (train.images.shape[1], train.images.shape[2]))
     if isinstance(train.attribute, Labels):
         start_at_shares(network, train.attribute)
-    about = weights.describe(
+    about = describe(
         config,
         train.query_names,
         train.attribute_names,

@@ -29,7 +29,7 @@ from progressive_attention.data.voc import import_voc
 from progressive_attention.network.build import ProgressiveAttentionNetwork
 from progressive_attention.predict.text_queries import knowing, read_embeddings, unit_vectors
 from progressive_attention.reproduce.experiments import read_experiment
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 from progressive_attention.training.checkpoints import restore
 
 Read = Callable[[Path, Random], Any]
@@ -111,7 +111,7 @@ def query_vectors(folder: Path, rng: Random) -> None:
 def network(folder: Path, rng: Random) -> None:
     """Load it, and ask it one question."""
     if rng.random() < 0.5:
-        trained = weights.load(folder)
+        trained = load(folder)
         model, about = trained.model, trained.about
         assert all(isinstance(word, str) for word in (*trained.query_names, *trained.attribute_names))
     else:

@@ -32,7 +32,7 @@ from progressive_attention.maps.receptive_field import Field, Geometry, geometry
 from progressive_attention.network.question_network import Prediction
 from progressive_attention.predict.export import export, random_questions
 from progressive_attention.predict.predictor import Answer, Predictor
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe, load, save
 from progressive_attention.saved.model_card import when_absent
 from progressive_attention.serve.panel import verdict
 
@@ -43,7 +43,7 @@ WORDS = tuple("abcde"), ("red", "old", "absent")
 def trained(name: str = "pan-hard-ctx", absence: object = None, **changes) -> Trained:
     """A small network with its words, and perhaps a threshold."""
     model = build(name, **changes).float().eval()
-    about = weights.describe(model.config, *WORDS, **({} if absence is None else {"absence": absence}))
+    about = describe(model.config, *WORDS, **({} if absence is None else {"absence": absence}))
     return Trained(model, *WORDS, about)
 
 
@@ -211,7 +211,7 @@ def entry(threshold: float, score: str = "magnitude") -> dict:
 
 
 def folder_of(network: Trained, folder: Path) -> Path:
-    weights.save(folder, network.model.state_dict(), network.about)
+    save(folder, network.model.state_dict(), network.about)
     return folder
 
 
@@ -257,7 +257,7 @@ def test_a_wrong_entry_is_rejected(wrong):
 def test_an_exported_file_says_it_too(name, score, tmp_path):
     network = trained(name, entry(0.25, score))
     if score == "focus":  # of an untrained map, all but uniform, there is nothing to measure
-        network = weights.load("mref-san", CPU)
+        network = load("mref-san", CPU)
         network = replace(network, about={**network.about, "absence": entry(0.25, score)})
     export(network, tmp_path / "it.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "it.onnx", providers=["CPUExecutionProvider"])

@@ -89,10 +89,6 @@ def test_of_no_area_it_is_the_pixel_of_its_centre():
     assert not region([0, 0, 1.2], [0, 0, 0.5]).any()  # outside
 
 
-def test_transforms_that_are_no_numbers_give_none():
-    assert region([math.nan] * 3, [math.nan] * 3).isnan().all()
-
-
 def test_without_a_question_it_is_zero():
     transform = torch.stack([affine(*IDENTITY)[0], torch.zeros(1, 2, 3, dtype=torch.float64)], 1)
     pixels = region_map(*looking(transform, (10, 20)))
@@ -153,13 +149,6 @@ def test_geometry_of_the_papers_network_by_hand():
     two = geometry(build("stn-m", attend_at=("pool2", "pool4")))
     assert two.canvases == (Canvas(stage, (30, 30)), Canvas((Field(4, 0, 9), Field(4, 0, 9)), (6, 6)))
     assert geometry(build("film")) == geometry(build("concat")) == Geometry([], (62, 62))
-
-
-def test_identities_lose_the_border_that_convolutions_lose():
-    transforms = tuple(affine(*IDENTITY) for _ in range(4))
-    corners = quadrilateral(Prediction(torch.zeros(1, 1, 2), [], [], transforms), geometry(build("stn-m")))[0, 0]
-    # 6 cells of 8 pixels, the first centred at 10.5 (test_receptive_field.py): from 6.5 to 54.5
-    assert_close(corners, torch.tensor([[6.5, 6.5], [54.5, 6.5], [54.5, 54.5], [6.5, 54.5]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("attended", [(0, 1, 2, 3), (1, 3), (0, 2), (2,)])

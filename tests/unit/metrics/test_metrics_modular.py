@@ -1,9 +1,6 @@
 """The metric classes are the pure functions, batch by batch, in collections and over processes; torchmetrics agrees."""
 
-import builtins
-import importlib
 import math
-import sys
 from functools import partial
 
 import numpy as np
@@ -60,15 +57,6 @@ def test_attention_by_the_pure_functions():
         assert_allclose(float(metric.compute()), np.nanmean(values), rtol=1e-12)
 
 
-def test_attention_outside_the_image_counts():
-    attention, mask = some_maps(9)
-    attention = attention / 40
-    metric = TruePositiveRatio()
-    metric.update(attention, mask, total=torch.ones(9, dtype=torch.bfloat16))
-    expected = true_positive_ratio(attention.numpy(), mask.numpy(), np.ones(9))
-    assert_allclose(float(metric.compute()), np.nanmean(expected), rtol=1e-12)
-
-
 def test_overlap_by_the_pure_function():
     attention, mask = some_maps(20)
     metric, curves = AttentionOverlap(), OverlapCurves()
@@ -118,24 +106,6 @@ def test_states_merge(make):
     exactly(parts[0].compute(), whole.compute())
 
 
-def test_scores_are_gathered_at_once():
-    """Processes may have seen different numbers of batches, and a gathering waits for all of them."""
-    gathered = []
-
-    def from_two(rows, group=None):
-        gathered.append(rows)
-        return [rows, rows]
-
-    metric = AttributeRanking(A, dist_sync_fn=from_two, distributed_available_fn=lambda: True)
-    twice = AttributeRanking(A)
-    for seed in range(3):
-        metric.update(*some_scores(5, seed))
-        twice.update(*some_scores(5, seed))
-        twice.update(*some_scores(5, seed))
-    exactly(metric.compute(), twice.compute())
-    assert [rows.shape for rows in gathered] == [(3 * 5 * A * 2,)]
-
-
 def test_a_collection_keeps_its_metrics_apart():
     """In the first batch all are 1, in the second they differ: states of equal values must not become one."""
     whole = torch.ones(2, 6, 5), torch.ones(2, 6, 5, dtype=torch.bool)
@@ -174,23 +144,6 @@ def test_bad_labels_are_told_when_they_come():
         AttributeRanking(9).update(score, label)
     with pytest.raises(ValueError, match=r"both must have one shape \(..., A\), got \(3, 4\) and \(2, 4\)"):
         AttributeRanking(A).update(score, label[:2])
-
-
-def test_without_the_package_a_line_says_so(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name.split(".")[0] == "torchmetrics":
-            raise ImportError(f"No module named {name!r}", name=name)
-        return real(name, *rest, **more)
-
-    name = "progressive_attention.metrics.modular"
-    monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        ValueError, match=r"torchmetrics is not installed; pip install 'progressive-attention\[metrics\]'"
-    ):
-        importlib.import_module(name)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

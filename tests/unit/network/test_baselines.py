@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from progressive_attention.network.build import build_model
-from progressive_attention.network.spatial_transformer import Localiser
 
 QUERY = torch.tensor([[4, 0], [1, 4]])
 BASELINES = pytest.mark.parametrize("name", ["stn-s", "stn-m", "film", "concat"])
@@ -113,18 +112,6 @@ def test_transformers_start_by_doing_nothing(name, train):
         assert_close(transform, torch.eye(2, 3, dtype=torch.float64).expand(3, 1, 2, 3), rtol=0, atol=0)
     expected = model.classifier(plain(image).flatten(1)).log_softmax(1)
     assert_close(prediction.logit[:, 0], expected, **EXACT)
-
-
-def test_localisation_has_the_architecture_to_come_and_weights_of_its_own():
-    model = build("stn-m")
-    assert list(model.localisers) == ["0", "1", "2", "3"]
-    assert list(build("stn-s").localisers) == ["0"]
-    for i in range(4):
-        convolutions = [layer for layer in model.localisation[str(i)].modules() if isinstance(layer, nn.Conv2d)]
-        assert [c.weight.shape for c in convolutions] == [stage[0].weight.shape for stage in model.stages[i:]]
-        for other, stage in zip(convolutions, model.stages[i:], strict=True):
-            assert not torch.equal(other.weight, stage[0].weight)
-    assert isinstance(model.localisers["0"], Localiser)
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,6 @@ def test_what_is_trained_behind_kept_features_has_the_same_gradient():
     assert "norms.1.weight" in gradients[0]
 
 
-def test_skipped_stages_are_not_run():
-    model, image = asked("pan-hard", **INNER)
-    features = model.trunk(image, 2)
-    for skipped in (*model.stages[:2], model.norms[0]):
-        skipped.register_forward_hook(lambda module, inputs, output: pytest.fail("run"))
-    model(features, QUERY, skip=2)
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

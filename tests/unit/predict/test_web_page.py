@@ -1,11 +1,9 @@
 """Web pages with a network inside: what they hold, and that what ships of others is what they published."""
 
 import csv
-import importlib.util
 import io
 import json
 import lzma
-import tarfile
 from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +17,6 @@ from tiny_models import PIXELS, build
 from torch.testing import assert_close
 
 from progressive_attention.data.backgrounds import PACK
-from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.files import read_json
 from progressive_attention.maps.pixel_maps import as_values
@@ -33,7 +30,7 @@ from progressive_attention.predict.export import (
     random_questions,
     run_web,
 )
-from progressive_attention.saved import Trained, weights
+from progressive_attention.saved import Trained, describe
 
 ROOT = Path(__file__).parents[3]
 ABOUT = {"name": "pan-hard-ctx", "data": "mref", "protocol": "paper", "seed": 0, "test": {"accuracy": 0.5}}
@@ -69,27 +66,6 @@ def test_what_ships_of_onnxruntime_web_is_what_was_published() -> None:
     texts = {"LICENSE", "ThirdPartyNotices.txt", "onnxruntime-web.json"}
     assert shipped == texts | {f"{name}.xz" for name in web_page.RUNTIME_FILES}
     assert sum(path.stat().st_size for path in web_page.RUNTIME.iterdir()) < 3_000_000
-
-
-def test_the_tool_takes_the_files_of_a_published_package(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("vendor", ROOT / "tools" / "vendor_onnxruntime_web.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    inside = {f"package/dist/{name}": name.encode() for name in (*web_page.RUNTIME_FILES, "ort.all.js")}
-    with tarfile.open(tmp_path / "package.tgz", "w:gz") as archive:
-        for name, content in {**inside, "package/package.json": b'{"version": "1.2.3"}'}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    tool.vendor(tmp_path / "package.tgz", tmp_path / "made")
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {p.name for p in web_page.RUNTIME.iterdir()}
-    about = read_json(tmp_path / "made" / "onnxruntime-web.json")
-    assert about["version"] == "1.2.3"
-    for name in web_page.RUNTIME_FILES:
-        assert lzma.decompress((tmp_path / "made" / f"{name}.xz").read_bytes()) == name.encode()
-        assert about["sha256"][name] == sha256(name.encode()).hexdigest()
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -152,17 +128,6 @@ def test_scenes_are_the_first_of_the_test_split(style: str) -> None:
         assert bool(named) == (style == "mbg")
 
 
-def test_scenes_of_one_pool_are_the_last_which_are_tested(tmp_path: Path) -> None:
-    shown = web_page.scenes({**ABOUT, "data": "mref", "seed": 5, "protocol": "authors", "images": 30})
-    test = synthetic("mref", "test", protocol="authors", seed=5, images=60, cache_dir=tmp_path)
-    pixels = [np.asarray(Image.open(io.BytesIO(b64decode(one["png"])))) for one in shown]
-    tested = [test.images[image] for image in np.unique(test.image)]
-    assert len(shown) == web_page.SCENES
-    assert sum(any((one == image).all() for image in tested) for one in pixels[-4:]) == 4
-    source = SceneSource("mref", "test", "authors", 5)
-    assert (pixels[-1] == source.render(source.scene(29))[0]).all()
-
-
 def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
     model = build("concat").eval()
     said = web_page.page_data(geometry(model), [], {"name": "concat", "data": "/home/me/photographs"})
@@ -173,7 +138,7 @@ def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
 def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp_path: Path) -> None:
     names = tuple("01234"), ("red", "große", "wet")
     model = build("san").eval()
-    network = Trained(model, *names, weights.describe(model.config, *names, name="san", data="mref"))
+    network = Trained(model, *names, describe(model.config, *names, name="san", data="mref"))
     assert 0 < export(network, tmp_path / "it.html", "web") <= 1e-4
     page = (tmp_path / "it.html").read_text(encoding="utf-8")
     inside = onnxruntime.InferenceSession(web_page.unpack(page, "model"), providers=["CPUExecutionProvider"])

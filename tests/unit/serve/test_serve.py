@@ -17,7 +17,7 @@ from progressive_attention.cli import main
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
 from progressive_attention.predict.predictor import Answer, Predictor
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, save, shipped
 from progressive_attention.serve import networks as networks_module
 from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import LONGEST_QUERY, Networks, as_json
@@ -89,7 +89,7 @@ def test_the_sets_are_the_papers(source):
     assert [scene.background is None for scene in drawn.values()] == [True, True, False]
 
 
-@pytest.mark.parametrize("name", weights.shipped())
+@pytest.mark.parametrize("name", shipped())
 def test_hard_cases_are_what_they_say(name):
     predictor, kinds = Predictor(name, "cpu"), []
     for case in (case for case in CASES if case.network == name):
@@ -283,7 +283,7 @@ def test_a_bomb_is_rejected_by_its_header(pretrained, tmp_path, monkeypatch):
 
 def test_networks_are_named_by_their_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(networks_module, "Predictor", lambda path, device: path)
-    assert Networks().names == weights.shipped()
+    assert Networks().names == shipped()
     monkeypatch.chdir(tmp_path)
     assert Networks(["runs/mine", str(tmp_path / "other"), "mref-san"]).names == ["mine", "other", "mref-san"]
     with pytest.raises(ValueError, match="two networks are named 'mine'; give each once"):
@@ -293,7 +293,7 @@ def test_networks_are_named_by_their_folder(tmp_path, monkeypatch):
 def test_a_network_of_other_words_answers(tmp_path):
     torch.manual_seed(0)
     model = build_model("film", num_queries=2, num_attributes=2, image_size=62, likelihood="bernoulli")
-    weights.save(tmp_path / "mine", model.state_dict(), weights.describe(model.config, ("car", "dog"), ("old", "wet")))
+    save(tmp_path / "mine", model.state_dict(), describe(model.config, ("car", "dog"), ("old", "wet")))
     asked = Networks([str(tmp_path / "mine")], "cpu").ask(EXAMPLE, "dog", "mine")
     assert (asked.trained_on, as_json(asked)["point"], as_json(asked)["box"]) == ("", None, None)
     assert "no attention map" in attention([asked])

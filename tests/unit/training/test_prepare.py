@@ -16,7 +16,7 @@ from progressive_attention.data.questions import Labels
 from progressive_attention.files import read_json
 from progressive_attention.network.backbone import BACKBONES, Backbone
 from progressive_attention.network.build import build_model, from_config, model_config
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 from progressive_attention.training.loop import fit
 from progressive_attention.training.setup import prepared, start_at_shares
 
@@ -40,7 +40,7 @@ def test_config_json_holds_all(tmp_path, protocol, changes, reduction):
     assert {key: about[key] for key in expected} == expected
     assert (about["seed"], about["recipe"]["name"]) == (3, "all")
     assert (about["query_names"], about["attribute_names"]) == (["left", "right"], ["red", "green", "blue"])
-    trained = weights.load(tmp_path)
+    trained = load(tmp_path)
     assert trained.model.config == model_config(
         "pan-soft-ctx", 2, 3, image_size=14, soft_reduction=reduction, hidden=4, attend_at=(0, 1)
     )
@@ -138,4 +138,4 @@ def test_prepared_trainings_start_there(photograph_sets, tmp_path):
     list(prepared("pan-hard-ctx", train, validation, recipe, tmp_path, changes=SMALL, **names))
     true, known = train.attribute.totals
     expected = torch.from_numpy(np.log((true + 0.5) / (known - true + 0.5))).float()
-    assert_close(weights.load(tmp_path).model.classifier.bias.detach(), expected, rtol=0, atol=1e-6)
+    assert_close(load(tmp_path).model.classifier.bias.detach(), expected, rtol=0, atol=1e-6)

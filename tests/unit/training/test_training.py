@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from progressive_attention.config import RECIPES
 from progressive_attention.data.questions import make_batch
 from progressive_attention.evaluation.evaluate import validation_score
-from progressive_attention.saved import weights
+from progressive_attention.saved import load
 from progressive_attention.training import learner
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, masks_of, order_in_epoch, read_log, training
@@ -191,7 +191,7 @@ def test_the_best_epochs_weights_are_kept(tmp_path, monkeypatch):
     assert_close(load_file(tmp_path / "weights.safetensors"), seen[1], rtol=0, atol=0)
     assert [line["validation_accuracy"] for line in read_log(tmp_path / "log.jsonl")] == [0.2, 0.8, 0.5, 0.8]
     assert config["recipe"] == json.loads(json.dumps(ROWS.__dict__))
-    assert_close(weights.load(tmp_path).model.state_dict(), seen[1], rtol=0, atol=0)
+    assert_close(load(tmp_path).model.state_dict(), seen[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("patience, epochs", [(0, 8), (1, 2), (2, 5), (3, 8)])
@@ -222,7 +222,7 @@ def test_kept_epochs_hold_the_weights_of_their_time(tmp_path):
             assert_close(kept, {name: state[f"model/{name}"] for name in kept}, rtol=0, atol=0)
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["2", "3"]
     for epoch in (2, 3):
-        trained = weights.load(tmp_path / f"epochs/{epoch}")
+        trained = load(tmp_path / f"epochs/{epoch}")
         assert trained.about["epoch"] == read_log(tmp_path / "log.jsonl")[epoch - 1]
         _, score = validation_score(trained.model, VALIDATION, CPU)
         assert score == trained.about["epoch"]["validation_accuracy"]
