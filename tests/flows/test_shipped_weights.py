@@ -25,15 +25,12 @@ SHIP = runpy.run_path(str(ROOT / "tools/ship_weights.py"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_and_config_agree(name: str) -> None:
-    """The card is the one that the config gives, and says the accuracy, the command, and how absent things are recognised."""
+    """The card is the one that the config gives: with accuracy, command, and how absent things are recognised."""
     folder = weights.SHIPPED / name
     about, card = read_json(folder / "config.json"), (folder / "README.md").read_text(encoding="utf-8")
     assert card == SHIP["card"](folder)
-    for part in (
-        f"| accuracy | {about['test']['accuracy']:.2%} (95 %",
-        about["command"],
-        when_absent(about["absence"]),
-    ):
+    accuracy = f"| accuracy | {about['test']['accuracy']:.2%} (95 %"
+    for part in (accuracy, about["command"], when_absent(about["absence"])):
         assert part in card
     assert about["test"]["count"] == 10_000
     assert (folder / "weights.safetensors").stat().st_size < 1_000_000
@@ -105,5 +102,5 @@ def test_figures_on_fresh_scenes_are_the_cards(name: str) -> None:
     found = figures_of(entry["score"], scored(network, fresh, torch.device("cpu")), entry["threshold"])
     low, high = entry["auroc_ci95"]
     assert abs(found["auroc"] - entry["auroc"]) < 4 * np.sqrt(2) * (high - low) / (2 * 1.96)
-    for name, count in (("kept", entry["present"]), ("told", entry["absent"])):
-        assert abs(found[name] - entry[name]) < 4 * np.sqrt(2 * entry[name] * (1 - entry[name]) / count)
+    for key, count in (("kept", entry["present"]), ("told", entry["absent"])):
+        assert abs(found[key] - entry[key]) < 4 * np.sqrt(2 * entry[key] * (1 - entry[key]) / count)
