@@ -31,7 +31,7 @@ from progressive_attention.maps.receptive_field import Field, Geometry, geometry
 from progressive_attention.network.question_network import Prediction
 from progressive_attention.predict.export import export, random_questions
 from progressive_attention.predict.predictor import Answer, Predictor
-from progressive_attention.saved import Trained, describe, load, save
+from progressive_attention.saved import Trained, describe, save
 from progressive_attention.saved.model_card import when_absent
 from progressive_attention.serve.panel import verdict
 
