@@ -41,7 +41,7 @@ class OneQuestion(nn.Module):
     def __init__(self, trained: Trained) -> None:
         super().__init__()
         self.trained = trained
-        self.network = deepcopy(trained.model).to("cpu", torch.float32, memory_format=torch.contiguous_format)
+        self.network = deepcopy(trained.model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
         self.geometry = geometry(self.network)
         self.detector = detector(trained, self.geometry)
         self.eval().requires_grad_(False)
