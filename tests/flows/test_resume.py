@@ -168,14 +168,6 @@ def test_a_killed_process_goes_on_exactly(tmp_path):
     assert results(tmp_path / "killed" / "run") == results(tmp_path / "whole")
 
 
-def test_the_seed_decides_the_run(tmp_path, whole):
-    recipe, expected = whole
-    for name, seed in {"same": 0, "other": 1}.items():
-        finish(recipe, tmp_path / name, weights=0, seed=seed)
-    assert results(tmp_path / "same") == expected
-    assert results(tmp_path / "other")[0] != expected[0]
-
-
 # --- what is not its own ----------------------------------------------------------------------------------------------
 
 OTHERS = {

@@ -140,16 +140,6 @@ def test_masks_lie_where_their_images_do(photograph_sets, augment):
         assert (masks[b, k].numpy() == expected).all()
 
 
-def test_unreadable_images_have_no_masks_to_learn_from(tmp_path):
-    write_photographs(tmp_path / "set", images=36, broken=(0,))
-    train, _ = photographs(tmp_path / "set")
-    train.images[:]
-    batch = make_batch(train, train.groups(together=True)).without(np.arange(len(train.images)) == 0)
-    masks = masks_of(train, batch, CPU)
-    assert not masks[0].any()
-    assert masks[1:].any((2, 3))[torch.from_numpy(batch.row[1:] >= 0)].all()
-
-
 # --- broken files -----------------------------------------------------------------------------------------------------
 
 
@@ -218,12 +208,6 @@ def test_a_run_over_broken_files_goes_on_exactly(tmp_path, recipe, monkeypatch):
         kill(part)
     finish(tmp_path / "set", recipe, tmp_path / "parts")
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
-
-
-def test_too_many_broken_files_stop_a_run(tmp_path):
-    write_photographs(tmp_path / "set", images=36, broken=(0, 1))
-    with pytest.raises(ValueError, match=r"2 of 24 images can't be used, more than 5%; the first: [01]\.png can't"):
-        finish(tmp_path / "set", RECIPE, tmp_path / "run")
 
 
 def test_files_that_another_process_could_not_read_count(tmp_path, monkeypatch):

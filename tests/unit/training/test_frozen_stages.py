@@ -4,15 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_photographs import FROZEN, RECIPE, SIDE, SMALL, about, finish, network, run
+from tiny_photographs import FROZEN, RECIPE, SMALL, about, finish, network, run
 from tiny_runs import results
 from torch import nn
-from torch.testing import assert_close
 
-from progressive_attention.config import ModelConfig
 from progressive_attention.evaluation import ask
-from progressive_attention.network.backbone import Backbone
-from progressive_attention.network.build import ProgressiveAttentionNetwork
 from progressive_attention.training import learner
 from progressive_attention.training.learner import frozen_modules, frozen_stages
 from progressive_attention.training.loop import fit, training
@@ -101,32 +97,6 @@ def test_only_whole_modules_keep_their_averages():
     assert frozen_modules(model) == [model[1], model[1][0]]
     frozen_modules(model)[0].eval()
     assert not model[1][1].training
-
-
-class Noisy(nn.Module):
-    """A stage with dropout."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.Dropout(0.5), nn.MaxPool2d(2))
-
-    def forward(self, image):
-        return self.layers(image)
-
-
-def test_dropout_in_frozen_stages_is_off(photograph_sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(ask, "KEEP_FEATURES", 0)
-    train, validation = photograph_sets
-    config = ModelConfig(2, 5, (0, 1), hidden=4, image_size=SIDE, likelihood="bernoulli", dropout=0.0)
-    seen = []
-    for whole in (False, True):
-        torch.manual_seed(0)
-        model = ProgressiveAttentionNetwork(config, Backbone([Noisy(3), Noisy(8)], ["a", "b"], [8, 8]))
-        if whole:
-            monkeypatch.setattr(learner, "frozen_stages", lambda model: 0)
-        fit(model, train, validation, replace(RECIPE, module_rates=(("stages", 0.0),)), tmp_path / str(whole), {})
-        seen.append(model.state_dict())
-    assert_close(*seen, rtol=0, atol=0)
 
 
 # --- rates of modules -------------------------------------------------------------------------------------------------

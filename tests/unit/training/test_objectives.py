@@ -219,22 +219,6 @@ def test_cells_of_target_are_counted_pixels(name):
     assert_close(shares, torch.from_numpy(expected).float())
 
 
-@pytest.mark.parametrize("layer, cells", [(0, 49), (1, 23), (2, 10), (3, 4)])
-def test_cells_of_target_of_the_papers_network(layer, cells):
-    """Strides 2 to 16, so cells are squares of whole pixels: slices of a mask."""
-    fields = geometry(build_model("pan-hard-ctx", num_queries=10, num_attributes=5)).fields[layer]
-    side = 2 ** (layer + 1)
-    first = [1.5, 4.5, 10.5, 22.5][layer] + 0.5 - side / 2  # left edge of the first cell, counted from the image's
-    mask = torch.rand(2, 100, 100, generator=torch.Generator().manual_seed(layer)) < 0.3
-    expected = torch.empty(2, cells, cells)
-    for i, j in np.ndindex(cells, cells):
-        top, left = (int(first) + side * n for n in (i, j))
-        block = mask[:, top : top + side, left : left + side].float()
-        assert block.shape == (2, side, side)
-        expected[:, i, j] = block.mean((1, 2))
-    assert_close(cells_of_target(mask, fields, (cells, cells)), expected)
-
-
 def test_a_global_cell_is_the_whole_image():
     mask = torch.zeros(1, 4, 5, dtype=torch.bool)
     mask[0, 1, 2:] = True

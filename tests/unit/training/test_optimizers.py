@@ -128,17 +128,6 @@ def test_all_else_is_adamw(dtype):
     assert_close(ours, theirs, **exact)
 
 
-def test_a_kernels_rate_is_four_times_that_of_all_else():
-    ours = parameters()
-    before = {name: value.detach().clone() for name, value in ours.items()}
-    optimizer = Muon(ours.values(), lr=0.5, weight_decay=0.0)
-    trained(optimizer, ours, range(1))
-    moved = (ours["wide"].detach() - before["wide"]).flatten(1)
-    values = torch.linalg.svdvals(moved) / (4 * RATES[0])
-    assert 0.5 < values.min() < values.max() < 1.3
-    assert_close((ours["vector"].detach() - before["vector"]).abs(), torch.full((32,), RATES[0]).double())
-
-
 def test_parameters_without_a_gradient_stay():
     ours = parameters()
     before = {name: value.detach().clone() for name, value in ours.items()}

@@ -120,17 +120,6 @@ def test_the_classifier_starts_at_the_attributes_shares(model):
     assert_close(network.classifier.bias.detach(), torch.tensor([2.5 / 1.5, 1.5 / 0.5, 1.0]).log())
 
 
-@pytest.mark.parametrize("model", ["pan-hard", "pan-soft", "stn-s"])
-def test_a_network_that_knows_nothing_answers_the_attributes_shares(model):
-    labels = Labels(np.array([0, 2, 3, 3, 4]), np.array([0, 1, 0, 1]), np.array([1, 1, 1, 0]), 3)
-    network = build_model(model, num_queries=2, num_attributes=3, likelihood="bernoulli", image_size=46).eval()
-    start_at_shares(network, labels)
-    with torch.no_grad():
-        network.classifier.weight.zero_()
-        prediction = network(torch.rand(2, 3, 46, 46), torch.tensor([[0, 1], [1, -1]]))
-    assert_close(prediction.log_prob[0, 0].exp(), torch.tensor([2.5, 1.5, 0.5]) / 5)
-
-
 def test_prepared_trainings_start_there(photograph_sets, tmp_path):
     train, validation = photograph_sets
     recipe = replace(PHOTOGRAPHS, learning_rate=1e-9, epochs=1)

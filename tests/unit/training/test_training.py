@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import ALL, MUON, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, questions_in_epoch, start
-from torch import nn
+from tiny_runs import ALL, ROWS, RUNS, TRAIN, VALIDATION, ByHalves, about, network, questions_in_epoch, start
 from torch.testing import assert_close
 
 from progressive_attention.config import RECIPES
@@ -20,7 +19,7 @@ from progressive_attention.training import learner
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, masks_of, order_in_epoch, read_log, training
 from progressive_attention.training.objectives import answers_only
-from progressive_attention.training.optimizers import Muon, learning_rate, make_optimizer
+from progressive_attention.training.optimizers import learning_rate
 
 CPU = torch.device("cpu")
 
@@ -68,14 +67,6 @@ def test_the_rate_is_set_at_every_step(tmp_path, monkeypatch):
     for _ in start(tmp_path, ROWS):
         rates.append(optimizers[0].param_groups[0]["lr"])
     assert rates == [0.003] * 5 + [0.0015] * 10 + [0.00075] * 5
-
-
-def test_optimisers():
-    parameters = [nn.Parameter(torch.zeros(2))]
-    made = [make_optimizer(recipe, iter(parameters)) for recipe in (ROWS, ALL, MUON)]
-    assert [type(optimizer) for optimizer in made] == [torch.optim.RMSprop, torch.optim.AdamW, Muon]
-    assert [optimizer.param_groups[0]["weight_decay"] for optimizer in made] == [0, 0.01, 0.01]
-    assert [optimizer.param_groups[0]["lr"] for optimizer in made] == [0.003, 0.01, 0.01]
 
 
 # --- batches and what the loss is given -------------------------------------------------------------------------------
@@ -136,22 +127,6 @@ def test_progress_counts_steps_epochs_questions_and_the_mean_loss(tmp_path):
     assert log == [progress.record for progress in seen if progress.record]
     assert [(line["epoch"], line["step"]) for line in log] == [(1, 3), (2, 6), (3, 9)]
     assert [seen[i].loss for i in (2, 5, 8)] == [line["loss"] for line in log]
-
-
-def test_masks_of_a_batch_are_the_loop():
-    groups = list(TRAIN.groups(together=True))[3:7]
-    batch = make_batch(TRAIN, groups)
-    masks = masks_of(TRAIN, batch, CPU)
-    assert (masks.shape, masks.dtype) == ((4, 2, 14, 14), torch.bool)
-    assert {len(group) for group in groups} == {1, 2}
-    for b in range(4):
-        for k in range(2):
-            expected = torch.zeros(14, 14, dtype=torch.bool)
-            if k < len(groups[b]):
-                side = TRAIN.query[groups[b][k]]
-                expected[4:10, 1 + 7 * side : 6 + 7 * side] = True
-            assert torch.equal(masks[b, k], expected), (b, k)
-    assert masks_of(replace(TRAIN, masks=None), batch, CPU) is None
 
 
 @pytest.mark.parametrize("price", [0.0, 1.0])
