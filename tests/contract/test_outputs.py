@@ -128,8 +128,8 @@ def test_seeds_are_told_at_once(mine, capsys, words, seed):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["render", "mref", "--count", "100000"], "expected a whole number from 1 to 400, got 100000"),
-        (["reproduce", "table1", "--seeds", "0,-1", "--out", "x"], "at most 100,000,000, got -1"),
+        (["render", "mref", "--count", "100000"], "expected a whole number from 1 to 400, got '100000'"),
+        (["reproduce", "table1", "--seeds", "0,-1", "--out", "x"], "at most 100,000,000, got '-1'"),
     ],
 )
 def test_numbers_that_are_too_large(capsys, words, told):
