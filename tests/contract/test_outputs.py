@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_folder import own_folder, scenes
 from PIL import Image
-from test_scene_options import own_folder, scenes
 from wrong_commands import error_of
 
 from progressive_attention.cli import main

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from own_folder import own_folder
 from PIL import Image
 from wrong_commands import error_of
 
@@ -24,15 +25,9 @@ from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved import describe, save
 
+__all__ = ["own_folder"]  # a fixture
 DIGITS = tuple("0123456789")
 COLOURS = ("red", "green", "blue", "yellow", "white")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache, or writes elsewhere than in its own folder."""
-    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
