@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_folder import own_folder, scenes
 from PIL import Image
-from test_scene_options import own_folder, scenes
 from wrong_commands import error_of
 
 from progressive_attention.cli import main
@@ -128,8 +128,8 @@ def test_seeds_are_told_at_once(mine, capsys, words, seed):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["render", "mref", "--count", "100000"], "expected a whole number from 1 to 400, got 100000"),
-        (["reproduce", "table1", "--seeds", "0,-1", "--out", "x"], "at most 100,000,000, got -1"),
+        (["render", "mref", "--count", "100000"], "expected a whole number from 1 to 400, got '100000'"),
+        (["reproduce", "table1", "--seeds", "0,-1", "--out", "x"], "at most 100,000,000, got '-1'"),
     ],
 )
 def test_numbers_that_are_too_large(capsys, words, told):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_folder import own_folder
 from PIL import Image
 
 from progressive_attention.cli import main
@@ -12,14 +13,8 @@ from progressive_attention.evaluation import absence
 from progressive_attention.files import read_json, write_json
 from progressive_attention.saved import SHIPPED
 
+__all__ = ["own_folder"]  # a fixture
 CPU = ("--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache, or writes elsewhere than in its own folder."""
-    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ from pathlib import Path
 
 import pytest
 import timm
+from own_folder import own_folder
 from safetensors.torch import save_file
 
 from progressive_attention.cli import main
 from progressive_attention.config import RECIPES
 
+__all__ = ["own_folder"]  # a fixture
 TRAIN = ["train", "--data", "mref", "--images", "9", "--epochs", "1", "--device", "cpu", "--out", "run"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """Each test's own."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("options", [[], ["--recipe", "photographs"]])
@@ -46,7 +42,7 @@ def test_only_a_pretrained_trunk_learns_slowly(pretrained, options):
         ),
         (["--backbone", "vgg16.imagenet"], "unknown backbone 'vgg16.imagenet'; known: conv-stack"),
         (["--backbone", "dla34"], "images of 100 x 100 pixels don't fit this backbone (The size of tensor a"),
-        (["--backbone", "resnet18", "--backbone-weights", "vgg16.tv_in1k"], "are of vgg16, not of backbone 'resnet18'"),
+        (["--backbone", "resnet18", "--backbone-weights", "vgg16.tv_in1k"], "'vgg16.tv_in1k' are of another architecture than backbone 'resnet18'"),
         (["--freeze", "foo"], "this backbone has no stage 'foo'; --freeze takes: 0 or 'pool1', "),
         (["--freeze", "²"], "this backbone has no stage '²'; --freeze takes: "),
         (["--freeze", "9"], "this backbone has no stage 9; --freeze takes: "),

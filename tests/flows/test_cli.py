@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from own_folder import own_folder
 from PIL import Image
 from wrong_commands import error_of
 
@@ -24,15 +25,9 @@ from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.saved import describe, save
 
+__all__ = ["own_folder"]  # a fixture
 DIGITS = tuple("0123456789")
 COLOURS = ("red", "green", "blue", "yellow", "white")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache, or writes elsewhere than in its own folder."""
-    monkeypatch.setenv("PAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -217,12 +212,12 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
     [
         (["train", "--data", "mref", "--model", "pann", "--out", "r"], "'pan-hard-ctx'"),
         (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
-        (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got 0"),
+        (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got '0'"),
         (["train", "--data", "mref", "--epochs", "two", "--out", "r"], "expected a whole number, got 'two'"),
         (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
         (["train", "--data", "mref", "--gate-price", "-1", "--out", "r"], "expected a number >= 0, got '-1'"),
         (["train", "--data", "mref", "--mask-price", "nan", "--out", "r"], "expected a number >= 0, got 'nan'"),
-        (["train", "--data", "mref", "--keep-epochs", "1,0", "--out", "r"], "expected a whole number >= 1, got 0"),
+        (["train", "--data", "mref", "--keep-epochs", "1,0", "--out", "r"], "expected a whole number >= 1, got '0'"),
         (
             ["train", "--data", "mref", "--epochs", "2", "--keep-epochs", "1,3", "--out", "r"],
             "epochs to keep must be among the 2 of the training, got 3",

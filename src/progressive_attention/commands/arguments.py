@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from progressive_attention.config import PROTOCOLS, SPLITS, STYLES, TARGETS, checked_seed
+from progressive_attention.config import LARGEST_SEED, PROTOCOLS, SPLITS, STYLES, TARGETS
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 DATA_HELP = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
@@ -45,56 +45,31 @@ def add_command(
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-def whole(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
+def number(kind: type, is_allowed: Callable[[Any], bool], expected: str, remedy: str = "") -> Callable[[str], Any]:
+    """Reads a number of a kind, int or float, that is allowed."""
+    name = "a whole number" if kind is int else "a number"
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"expected {name}, got {text!r}") from error
+        if not is_allowed(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}{remedy}")
+        return value
+
+    return read
 
 
-def positive(text: str) -> int:
-    """A whole number of at least one."""
-    if (value := whole(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got {value}")
-    return value
+positive = number(int, lambda value: value >= 1, "a whole number >= 1")
+price = number(float, lambda value: 0 <= value < float("inf"), "a number >= 0")
+share = number(float, lambda value: 0 < value <= 1, "a share in (0, 1]", "; 0.95 keeps 95 %")
+seed = number(int, lambda value: 0 <= value <= LARGEST_SEED, f"a whole number >= 0 and at most {LARGEST_SEED:,}")
 
 
 def up_to(most: int) -> Callable[[str], int]:
     """Reads a whole number from one to ``most``."""
-
-    def bounded(text: str) -> int:
-        if (value := positive(text)) > most:
-            raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {most:,}, got {value}")
-        return value
-
-    return bounded
-
-
-def seed(text: str) -> int:
-    """What random numbers start from."""
-    try:
-        return checked_seed("it", whole(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def price(text: str) -> float:
-    """A number of at least zero."""
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text!r}")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above zero, at most one."""
-    if not 0 < (value := price(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text!r}; 0.95 keeps 95 %")
-    return value
+    return number(int, lambda value: 1 <= value <= most, f"a whole number from 1 to {most:,}")
 
 
 def word(text: str) -> str:
@@ -166,13 +141,13 @@ def epochs(text: str) -> list[int]:
 
 def duration(text: str) -> float:
     """Seconds of "90s", "9m", "2h" or "540"."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
+    digits, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "s")
     try:
-        seconds = float(number) * UNITS[unit]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a time like 90s, 9m or 2h, got {text!r}") from error
+        seconds = float(digits) * UNITS[unit]
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a time above zero, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a time above zero, like 90s, 9m or 2h, got {text!r}")
     return seconds
 
 

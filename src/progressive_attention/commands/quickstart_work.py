@@ -5,7 +5,6 @@ Given seed and device the result is the same each time.
 
 import platform
 import shlex
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from progressive_attention.commands.train import watch
 from progressive_attention.config import recipe_for
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
@@ -23,7 +23,7 @@ from progressive_attention.files import write_json
 from progressive_attention.pages.plots import Scene, answer_figure
 from progressive_attention.pages.report import Network, Report, headline, percent, terminal_table, write_report
 from progressive_attention.predict.predictor import Answer, Predictor
-from progressive_attention.progress import bars, counting, stopping
+from progressive_attention.progress import counting
 from progressive_attention.reproduce.machine import hardware, package_version
 from progressive_attention.saved import Trained, load
 from progressive_attention.training.setup import prepared
@@ -101,7 +101,7 @@ def rendered(split: str, scenes: int, seed: int, console: Console) -> QuestionSe
 
 def train(folder: Path, seed: int, device: torch.device, console: Console) -> None:
     """Train the small network, with a bar; the best epoch's weights are then in ``folder``."""
-    run = prepared(
+    steps = prepared(
         MODEL,
         rendered("train", IMAGES, seed, console),
         rendered("validation", VALIDATION, seed, console),
@@ -112,11 +112,7 @@ def train(folder: Path, seed: int, device: torch.device, console: Console) -> No
         seed=seed,
         device=device,
     )
-    with stopping() as stop, closing(run), bars(console) as progress:
-        task = progress.add_task(f"training a {SMALL}", total=None, note="")
-        for step in run:
-            stop()
-            progress.update(task, total=step.steps, completed=step.step, note=f"loss {step.loss:.3f}")
+    watch(steps, f"training a {SMALL}", RECIPE.epochs, console)
 
 
 def training_facts(network: Trained) -> dict[str, str]:
