@@ -71,7 +71,7 @@ def checked(what: str, value: Any, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).rstrip("`").partition(" - at `$")
         _, name, limit = reason.partition(", got")[0].split("`")
-        wanted = limit.strip() or " or ".join(KINDS.get(one, "a table") for one in name.split(" | "))
+        wanted = limit.strip() or " or ".join(KINDS.get(part, "a table") for part in name.split(" | "))
         hints = [meta.description for meta in get_args(kind)[1:] if isinstance(meta, Meta) and meta.description]
         raise ValueError("; ".join([f"{what}{place} must be {wanted}, got {value!r}", *hints])) from None
 

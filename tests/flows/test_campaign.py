@@ -19,6 +19,7 @@ from rich.console import Console
 from tiny_jobs import CPU, jobs, pretend
 
 from progressive_attention.cli import main
+from progressive_attention.config import MODELS
 from progressive_attention.files import read_json, write_json
 from progressive_attention.reproduce import campaign
 from progressive_attention.reproduce.campaign import Ending, add_to_table, in_processes, plan, reproduce
@@ -122,6 +123,16 @@ def test_a_row_of_the_table_counts_as_done(finished, capsys):
     Path("mine.toml").write_text(MINE.replace("epochs = 1", "epochs = 2"))
     assert main([*ASK, "--plan"]) == 0
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["done", "do"]
+
+
+def test_one_more_line_of_models_is_one_more_row(place, monkeypatch):
+    monkeypatch.setitem(MODELS, "pan-late", {"title": "PAN, late layers", "pooling": "hard", "attend_at": (2, 3)})
+    (place / "mine.toml").write_text(
+        'title = "t"\n[[grid]]\nmodels = ["pan-hard-ctx", "pan-late"]\ndatasets = ["mref"]\n'
+    )
+    add_to_table([fake_run() | job.description for job in mine()], place / "state" / "table1.json")
+    assert main(ASK) == 0
+    assert "PAN, late layers" in (place / "state" / "README.md").read_text(encoding="utf-8")
 
 
 def test_killed_outright_it_goes_on_by_the_same_command(finished, place):

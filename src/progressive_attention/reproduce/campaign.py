@@ -98,7 +98,7 @@ def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | 
             f"{folder} holds one attribute a row, and here lists of them are measured (a column attributes); train on "
             "it with 'pan train', and measure it with 'pan evaluate'"
         )
-    images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}
+    images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}  # each must be there
     return replace(
         job,
         dataset=manifest.name,
@@ -183,12 +183,8 @@ def to_do(jobs: Sequence[Job], out: Path) -> list[Job]:
     rows = read_table(path)
     for job in jobs:
         check_against(job, rows, out)
-    known = {cell_of(row): row for row in rows}
-    return [
-        job
-        for job in jobs
-        if job.cell not in known or (job.voc and known[job.cell].get("voc_content") != job.voc_content)
-    ]
+    known = {cell_of(row): row.get("voc_content") for row in rows}
+    return [job for job in jobs if job.cell not in known or (job.voc and known[job.cell] != job.voc_content)]
 
 
 def states(jobs: Sequence[Job], out: Path) -> Iterator[tuple[str, str]]:
@@ -239,10 +235,8 @@ def add_to_table(new: Sequence[Run], path: Path) -> None:
     with FileLock(path.parent / ".pages.lock"):
         rows = {cell_of(run): run for run in (*read_table(path), *new)}
         runs = [rows[cell] for cell in sorted(rows)]  # in the same order, whichever call wrote last
-        if path.name == "table1.json":
-            write_runs(path, runs)
-        else:
-            write_json(path, runs)
+        write = write_runs if path.name == "table1.json" else write_json
+        write(path, runs)
 
 
 def default_processes(device: torch.device) -> int:

@@ -38,8 +38,8 @@ PLAIN = {"queries", *TUNED}  # what of a recipe a plain row may choose for itsel
 USERS_OWN = "data"  # the data set that is named when the experiment is run
 IMAGES = 30_000
 FEWEST = 30  # images: a third of them are tested
-OF_RECIPE = {one.name for one in fields(Recipe)} - {"name", "epochs", "learning_rate"}
-OF_NETWORK = {one.name for one in fields(ModelConfig)} - {"num_queries", "num_attributes"}
+OF_RECIPE = {field.name for field in fields(Recipe)} - {"name", "epochs", "learning_rate"}
+OF_NETWORK = {field.name for field in fields(ModelConfig)} - {"num_queries", "num_attributes"}
 OF_NETWORK -= {"likelihood", "query_size", "query_encoder"}  # the data's
 
 

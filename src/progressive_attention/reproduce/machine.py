@@ -10,7 +10,7 @@ import torch
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, as far as the system names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -22,7 +22,7 @@ def processor() -> str:
 def hardware(device: torch.device, threads: int | None = None) -> str:
     """GPU if one is used, processor, cores, threads used (torch's own number unless given)."""
     threads = threads or torch.get_num_threads()
-    text = f"{processor()}, {os.cpu_count()} cores seen, {threads} thread{'s' * (threads > 1)} used"
+    text = f"{processor()}, {os.cpu_count()} cores seen, {threads} {'threads' if threads > 1 else 'thread'} used"
     return f"{torch.cuda.get_device_name(device)}; {text}" if device.type == "cuda" else text
 
 
@@ -37,10 +37,10 @@ def package_version() -> str:
 def commit() -> str:
     """The checkout's commit, marked where the package differs from it; the version where there is no checkout of it.
 
-    A copy of a checkout without its history can be told by the environment variable PAN_COMMIT.
+    For a copy of a checkout without its history the environment variable PAN_COMMIT names it.
     """
-    if told := os.environ.get("PAN_COMMIT"):
-        return told
+    if given := os.environ.get("PAN_COMMIT"):
+        return given
     here = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -50,8 +50,8 @@ def commit() -> str:
         return result.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "--", __file__)  # a package installed in another's checkout is none of it
+        git("ls-files", "--error-unmatch", "--", __file__)  # a package installed in another's checkout is no part of it
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
-        return git("rev-parse", "--short=12", "HEAD") + " with changes" * bool(changed)
+        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return f"version {package_version()}"

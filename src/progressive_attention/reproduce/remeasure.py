@@ -141,9 +141,9 @@ def report_of(runs: Sequence[Run]) -> dict[str, Any]:
     measured = {name_of(run): run["measured"] for run in runs if "measured" in run}
     return {
         "runs": len(measured),
-        "hardware": sorted({one["hardware"] for one in measured.values()}),
+        "hardware": sorted({again["hardware"] for again in measured.values()}),
         "tolerance": TOLERANCE,
-        "compared": sum(one["compared"] for one in measured.values()),
-        "identical": sum(one["identical"] for one in measured.values()),
-        "changes": {name: one["changes"] for name, one in measured.items() if one["changes"]},
+        "compared": sum(again["compared"] for again in measured.values()),
+        "identical": sum(again["identical"] for again in measured.values()),
+        "changes": {name: again["changes"] for name, again in measured.items() if again["changes"]},
     }

@@ -28,10 +28,8 @@ CURVE = ("precision", "recall", "iou")
 CURVES = "precision_recall"  # a run's key, and in a folder of results a file of its own
 LONGEST_VARIANT = 100  # letters of it in a name
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; any table of it has them.
-STUDENT = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
-    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+STUDENT += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0, lt=1e300)]
 Share = Annotated[float, Meta(ge=0, le=1)]

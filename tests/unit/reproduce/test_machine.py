@@ -24,7 +24,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The folder src/package that machine.py is told to stand in, outside any checkout."""
+    """The folder src/package/reproduce in which machine.py seems to stand, outside any checkout."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.delenv("GIT_DIR", raising=False)
@@ -39,8 +39,6 @@ def package(tmp_path, monkeypatch):
 @pytest.fixture
 def checkout(package):
     """The checkout around it, all committed."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
     top = package.parents[2]
     (top / "README.md").write_text("hello\n")
     git(top, "init", "--quiet")
@@ -49,9 +47,13 @@ def checkout(package):
     return top
 
 
-def test_a_copy_is_told_its_commit(package, monkeypatch):
+def test_without_a_checkout_of_its_own_code_it_is_the_version(package, monkeypatch):
+    assert machine.commit() == VERSION
+    git(package, "init", "--quiet")
+    git(package, "add", ".")
+    assert machine.commit() == VERSION  # of a checkout without a commit
     monkeypatch.setenv("PAN_COMMIT", "0123456789ab")
-    assert machine.commit() == "0123456789ab"
+    assert machine.commit() == "0123456789ab"  # a copy is given its commit
 
 
 def test_code_that_is_not_installed_has_no_version(package, monkeypatch):
@@ -62,78 +64,47 @@ def test_code_that_is_not_installed_has_no_version(package, monkeypatch):
     assert machine.commit() == "version unknown"
 
 
-def test_commit_of_a_clean_checkout(checkout, package):
-    found = machine.commit()
-    assert re.fullmatch("[0-9a-f]{12}", found)
-    assert git(checkout, "rev-parse", "HEAD").startswith(found)
+@pytest.mark.parametrize("staged", [False, True])
+def test_commit_of_a_checkout_clean_and_changed(checkout, package, staged):
+    clean = machine.commit()
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    assert git(checkout, "rev-parse", "HEAD").startswith(clean)
     (checkout / "README.md").write_text("changed, but no code\n")
     (package / "scratch.txt").write_text("new, but not committed\n")
-    assert machine.commit() == found
-
-
-@pytest.mark.parametrize("staged", [False, True])
-def test_commit_tells_of_changes(checkout, package, staged):
-    clean = machine.commit()
+    assert machine.commit() == clean
     (package / "machine.py").write_text("one = 2\n")
     if staged:
         git(checkout, "add", ".")
     assert machine.commit() == clean + " with changes"
-    git(checkout, "commit", "--quiet", "--no-verify", "--no-gpg-sign", "-a", "-m", "second")
-    assert re.fullmatch("[0-9a-f]{12}", machine.commit())
-    assert machine.commit() != clean
 
 
-def test_no_checkout_gives_the_version(package):
-    assert machine.commit() == VERSION
-
-
-def test_no_git_gives_the_version(checkout, monkeypatch):
+def test_no_git_and_another_projects_checkout_give_the_version(checkout, package, monkeypatch):
+    """Installed into a virtual environment inside some project, say."""
+    installed = checkout / ".venv" / "package"
+    shutil.copytree(package, installed)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "__file__", str(installed / "machine.py"))
+        assert machine.commit() == VERSION
     monkeypatch.setenv("PATH", "")
     assert machine.commit() == VERSION
 
 
-def test_another_projects_checkout_is_not_ours(checkout, package, monkeypatch):
-    """Installed into a virtual environment inside some project, say."""
-    installed = checkout / ".venv" / "package"
-    shutil.copytree(package, installed)
-    monkeypatch.setattr(machine, "__file__", str(installed / "machine.py"))
-    assert machine.commit() == VERSION
-
-
-def test_a_checkout_without_a_commit_gives_the_version(package):
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    git(package, "init", "--quiet")
-    git(package, "add", ".")
-    assert machine.commit() == VERSION
-
-
-@pytest.mark.parametrize("threads, told", [(1, "1 thread used"), (3, "3 threads used")])
-def test_hardware_names_processor_cores_and_threads(threads, told):
-    assert machine.hardware(CPU, threads) == f"{machine.processor()}, {os.cpu_count()} cores seen, {told}"
-
-
-def test_hardware_counts_torchs_threads_and_names_the_gpu(monkeypatch):
+def test_hardware_names_processor_cores_threads_and_gpu(monkeypatch):
+    of_cpu = f"{machine.processor()}, {os.cpu_count()} cores seen"
+    assert machine.hardware(CPU, 1) == f"{of_cpu}, 1 thread used"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    on_cpu = machine.hardware(CPU)
-    assert on_cpu.endswith("7 threads used")
+    assert machine.hardware(CPU) == f"{of_cpu}, 7 threads used"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"A GPU, number {device.index}")
-    assert machine.hardware(torch.device("cuda:1")) == f"A GPU, number 1; {on_cpu}"
+    assert machine.hardware(torch.device("cuda:1")) == f"A GPU, number 1; {of_cpu}, 7 threads used"
 
 
-def test_processor(monkeypatch):
+def test_processor_as_far_as_the_system_names_it(monkeypatch):
     assert re.search(r"\w", machine.processor())
-    told = "processor\t: 0\nmodel name\t: Some CPU: fast @ 2 GHz\nflags\t: fpu\nmodel name\t: Another\n"
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: told)
+    cpuinfo = "processor\t: 0\nmodel name\t: Some CPU: fast @ 2 GHz\nflags\t: fpu\nmodel name\t: Another\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: cpuinfo)
     assert machine.processor() == "Some CPU: fast @ 2 GHz"
-
-
-@pytest.mark.parametrize("names, expected", [(("Apple M9", "arm64"), "Apple M9"), (("", "arm64"), "arm64")])
-def test_processor_where_the_system_tells_less(monkeypatch, names, expected):
-    def missing(self, **_):
-        raise FileNotFoundError(self)
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    for function, name in zip(("processor", "machine"), names, strict=True):
-        monkeypatch.setattr(platform, function, lambda name=name: name)
-    assert machine.processor() == expected
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: "")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    for name, expected in (("Apple M9", "Apple M9"), ("", "arm64")):
+        monkeypatch.setattr(platform, "processor", lambda name=name: name)
+        assert machine.processor() == expected
