@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from test_report import Page
+from read_page import Page
 
 from progressive_attention.commands import quickstart_work as quickstart
 from progressive_attention.data.scenes import COLOURS, SceneSource

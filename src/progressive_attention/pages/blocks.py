@@ -38,7 +38,7 @@ def markdown(words: str) -> Markdown:
     if isinstance(words, Markdown):
         return words
     line = re.sub(r"([\\`*_<>\[\]|&~])", r"\\\1", re.sub(r"\s+", " ", words))
-    line = re.sub(r"^( ?)(#{1,6}(?= |$)|[-+](?= |$)|-{3,} ?$)", r"\1\\\2", line)  # what would begin a heading or list
+    line = re.sub(r"^( ?)(#{1,6}(?= |$)|[-+]+(?= |$))", r"\1\\\2", line)  # what would begin a heading or list
     return Markdown(re.sub(r"^( ?\d{1,9})([.)](?= |$))", r"\1\\\2", line))
 
 
@@ -67,7 +67,7 @@ def code(words: str) -> Markdown:
 
 def heading(level: int, words: str) -> Markdown:
     """Level 1 is the page's title."""
-    return Markdown("#" * level + " " + line(words))
+    return Markdown("#" * level + " " + re.sub(r"(#+)$", r"\\\1", line(words)))  # the last would close it
 
 
 def bullets(items: Iterable[str]) -> Markdown:

@@ -139,7 +139,7 @@ def grid(
             draw_words(axes, tile, Frame(left, top, side), room, title_lines(row, side))
             draw_picture(axes, canvas, tile, Frame(left, top, side))
     if legend is not None:
-        canvas[height + 10 : height + 20, 40:180] = scale_of_maps(140)
+        canvas[height + 10 : height + 20, 40:180] = scale_of_maps(min(140, width - 40))
         write(axes, 32, height + 8, "0", ha="right", color=GREY)
         write(axes, 188, height + 8, "     ".join(["each map’s largest value", *legend]), color=GREY)
     axes.imshow(canvas, interpolation="none", extent=(0, width, height + foot, 0), aspect="auto")

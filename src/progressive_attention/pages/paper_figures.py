@@ -45,7 +45,7 @@ LOOKS = {  # of the papers' rows, the same in every figure
     "pan-soft-ctx": (OKABE_ITO[1], "p"),
     "pan-hard-ctx": (OKABE_ITO[0], "o"),
 }
-OTHER_LOOKS = [(OKABE_ITO[i % 7], marker) for i, marker in enumerate("o<>hd*^vDPs")]  # no pair twice
+OTHER_LOOKS = [(OKABE_ITO[i % 7], marker) for i, marker in enumerate("hd<>*^vDPs")]  # no pair twice
 LAST = 2  # attended layers drawn
 SIDE = 150  # pixels of a picture
 

@@ -42,9 +42,9 @@ FIGURE_WORDS = (
     "their region) at each threshold: means over seeds; the marker has the best IoU."
 )
 SCENES = (
-    "The target is outlined. (a) magnitude of the features before the gate, (b) behind it, each spread over the pixels "
-    "that its cells see and rescaled to 0 to 1. Last column: above, the flow map over the image, where the answer came "
-    "from; below, the image lit by (b) of the last layer."
+    "Where networks look: the target is outlined. (a) magnitude of the features before the gate, (b) behind it, each "
+    "spread over the pixels that its cells see and rescaled to 0 to 1. Last column: above, the flow map over the "
+    "image, where the answer came from; below, the image lit by (b) of the last layer."
 )
 
 
@@ -77,8 +77,9 @@ def results_page(runs: Sequence[Run], folder: Path) -> str:
         names = ", ".join(dict.fromkeys(row_name(cell) for cell in shown))
         blocks.append(Figure(f"{FIGURES}/accuracy-by-scale-{name}.png", f"accuracy by scale of {names}"))
         blocks.append(Figure(f"{FIGURES}/precision-recall-{name}.png", f"precision over recall of {names}"))
-    for path in sorted((folder / FIGURES).glob("qualitative-*.png")):
-        blocks.append(Figure(f"{FIGURES}/{path.name}", f"attention of several networks, {path.stem}", SCENES))
+    if scenes := sorted((folder / FIGURES).glob("qualitative-*.png")):
+        blocks.append(line(SCENES))
+        blocks += [Figure(f"{FIGURES}/{path.name}", f"attention of networks, {path.stem}") for path in scenes]
     if others:
         blocks.append(heading(2, "Other rows, variants and budgets"))
     for budget in dict.fromkeys(cell.budget for cell in others):
@@ -149,7 +150,7 @@ def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
     rows = []
     for sets in rows_of(shown):
         seeds, epochs = {len(cell.runs) for cell in sets.values()}, {cell.epochs for cell in sets.values()}
-        row = [row_name(next(iter(sets.values()))), *(" / ".join(map(str, sorted(n))) for n in (seeds, epochs))]
+        row = [row_name(next(iter(sets.values()))), "×".join("/".join(map(str, sorted(n))) for n in (seeds, epochs))]
         for name in STYLES:
             cell = sets.get(name)
             theirs = published.TABLE_1[name].get(cell.model) if cell and is_papers(cell) else None
@@ -159,12 +160,12 @@ def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
     if uniform:
         rows.append(uniform_row(shown))
     columns = [f"{name.upper()} {what}" for name in STYLES for what in ("accuracy", "attention")]
-    return table(["network", "seeds", "epochs", *columns], rows)
+    return table(["network", "seeds×epochs", *columns], rows)
 
 
 def uniform_row(shown: Sequence[Cell]) -> list[str]:
     """Chance, and the mean ratio of the uniform map over all runs of a data set."""
-    row = ["Uniform", NONE, NONE]
+    row = ["Uniform", NONE]
     for name in STYLES:
         theirs = published.TABLE_1[name]["uniform"]
         even = mean([run["tpr_uniform"] for cell in shown if cell.dataset == name for run in cell.runs])
