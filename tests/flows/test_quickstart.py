@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from read_page import Page
+from rich.console import Console
 
 from progressive_attention.commands import quickstart_work as quickstart
 from progressive_attention.data.scenes import COLOURS, SceneSource
