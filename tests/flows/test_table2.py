@@ -81,75 +81,53 @@ def test_an_experiment_on_photographs_from_file_to_page(photographs, capsys):
     assert ((out / "table2.json").read_bytes(), (out / "README.md").read_text()) == before
 
 
-def test_plans_need_data_where_it_is_the_users_own(photographs):
-    with pytest.raises(ValueError, match="table2 trains on a data set of yours, all its grids: name its folder with"):
-        plan("table2", None, None)
-    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
-        plan("table1", None, None, data=photographs / "set")
-    with pytest.raises(ValueError, match="table1 trains on scenes that it draws itself; leave out --data, --voc and"):
-        plan("table1", None, None, backbone_weights="w.safetensors")
-    with pytest.raises(ValueError, match="all images of data set .data. are taken; leave out images"):
-        plan("table2", None, None, data=photographs / "set", images=30)
-    with pytest.raises(ValueError, match="set has no masks to measure attention in; import VOC with"):
-        plan("table2", None, None, data=photographs / "set", voc=photographs / "set")
-    with pytest.raises(ValueError, match="foreign asks for airplane, .* teaches none of these: bird, building"):
-        plan("table2", None, None, data=photographs / "set", voc=photographs / "foreign")
-    jobs = plan("table2", ["san"], None, data=photographs / "set", backbone_weights="w.safetensors")
-    assert [(job.variant, job.model, job.dataset, job.images) for job in jobs] == [
-        ("attention only", "san", "set", 21),
-        ("with prior", "san", "set", 21),
-    ]
-    assert {job.backbone_weights for job in jobs} == {"w.safetensors"}
-    assert not {job.name for job in jobs} & {job.name for job in plan("table2", None, None, data=photographs / "set")}
-
-
-def test_one_attribute_a_row_is_refused_before_training(tmp_path):
+def test_plans_need_data_where_it_is_the_users_own(photographs, tmp_path):
+    data = {"data": photographs / "set"}
     (tmp_path / "manifest.csv").write_text("image,query,attribute\na.png,car,red\n")
-    with pytest.raises(ValueError, match=r"holds one attribute a row, .*'pan train', and measure it with 'pan eval"):
-        plan("table2", None, None, data=tmp_path)
+    for target, options, message in (
+        ("table2", {}, "all its grids: name its folder with"),
+        ("table1", data, "leave out --data, --voc and"),
+        ("table1", {"backbone_weights": "w.safetensors"}, "leave out --data, --voc and"),
+        ("table2", {**data, "images": 30}, "all images of data set .data. are taken; leave out images"),
+        ("table2", {**data, "voc": photographs / "set"}, "set has no masks to measure attention in"),
+        ("table2", {**data, "voc": photographs / "foreign"}, "foreign asks for airplane, .* teaches none of these"),
+        ("table2", {"data": tmp_path}, "one attribute a row, .*'pan train'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan(target, None, None, **options)
+    jobs = plan("table2", ["san"], None, **data, backbone_weights="w.safetensors")
+    assert [(job.variant, job.model, job.dataset, job.images, job.backbone_weights) for job in jobs] == [
+        ("attention only", "san", "set", 21, "w.safetensors"),
+        ("with prior", "san", "set", 21, "w.safetensors"),
+    ]
+    assert not {job.name for job in jobs} & {job.name for job in plan("table2", None, None, **data)}
 
 
-@pytest.mark.parametrize("content", ["{}", "[3]", '[{"model": "san"}]'])
-def test_a_broken_table_is_told_before_training(photographs, tmp_path, content):
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("table2", '[{"model": "san"}]', r"table2\.json is no list of runs; remove it"),
+        ("table1", "[]", r"holds table1\.json, whose README\.md that of table2\.json would"),
+        ("table2", "other data", r"holds a run of han on set, seed 0, with content x, and set-san-.*another"),
+    ],
+)
+def test_a_folder_of_other_results_is_rejected_before_training(photographs, tmp_path, file, content, message):
     jobs = plan("table2", ["san"], None, data=photographs / "set")
-    (tmp_path / "table2.json").write_text(content)
-    with pytest.raises(ValueError, match=r"table2\.json is no list of runs; remove it, and the same command"):
+    if content == "other data":
+        content = json.dumps([a_run("han", "with prior", 0, 0.3, dataset="set", content="x")])
+    (tmp_path / f"{file}.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
         reproduce(jobs, tmp_path, CPU, "pan reproduce")
 
 
-@pytest.mark.parametrize("other", ["table1", "table2"])
-def test_one_table_is_not_written_over_another(photographs, tmp_path, other):
-    target, data = ("table2", photographs / "set") if other == "table1" else ("table1", None)
-    (tmp_path / f"{other}.json").write_text("[]")
-    with pytest.raises(ValueError, match=rf"holds {other}\.json, whose README\.md that of {target}\.json would"):
-        reproduce(plan(target, ["san"], None, data=data), tmp_path, CPU, "pan reproduce")
-
-
 def a_run(model, variant, seed, ap, **change):
-    measures = dict.fromkeys(MEASURES, 0.1)
+    """A run of Table 2 with results made up."""
+    made = {"hardware": "h", "commit": "c", "command": "pan reproduce table2"}
+    how = {"protocol": "paper", "recipe": "photographs", "queries_per_image": "all", "recipe_changes": {}}
+    size = {"images": 10, "epochs": 2, "batch": 4, "learning_rate": 0.003, "seconds": 3.0}
     uniform = {"tpr_box_uniform": 0.05, "tpr_mask_uniform": None, "query_prior_weighted_mean_ap": 0.2}
-    about = {
-        **{"dataset": "vg", "protocol": "paper", "recipe": "photographs", "queries_per_image": "all"},
-        "seed": seed,
-        "images": 10,
-        "epochs": 2,
-        "batch": 4,
-        "learning_rate": 0.003,
-        "seconds": 3.0,
-        "hardware": "h",
-        "commit": "c",
-    }
-    changes = {"network_changes": {"prior": True}, "recipe_changes": {}, "command": "pan reproduce table2"}
-    return {
-        "model": model,
-        "variant": variant,
-        **about,
-        **changes,
-        **measures,
-        **uniform,
-        "weighted_mean_ap": ap,
-        **change,
-    }
+    run = {"model": model, "variant": variant, "seed": seed, "dataset": "vg", "network_changes": {"prior": True}}
+    return {**run, **made, **how, **size, **dict.fromkeys(MEASURES, 0.1), **uniform, "weighted_mean_ap": ap, **change}
 
 
 def test_the_table_stands_beside_the_papers():
@@ -184,13 +162,6 @@ def test_no_mean_of_what_was_trained_differently(change):
     runs = [a_run("san", "with prior", 0, 0.3), a_run("san", "with prior", 1, 0.5, **change)]
     with pytest.raises(ValueError, match=r"^SAN, with prior: \w+ is \w+, [\w.]+ for seeds \[0, 1\], and a mean would"):
         measures_table(runs, MEASURES, papers=True)
-
-
-def test_other_data_of_the_same_name_is_refused_before_training(photographs, tmp_path):
-    jobs = plan("table2", ["san"], None, data=photographs / "set")
-    (tmp_path / "table2.json").write_text(json.dumps([a_run("han", "with prior", 0, 0.3, dataset="set", content="x")]))
-    with pytest.raises(ValueError, match=r"holds a run of han on set, seed 0, with content x, and set-san-.*another"):
-        reproduce(jobs, tmp_path, CPU, "pan reproduce")
 
 
 def test_a_missing_split_is_told_before_training(photographs, tmp_path):

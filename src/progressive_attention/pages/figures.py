@@ -82,12 +82,17 @@ def plot_axes(
     x_label: str = "",
     y_label: str = "",
     ruled: str = "y",
+    above: float = 0,
 ) -> "Axes":
-    """Axes for curves at ``place``: left, top, width, height in pixels; lines at the ``ruled`` axis's ticks."""
+    """Axes for curves at ``place``: left, top, width, height in pixels; lines at the ``ruled`` axis's ticks.
+
+    The title stands over ``above`` pixels for a legend.
+    """
     left, top, width, height = place
     across, down = figure.get_size_inches() * figure.dpi
     axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    axes.set_title(title, loc="left", fontsize=11, weight="bold", parse_math=False)
+    pad = 6 + above * 72 / DPI
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=pad, parse_math=False)
     axes.set_xlabel(x_label, fontsize=10)
     axes.set_ylabel(y_label, fontsize=10)
     axes.tick_params(labelsize=9, length=3)

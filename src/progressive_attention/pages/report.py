@@ -135,9 +135,11 @@ def headline(networks: Sequence[Network]) -> str:
     if not first.summary:
         return "Not measured yet: what is missing for that stands below."
     if "accuracy" not in first.summary:
-        reached, alone = (percent(first.summary.get(f"{by}weighted_mean_ap")) for by in ("", "query_prior_"))
+        reached, alone = (first.summary.get(f"{by}weighted_mean_ap") for by in ("", "query_prior_"))
         words = f"{first.name} ranks the attributes of {first.summary['count']:,} questions with a weighted mAP of"
-        return f"{words} {reached}; the query alone reaches {alone}."
+        return f"{words} {percent(reached)}" + (
+            "." if alone is None else f"; the query alone reaches {percent(alone)}."
+        )
     reached = percent(first.summary["accuracy"])
     words = f"{first.name} answers {reached} of {first.summary['count']:,} new questions correctly"
     beside = " and ".join(f"{network.name} {percent(network.summary['accuracy'])}" for network in others)

@@ -10,7 +10,6 @@ import numpy as np
 
 from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.pages.figures import (
-    DPI,
     MARKERS,
     OKABE_ITO,
     RIGHT,
@@ -136,8 +135,8 @@ def confusion_figure(counted: Confusion) -> bytes:
     few = size <= 5  # names fit below their columns
     side = size * max(40, min(80, 486 // max(1, size)))
     figure = new_figure(WIDTH, side + (132 if few else 190))
-    title = "Which is taken for which"
-    axes = plot_axes(figure, (130, 44, WIDTH - 154, side), title, "the network’s answer", "truth", "x")
+    place = (130, 44, WIDTH - 154, side)
+    axes = plot_axes(figure, place, "Which is taken for which", "the network’s answer", "truth")
     axes.grid(False)
     share = counted.rows / np.maximum(counted.rows.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
@@ -163,15 +162,15 @@ def entropy_figure(groups: Mapping[str, np.ndarray], kinds: Sequence[str]) -> by
     Point: median; thick line: the middle half of the rows; thin line: 90 % of them.
     """
     figure = new_figure(WIDTH, 460)
-    axes = plot_axes(figure, (100, 80, 516, 284), y_label="entropy [% of an even map’s]")
-    axes.set_title("How evenly each layer attends", loc="left", fontsize=11, weight="bold", pad=24)
+    title, label = "How evenly each layer attends", "entropy [% of an even map’s]"
+    axes = plot_axes(figure, (100, 80, 516, 284), title, y_label=label, above=34)
     for i, ((name, entropy), colour) in enumerate(zip(groups.items(), (RIGHT, WRONG), strict=False)):
         values = 100 * quantiles(entropy)
         x = np.arange(values.shape[1]) + 0.22 * (i - (len(groups) - 1) / 2)
         for low, high, width in ((0, 4, 1.5), (1, 3, 6)):
             axes.vlines(x, values[low], values[high], color=colour, linewidth=width)
-        label = f"{name} (n = {len(entropy):,})"
-        axes.plot(x, values[2], "oD"[i], color=colour, mec="white", markersize=9, label=label)
+        name = f"{name} (n = {len(entropy):,})"
+        axes.plot(x, values[2], "oD"[i], color=colour, mec="white", markersize=9, label=name)
     axes.set_xticks(range(len(kinds)), [f"layer {i}\n{kind}" for i, kind in enumerate(kinds, 1)])
     axes.set_xlim(-0.5, len(kinds) - 0.5)
     axes.set_ylim(-4, 106)
@@ -183,8 +182,8 @@ def ap_figure(ranked: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
     """A line for each attribute: the network's AP, and that of the query alone where it is known."""
     height = 26 * len(ranked) + 20
     figure = new_figure(WIDTH, height + 150)
-    axes = plot_axes(figure, (190, 80, WIDTH - 214, height), "", "average precision [%]", ruled="x")
-    axes.set_title("Attribute by attribute", loc="left", fontsize=11, weight="bold", pad=24)
+    title, place = "Attribute by attribute", (190, 80, WIDTH - 214, height)
+    axes = plot_axes(figure, place, title, "average precision [%]", ruled="x", above=34)
     y = np.arange(len(ranked))
     ours = np.array([100 * figures["ap"] for _, figures in ranked])
     alone = np.array([figures["query_prior_ap"] for _, figures in ranked], float) * 100
@@ -204,9 +203,9 @@ def ap_figure(ranked: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
 def scale_curve(series: Sequence[ScaleSeries], title: str, count: Mapping[str, int]) -> bytes:
     """Accuracy by scale as ``draw_scales``, with names above; ``count`` is the number of questions by bin."""
     legend = 26 * sum(2 if one.published is not None else 1 for one in series)
-    figure = new_figure(WIDTH, legend + 470)
-    axes = plot_axes(figure, (90, legend + 46, 530, 314), "", "scale of the asked digit (1 = 28 pixels)", SCALE_LABEL)
-    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=legend * 72 / DPI + 6, parse_math=False)
+    figure = new_figure(WIDTH, legend + 476)
+    place, label = (90, legend + 52, 530, 314), "scale of the asked digit (1 = 28 pixels)"
+    axes = plot_axes(figure, place, title, label, SCALE_LABEL, above=legend + 10)
     draw_scales(axes, series, [*zip(OKABE_ITO, MARKERS, strict=True)])
     names = [f"{name.replace('-', '–')}\nn = {count[name]:,}" for name in series[0].accuracy]
     axes.set_xticks(range(len(names)), names)

@@ -104,6 +104,8 @@ def test_headline_gives_the_figures_and_concludes_nothing():
     assert headline([pan]) == "pan-hard-ctx answers 91.0 % of 1,234 new questions correctly."
     labels = Network("san", {"count": 1234, "weighted_mean_ap": 0.5, "query_prior_weighted_mean_ap": 0.25}, {})
     assert "1,234 questions with a weighted mAP of 50.0 %; the query alone reaches 25.0 %" in headline([labels])
+    labels.summary.pop("query_prior_weighted_mean_ap")
+    assert headline([labels]).endswith("weighted mAP of 50.0 %.")
     assert "Not measured" in headline([Network("san", {}, {})])
 
 

@@ -122,8 +122,8 @@ def test_photographs_with_several_attributes(place):
     page = page_of("runs/many", "--data", "data/many", "--split", "validation", "--out", "pages/many.html")
     assert sections(page) == ["Learning", "Measured", "Where the network looks", "What was trained here"]
     figures = json.loads(Path("runs/many/evaluation/many-validation.json").read_text())
-    told = f"weighted mAP of {100 * figures['weighted_mean_ap']:.1f} %"
-    assert told in page.text
+    words = f"weighted mAP of {100 * figures['weighted_mean_ap']:.1f} %"
+    assert words in page.text
     assert f"the query alone reaches {100 * figures['query_prior_weighted_mean_ap']:.1f} %" in page.text
     (aps,) = [alt for alt in page.values("alt") if alt.startswith("Average precision")]
     for name, each in figures["by_attribute"].items():
@@ -194,7 +194,7 @@ def test_rows_are_read_where_they_are_and_made_again_where_they_are_of_another_n
     assert network_of("runs/film").summary["count"] == 3  # half an evaluation is none
 
 
-def test_an_evaluation_tells_where_the_data_are(place):
+def test_an_evaluation_notes_where_the_data_are(place):
     pan("evaluate", "--weights", "runs/many", "--data", "data/many", "--split", "validation", "--device", "cpu")
     assert gathered("runs/many", split="validation").scenes
     table = Path("data/many/manifest.jsonl")
@@ -216,7 +216,7 @@ def test_splits_of_an_npz_are_evaluations_of_their_own(place):
     assert files == {"s.parquet", "s-test.parquet"}
 
 
-def test_data_that_are_not_at_hand(place, capsys):
+def test_data_and_images_that_are_not_at_hand(place, capsys):
     page = page_of("runs/many")
     assert sections(page) == ["Learning", "Not in this report", "What was trained here"]
     assert "Not measured yet" in page.text
@@ -224,22 +224,16 @@ def test_data_that_are_not_at_hand(place, capsys):
     assert "pan report runs/many --data DATA supplies it" in page.text
     assert "pan report runs/many --data DATA" in capsys.readouterr().err
     assert gathered("runs/many", "data/many", "validation").missing == []
-    shutil.rmtree("data")
-    found = gathered("runs/many", split="validation")
-    assert found.networks[0].table is not None
-    assert list(found.scenes) == []
-    (told,) = missing_of(found)
-    assert told.startswith("examples: unknown data 'data/many'")
-
-
-def test_images_that_are_not_at_hand(place):
-    gathered("runs/many", "data/many", "validation")
     for path in Path("data/many").glob("*.png"):
         path.unlink()
-    found = gathered("runs/many", split="validation")
-    assert found.networks[0].summary["by_attribute"]
-    (told,) = missing_of(found)
-    assert re.match(r"examples: \d+ of \d+ images can't be used", told)
+    (why,) = missing_of(gathered("runs/many", split="validation"))
+    assert re.match(r"examples: \d+ of \d+ images can't be used", why)
+    shutil.rmtree("data")
+    report = gathered("runs/many", split="validation")
+    assert report.networks[0].table is not None
+    assert list(report.scenes) == []
+    (why,) = missing_of(report)
+    assert why.startswith("examples: unknown data 'data/many'")
 
 
 def test_run_of_reproduce_without_weights_shows_its_result(place):
@@ -255,17 +249,16 @@ def test_run_of_reproduce_without_weights_shows_its_result(place):
     assert "result.json" in page.text
 
 
-@pytest.mark.parametrize("log", [None, '{"epoch": 1', ""])
-def test_log_that_is_not_there_or_broken(tmp_path, log):
+def test_log_that_is_missing_or_broken(tmp_path):
     path = tmp_path / "log.jsonl"
-    if log is not None:
-        path.write_text(log)
-    found, (lack,) = log_of(path)
-    assert found == []
-    assert (lack.what, str(path) in lack.why) == ("training curves", True)
+    for content in (None, '{"epoch": 1', ""):
+        if content is not None:
+            path.write_text(content)
+        log, (lack,) = log_of(path)
+        assert (log, lack.what, str(path) in lack.why) == ([], "training curves", True)
 
 
-def test_run_that_does_not_tell_its_data_or_recipe(place):
+def test_run_that_lacks_its_data_or_recipe(place):
     config = Path("runs/film/config.json")
     about = json.loads(config.read_text())
     for key in ("data", "name", "recipe", "best", "images", "questions", "seed"):
@@ -283,12 +276,9 @@ def test_run_that_does_not_tell_its_data_or_recipe(place):
     ("arguments", "message"),
     [
         (["nobody"], "no trained weights at 'nobody'"),
-        (["runs/mref", "--data", "nowhere"], "unknown data 'nowhere'"),
         (["runs/mref", "--data", "data/many"], "many has no rows of split 'test'"),
         (["runs/one", "--data", "data/many", "--split", "validation"], "trained for softmax"),
-        (["runs/mref", "--device", "tpu9"], "device 'tpu9' can't be used"),
         (["runs/mref", "--split", "dev"], "expected train, validation, test"),
-        ([], "the following arguments are required: RUN"),
     ],
 )
 def test_wrong_input_is_one_line_and_no_page(place, capsys, arguments, message):
