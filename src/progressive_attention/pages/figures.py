@@ -144,7 +144,8 @@ def grid(
             draw_words(axes, tile, Frame(left, top, side), room, title_lines(row, side))
             draw_picture(axes, canvas, tile, Frame(left, top, side))
     if legend is not None:
-        canvas[height + 10 : height + 20, 40:180] = scale_of_maps(min(140, width - 40))
+        ramp, ground = np.linspace(0, 1, 140)[None], np.full((1, 140, 3), 128, np.uint8)
+        canvas[height + 10 : height + 20, 40:180] = np.rint(255 * over_image(ground, ramp))[:, : width - 40]
         write(axes, 32, height + 8, "0", ha="right", color=GREY)
         write(axes, 188, height + 8, "     ".join(["each map’s largest value", *legend]), color=GREY)
     axes.imshow(canvas, interpolation="none", extent=(0, width, height + foot, 0), aspect="auto")
@@ -244,9 +245,3 @@ def clip(axes: "Axes", drawn: Any, at: Frame) -> None:
     from matplotlib.patches import Rectangle
 
     drawn.set_clip_path(Rectangle((at.left, at.top), at.side, at.side, transform=axes.transData))
-
-
-def scale_of_maps(width: int) -> np.ndarray:
-    """The colours of maps over a grey ground, from 0 to the largest value: (1, ``width``, 3) uint8."""
-    ground = np.full((1, width, 3), 128, np.uint8)
-    return np.rint(255 * over_image(ground, np.linspace(0, 1, width)[None])).astype(np.uint8)

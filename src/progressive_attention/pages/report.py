@@ -100,7 +100,7 @@ class Report:
     asked: str = ""
     asked_about: str = ""
     answers: Sequence[Answer] = ()
-    missing: Sequence[Missing] = ()
+    missing: list[Missing] = field(default_factory=list)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -153,7 +153,7 @@ def measures(report: Report) -> list[list[str]]:
     """
     ours = [network.summary for network in report.networks]
     if "accuracy" not in ours[0]:
-        return [[*row] for row in label_rows(ours[0]) if row[1] != "–"]
+        return [[*row] for row in label_rows(dict(ours[0])) if row[1] != "–"]
     papers = published.TABLE_1.get(report.data, {})
     theirs = [papers.get(network.name) for network in report.networks]
     chance = f" (chance {papers['uniform'].accuracy:.0f} %)" if papers else ""

@@ -55,7 +55,7 @@ def gather(
     known, trained_on = {**about, **result}, data or str(about.get("data") or "")
     facts = {"run": given, **{key: str(known[key]) for key in ("command", "hardware", "commit") if known.get(key)}}
     report = Report(Path(trained_on).resolve().name if trained_on else "", [network], facts, missing=missing)
-    add_measured(report, network, given, data, split, device, console, encode)
+    add_measured(report, given, data, split, device, console, encode)
     if not network.summary and (figures := result or about.get("test")):
         network.summary = figures
         facts["figures from"] = str(folder / ("result.json" if result else "config.json"))
@@ -91,7 +91,6 @@ def unmeasured(figures: Mapping[str, Any]) -> list[Missing]:
 
 def add_measured(
     report: Report,
-    network: Network,
     given: str,
     data: str | None,
     split: str | None,
@@ -100,8 +99,7 @@ def add_measured(
     encode: Encode | None,
 ) -> None:
     """Add an evaluation's rows and figures, and examples; or what is missing for them."""
-    ask_for_data = f"pan report {given} --data DATA"
-    missing: list[Missing] = report.missing  # type: ignore[assignment]
+    (network,), missing, ask_for_data = report.networks, report.missing, f"pan report {given} --data DATA"
     source = {**source_of(dict(network.about), data), **({"split": split} if split else {})}
     if "data" not in source:
         why = "config.json doesn't say what the network was trained on"

@@ -65,7 +65,7 @@ def write_label_results(runs: Sequence[Run], folder: Path) -> None:
         if any("voc_count" in run for run in of_set):
             blocks += [heading(3, "PASCAL VOC 2007, train and val"), *voc_section(of_set)]
         blocks += how(of_set)
-    if (folder / PHOTOGRAPHS.source).exists():
+    if (folder / str(PHOTOGRAPHS.source)).exists():
         blocks += [heading(2, "What they attend to"), PHOTOGRAPHS]
     write_text(folder / "README.md", markdown_page(blocks))
 

@@ -8,7 +8,7 @@ from fake_answers import HOSTILE
 from fake_runs import fake_run, fake_table
 from markdown_it import MarkdownIt
 
-from progressive_attention.config import STYLES
+from progressive_attention.config import MODELS, STYLES
 from progressive_attention.pages.table1 import beside, figures_of, number, results_page, write_results
 from progressive_attention.reproduce.published import NAMES, STRENGTH_2016, TABLE_1
 from progressive_attention.reproduce.runs import MAPS, ROWS, Estimate, cells
@@ -91,7 +91,7 @@ def test_runs_that_the_papers_lack_alone():
 
 def test_a_new_row_of_models_stands_in_the_tables(monkeypatch):
     """One line in MODELS is enough: its title names it, below all others."""
-    monkeypatch.setitem(ROWS, "mine", "My network")
+    monkeypatch.setitem(MODELS, "mine", {"title": "My network", "network": "film"})
     run = {**fake_run("film"), "model": "mine"}
     assert list(tables_of(results_page([fake_run("film"), run], NOWHERE))[0])[1:] == ["FiLM", "My network"]
 
