@@ -105,29 +105,29 @@ def html_page(title: str, blocks: Iterable[Block]) -> str:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    figures: dict[str, Figure] = {}
+    pictures: dict[str, tuple[bytes, str]] = {}  # PNG and words by the name that the Markdown has
     texts: list[str] = [heading(1, title)]
     for block in blocks:
         if isinstance(block, Figure):
-            name = f"picture-{len(figures)}"
-            figures[name] = block
+            assert isinstance(block.source, bytes), "a page in HTML holds its pictures"
+            name = f"picture-{len(pictures)}"
+            pictures[name] = block.source, block.alt
             block = figure_text(block, name)
         texts.append(block)
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.add_render_rule("image", lambda _, tokens, i, *rest: image_tag(figures[tokens[i].attrs["src"]]))
+    parser.add_render_rule("image", lambda _, tokens, i, *rest: image_tag(*pictures[tokens[i].attrs["src"]]))
     tokens = parser.parse("\n\n".join(texts))
-    mark_figures(tokens, figures)
+    mark_figures(tokens, {name: png for name, (png, _) in pictures.items()})
     body = parser.renderer.render(tokens, parser.options, {})
     layout = Environment(autoescape=True).from_string(LAYOUT.read_text(encoding="utf-8"))
     return layout.render(title=title, body=Markup(body)) + "\n"
 
 
-def image_tag(figure: Figure) -> str:
+def image_tag(png: bytes, alt: str) -> str:
     """The picture itself, inside the page."""
-    assert isinstance(figure.source, bytes), "a page in HTML holds its pictures"
-    width, height = png_size(figure.source)
-    data = b64encode(figure.source).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(figure.alt)}" width="{width}" height="{height}">'
+    width, height = png_size(png)
+    data = b64encode(png).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
 
 
 def png_size(png: bytes) -> tuple[int, int]:
@@ -136,15 +136,15 @@ def png_size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-def mark_figures(tokens: Sequence[Any], figures: dict[str, Figure]) -> None:
+def mark_figures(tokens: Sequence[Any], pngs: dict[str, bytes]) -> None:
     """Make each paragraph that begins with a picture a figure, and what follows the picture its caption."""
     from markdown_it.token import Token
 
     for opening, inline, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         children = inline.children if opening.type == "paragraph_open" else None
         if children and children[0].type == "image":
-            source = figures[children[0].attrs["src"]].source
+            width, _ = png_size(pngs[children[0].attrs["src"]])
             opening.tag = closing.tag = "figure"
-            opening.attrSet("class", "half" if png_size(bytes(source))[0] <= HALF else "wide")
+            opening.attrSet("class", "half" if width <= HALF else "wide")
             begin, end = (Token("html_inline", "", 0, content=tag) for tag in ("<figcaption>", "</figcaption>"))
             inline.children = [children[0], *([begin, *children[2:], end] if len(children) > 1 else [])]
