@@ -43,7 +43,7 @@ NEVER = {
     "python benchmarks/drift.py": "minutes; tests/flows/test_drift.py measures a few images",
     "FAULTS=10 python -m pytest": "an hour; the gate tries one moment of each",
     "FUZZ_CASES=5000 python -m pytest": "an hour; the gate tries a few cases of each",
-    "pan report runs/mref": "asks what a training left; tests/unit/pages/test_run_report.py has small ones",
+    "pan report runs/mref": "asks what a training left; tests/unit/pages/test_run_results.py has small ones",
     "pan report runs/first": "the same; tests/flows/test_tutorial.py runs it after a training",
     "pan serve": "runs until it is stopped; tests/flows/test_serve_page.py opens it",
 }

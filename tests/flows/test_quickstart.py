@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from read_page import Page
 from rich.console import Console
 
 from progressive_attention.commands import quickstart_work as quickstart

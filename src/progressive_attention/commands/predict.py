@@ -36,7 +36,7 @@ def add_options(parser: shared.Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Answer each query about each picture, with a figure each; returns 2 if a picture can't be read, else 0."""
     from progressive_attention.data.images import open_picture
-    from progressive_attention.pages.plots import answer_figure
+    from progressive_attention.pages.answer_plots import answer_figure
     from progressive_attention.predict.predictor import Predictor
     from progressive_attention.predict.text_queries import encoder_of
 

@@ -20,7 +20,7 @@ from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.evaluate import examples
 from progressive_attention.evaluation.one_attribute import summarise
 from progressive_attention.files import write_json
-from progressive_attention.pages.plots import Scene, answer_figure
+from progressive_attention.pages.answer_plots import Scene, answer_figure
 from progressive_attention.pages.report import Network, Report, headline, percent, terminal_table, write_report
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.progress import counting

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.pages.results_page import write_results
+    from progressive_attention.pages.table1 import write_results
     from progressive_attention.reproduce.remeasure import remeasure
     from progressive_attention.reproduce.runs import read_runs
 

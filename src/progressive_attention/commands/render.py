@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.data.scenes import COLOURS, SceneSource
-    from progressive_attention.pages.plots import contact_sheet
+    from progressive_attention.pages.answer_plots import contact_sheet
     from progressive_attention.progress import counting
 
     options = shared.scene_arguments(arguments)

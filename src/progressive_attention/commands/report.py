@@ -29,9 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.measured import home_of
-    from progressive_attention.files import write_text
-    from progressive_attention.pages.run_page import run_page
-    from progressive_attention.pages.run_report import gather
+    from progressive_attention.pages.report import write_report
+    from progressive_attention.pages.run_results import gather
     from progressive_attention.predict.text_queries import encoder_of
 
     device = str(pick_device(arguments.device))
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.run_or_name
     gathered = gather(name, arguments.data, arguments.split, device, Console(stderr=True), encode)
     out = arguments.out or home_of(name) / "report.html"
-    write_text(out, run_page(gathered))
+    write_report(out, gathered)
     for gap in gathered.missing:
         remedy = f"; `{gap.remedy}` supplies it" if gap.remedy else ""
         print(f"not in the report: {gap.what}: {gap.why}{remedy}", file=sys.stderr)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from progressive_attention.config import DEFAULT_MODEL
 from progressive_attention.pages.gallery import draw_photographs, draw_scenes
-from progressive_attention.pages.label_results import write_label_results
-from progressive_attention.pages.results_page import write_results
+from progressive_attention.pages.table1 import write_results
+from progressive_attention.pages.table2 import write_label_results
 from progressive_attention.reproduce.campaign import FIGURE_6, print_plain, read_table, table_of
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.jobs import weights_of

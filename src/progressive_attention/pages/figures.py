@@ -1,327 +1,247 @@
-"""The papers' figures, drawn from cells and maps: accuracy by scale, precision and recall, where networks look.
+"""What all figures are made of: one grid for pictures, one set of axes for curves; as PNG.
 
-Every figure is written as PNG and SVG, 180 mm wide, in type of 6 points or more; the same input gives the same bytes.
-Colours: Okabe and Ito (2008) and a grey, each with its own marker; those of ``shown_maps`` for maps.
-Legend: h x w cells of a layer, H x W image pixels, L attended layers.
+Figures are drawn by Agg without pyplot's global state, and matplotlib is imported when the first one is. The same input
+gives the same bytes. Colours are those of Okabe and Ito (2008) for lines and of ``shown_maps`` for maps: both stay
+readable to the colour-blind, and right and wrong are marked by a word, too. Legend: H x W pixels of a picture.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from progressive_attention.config import STYLES
 from progressive_attention.files import replacing
-from progressive_attention.maps.shown_maps import COLOUR_MAP, attended_image, light, over_image
-from progressive_attention.pages.plots import OKABE_ITO, RIGHT, WRONG, bare, label, outline
-from progressive_attention.reproduce import published
-from progressive_attention.reproduce.published import SCALE_BINS
-from progressive_attention.reproduce.runs import ROWS, Cell
+from progressive_attention.maps.shown_maps import COLOUR_MAP, over_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 180 / 25.4  # inches: two columns of a journal
-DPI = 200
-GREY = "#8a8a8a"
-LOOKS = {  # colour and marker of the papers' rows, the same in every figure
-    "stn-s": (GREY, "v"),
-    "stn-m": (OKABE_ITO[6], "^"),
-    "san": (OKABE_ITO[3], "s"),
-    "han": (OKABE_ITO[4], "D"),
-    "pan-soft": (OKABE_ITO[5], "P"),
-    "pan-hard": (OKABE_ITO[2], "X"),
-    "pan-soft-ctx": (OKABE_ITO[1], "p"),
-    "pan-hard-ctx": (OKABE_ITO[0], "o"),
-}
-OTHER_LOOKS = [(OKABE_ITO[1 + i % 6], marker) for i, marker in enumerate("<>hd*vd*v<>h")]  # no pair twice
-ERRORS = (80, 60, 40, 30, 20, 10, 5, 2, 1, 0.5, 0.2)  # per cent; ticks of the accuracy axis
-SMALLEST = 0.1  # per cent of errors: the top of the axis, where no error at all is drawn too
-LEGEND = 48  # letters of a line of the legend
-MODEL_GAP = 0.06  # between the models' markers, in bins
+MARKERS = "osD^vP*"
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]  # blue and vermilion
+BLACK, GREY = "black", "#555555"
+DPI = 140
+GAP, GROUP_GAP = 8, 24  # pixels between tiles, and more before a group of them
+HEADING, TITLE = 24, 17  # pixels: a line of type above a group, and of one above or below a tile
+RING = 0.07  # radius around a point, in widths of a tile
 
 
-class Looked(NamedTuple):
-    """What one network made of one question, on image pixels.
+class Tile(NamedTuple):
+    """A picture in a grid, with words around it, each line with its colour.
 
-    ``before`` and ``after``: L x (H, W) >= 0, magnitude of the features before and behind each gate, spread by
-    ``spread_over_fields``. ``shown``: (H, W) >= 0, the map of ``shown_map``.
+    ``pixels``: (H, W, 3), uint8 or in [0, 1]; None leaves the place empty. ``heading``: lines that begin a group of
+    tiles. ``notes``: lines below. Over the picture a ring is drawn around ``point`` (x, y), in its pixels, and a line
+    around ``mask`` (H, W) bool.
     """
 
-    answer: str
-    before: Sequence[np.ndarray]
-    after: Sequence[np.ndarray]
-    shown: np.ndarray
+    pixels: np.ndarray | None
+    title: str = ""
+    heading: Sequence[tuple[str, str]] = ()
+    notes: Sequence[tuple[str, str]] = ()
+    point: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
-class Example(NamedTuple):
-    """One question about one image (H, W, 3) uint8; ``mask`` (H, W) bool is its target's, None if unknown."""
+class Frame(NamedTuple):
+    """A tile's place in the figure, in pixels."""
 
-    image: np.ndarray
-    mask: np.ndarray | None
-    query: str
-    truth: str
-    networks: Mapping[str, Looked]  # by the network's name
+    left: float
+    top: float
+    side: float
 
 
-def spread_over_fields(
-    values: np.ndarray, field: tuple[tuple[int, int, int], tuple[int, int, int]], image_size: tuple[int, int]
-) -> np.ndarray:
-    """Mean over the cells that see each pixel: (..., h, w) -> (..., H, W) float64. PAN, Figure 6.
-
-    ``field``: (stride, low, high) of rows and of columns; cell i sees pixels low + i stride to high + i stride, and
-    stride 0 is one cell that sees everything. A cell counts most for the pixels in the middle of its field, falling
-    linearly to its ends: effective receptive fields are like that (Luo et al., NeurIPS 2016), and flat ones would
-    draw seams. The paper only says that activations are spread. A pixel that no cell sees is 0.
-    """
-    rows = seen(field[0], values.shape[-2], image_size[0])
-    columns = seen(field[1], values.shape[-1], image_size[1])
-    count = np.outer(rows.sum(1), columns.sum(1))
-    return rows @ np.asarray(values, np.float64) @ columns.T / np.where(count, count, 1)
-
-
-def seen(field: tuple[int, int, int], count: int, pixels: int) -> np.ndarray:
-    """How much each cell sees of each pixel along one axis: (pixels, count) in [0, 1]."""
-    stride, low, high = field
-    if not stride:
-        return np.ones((pixels, count))
-    from_centre = np.arange(pixels)[:, None] - (low + high) / 2 - stride * np.arange(count)
-    return np.clip(1 - np.abs(from_centre) / ((high - low) / 2 + 1), 0, None)
-
-
-def rescaled(values: np.ndarray) -> np.ndarray:
-    """(x - min) / (max - min), in [0, 1]; a constant map becomes 0. PAN, Figure 6."""
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span > 0 else np.zeros(values.shape)
-
-
-def accuracy_by_scale_figure(shown: Sequence[Cell], folder: Path, name: str = "accuracy-by-scale") -> None:
-    """Accuracy by the target's scale, a panel for each data set, with 95 % intervals; the papers' MBG values hollow.
-
-    The axis is the logarithm of the errors, so that 98 % and 99 % stand as far apart as 80 % and 90 %. Intervals are
-    over seeds (Student), or of the test questions for a single seed (Wilson). HAttNet 2016, Figure 5a.
-    """
-
-    def draw(axes: "Axes", dataset: str, of_set: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
-        places: list[float] = []
-        for cell in of_set:
-            colour, marker = looks[row_of(cell)]
-            shift = MODEL_GAP * (list(looks).index(row_of(cell)) - (len(looks) - 1) / 2)
-            style: dict[str, Any] = {"color": colour, "linewidth": 0.9}
-            theirs = published_by_scale(cell)
-            hollow = {
-                "linewidth": 0.6,
-                "linestyle": "--",
-                "marker": marker,
-                "markersize": 4.6,
-                "mfc": "white",
-                "mew": 0.6,
-            }
-            at = [k + shift for k in range(len(theirs))]
-            axes.plot(at, on_axis([value / 100 for value in theirs]), **{**style, **hollow})
-            known = [(k, found) for k, scale in enumerate(SCALE_BINS) if (found := cell.accuracy(scale))]
-            x, y = [k + shift for k, _ in known], on_axis([found.value for _, found in known])
-            low, high = on_axis([found.low for _, found in known]), on_axis([found.high for _, found in known])
-            axes.vlines(x, low, high, **style)
-            axes.plot(x, y, marker=marker, markersize=3.2, markeredgewidth=0, **style)
-            places += [*low, *high, *on_axis([value / 100 for value in theirs])]
-        axes.set_xticks(range(len(SCALE_BINS)), [scale.replace("-", "–") for scale in SCALE_BINS])
-        axes.set_yticks(on_axis([1 - e / 100 for e in ERRORS]), [f"{100 - e:g}" for e in ERRORS])
-        axes.set_xlim(-0.5, len(SCALE_BINS) - 0.5)
-        axes.set_ylim(min(places or [-2]) - 0.1, max(places or [-1]) + 0.1)
-        axes.set(xlabel="scale of the asked digit (1 = 28 px)", ylabel="accuracy [%], errors on a log scale")
-
-    note = "bars: 95 % intervals"
-    if any(map(published_by_scale, shown)):
-        note += "\nhollow, dashed: the papers' values"
-    save(in_panels(shown, draw, note), folder, name)
-
-
-def published_by_scale(cell: Cell) -> Sequence[float]:
-    """The papers' accuracy of each scale bin, in per cent: they tell that of their own networks, on MBG only."""
-    return published.MBG_BY_SCALE.get(cell.model, ()) if cell.dataset == "mbg" and not cell.variant else ()
-
-
-def on_axis(shares: Sequence[float | None]) -> np.ndarray:
-    """Place of accuracies in [0, 1] on the axis: minus the logarithm of the errors, which end at ``SMALLEST``."""
-    return -np.log10(np.maximum(100 * (1 - np.array(shares, float)), SMALLEST))
-
-
-def precision_recall_figure(
-    shown: Sequence[Cell], folder: Path, name: str = "precision-recall", of_maps: Sequence[str] = ("flow", "last")
-) -> None:
-    """Precision over recall of the thresholded map against the target's mask, a panel for each data set.
-
-    A row's map is the first of ``of_maps`` that it has. Seeds are averaged threshold by threshold; a marker shows the
-    threshold of the best mean IoU. Rows without such a map, which would be sought in vain, are named below the legend.
-    HAttNet 2016, Figure 5b.
-    """
-
-    def curve_of(cell: Cell) -> dict[str, list[float | None]] | None:
-        return next((curve for name in of_maps if (curve := cell.curve(name))), None)
-
-    def draw(axes: "Axes", dataset: str, of_set: list[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
-        for cell in of_set:
-            curve = curve_of(cell)
-            if curve is None:
-                continue
-            colour, marker = looks[row_of(cell)]
-            recall, precision, iou = (100 * np.array(curve[key], float) for key in ("recall", "precision", "iou"))
-            axes.plot(recall, precision, color=colour, linewidth=1)
-            if not np.isnan(iou).all():
-                best = np.nanargmax(iou)
-                axes.plot(recall[best], precision[best], marker, color=colour, markersize=5, mec="white", mew=0.5)
-        axes.set(xlabel="recall [%]", ylabel="precision [%]", xlim=(0, 101), ylim=(0, None))
-
-    note = f"{', else '.join(of_maps)} map\nmarker: threshold of the best IoU"
-    if missing := dict.fromkeys(row_of(cell) for cell in shown if curve_of(cell) is None):
-        note += "\n" + fill(f"no such map: {', '.join(missing)}", LEGEND)
-    save(in_panels(shown, draw, note), folder, name)
-
-
-def row_of(cell: Cell) -> str:
-    """A row's name in the legend: the model's, and the variant if it is not plain."""
-    return ROWS[cell.model] + (f", {cell.variant}" if cell.variant else "")
-
-
-def looks_of(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each row, in the tables' order: the papers' plain rows have theirs, others take turns."""
-    rows = sorted({(list(ROWS).index(cell.model), cell.variant): cell for cell in found}.items())
-    others = iter(OTHER_LOOKS * len(rows))
-    return {
-        row_of(cell): LOOKS[cell.model] if cell.model in LOOKS and not cell.variant else next(others)
-        for _, cell in rows
-    }
-
-
-def in_panels(shown: Sequence[Cell], draw: Callable[..., None], note: str) -> "Figure":
-    """A panel for each data set that has runs, and the legend in the last place.
-
-    Raises ValueError for no runs, and for runs of several budgets: lines in one panel must be comparable.
-    """
-    if len(budgets := {cell.budget for cell in shown}) != 1:
-        raise ValueError(f"a figure shows runs of one budget, got {len(budgets)}; draw one figure for each")
-    looks = looks_of(shown)
-    datasets = [name for name in STYLES if any(cell.dataset == name for cell in shown)]
-    lines = 1 + (len(datasets) > 1)
-    figure = blank(WIDTH, 0.39 * WIDTH * lines)
-    grid = {
-        "left": 0.075,
-        "right": 0.985,
-        "top": 1 - 0.08 / lines,
-        "bottom": 0.15 / lines,
-        "wspace": 0.2,
-        "hspace": 0.28,
-    }
-    panels = figure.subplots(lines, 2, squeeze=False, gridspec_kw=grid).ravel()
-    for axes in panels[len(datasets) :]:
-        axes.set_axis_off()
-    for axes, dataset in zip(panels, datasets, strict=False):
-        draw(axes, dataset, [cell for cell in shown if cell.dataset == dataset], looks)
-        label(axes, dataset.upper(), fontsize=8, weight="bold", loc="left")
-        axes.tick_params(labelsize=6.5, length=2)
-        axes.xaxis.label.set_size(7)
-        axes.yaxis.label.set_size(7)
-        axes.grid(axis="y", color="#e2e2e2", linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    legend_panel(panels[-1], looks, note)
-    return figure
-
-
-def legend_panel(axes: "Axes", looks: Mapping[str, tuple[str, str]], note: str) -> None:
-    """Each row's line and name, and what the signs mean."""
-    from matplotlib.lines import Line2D
-
-    axes.set_axis_off()
-    style: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.2}
-    lines = [Line2D([], [], color=c, marker=m, label=fill(row, LEGEND), **style) for row, (c, m) in looks.items()]
-    where: dict[str, Any] = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "labelspacing": 0.6}
-    legend = axes.legend(handles=lines, fontsize=7.5, ncols=1 + (len(lines) > 9), **where)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    axes.text(0, 0, note, fontsize=7, color="#444444", va="bottom", transform=axes.transAxes)
-
-
-def qualitative_figure(scenes: Sequence[Example], folder: Path, name: str, last: int = 2) -> None:
-    """Examples in blocks of two rows, as the papers' Figure 6; networks side by side, each with its answer.
-
-    For each network the ``last`` attended layers: magnitude of the features (a) before the gate and (b) behind it,
-    each map rescaled to [0, 1]; then the attended image (HAttNet 2016, Figures 6 and 7), and above it, which is ours,
-    where the answer came from.
-    """
-    if not scenes or last < 1:
-        raise ValueError(f"expected at least one example and one layer, got {len(scenes)} and {last}")
-    names = list(scenes[0].networks)
-    if wrong := [list(scene.networks) for scene in scenes if list(scene.networks) != names]:
-        raise ValueError(f"every example must have the same networks: {names}, got {wrong[0]}")
-    shown = {name: min(last, len(look.after)) for name, look in scenes[0].networks.items()}
-    # Everything in units of one picture's side: a left column, then each network's layers and its attended image.
-    gap, between, head, answer = 0.06, 0.3, 0.55, 0.3
-    starts, x = {}, 1.0
-    for network, layers in shown.items():
-        starts[network] = x + between
-        x = starts[network] + (layers + 1) * (1 + gap) - gap
-    block = answer + 2 + gap + 0.14
-    height = head + len(scenes) * block
-    figure = blank(WIDTH, WIDTH * height / x)
-
-    def place(left: float, top: float, size: float = 1.0) -> "Axes":
-        axes = figure.add_axes((left / x, 1 - (top + size) / height, size / x, size / height))
-        bare(axes)
-        return axes
-
-    def write(left: float, top: float, text: str, **style: Any) -> None:
-        style = {"fontsize": 6.5, "va": "center", "parse_math": False, **style}
-        figure.text(left / x, 1 - top / height, text, **style)
-
-    for network, start in starts.items():
-        write(start, 0.15, network, weight="bold", fontsize=7.5)
-        for i in range(shown[network]):
-            count = len(scenes[0].networks[network].after)
-            layer = f"layer {count - shown[network] + i + 1}" if count > 1 else "last layer"
-            write(start + i * (1 + gap) + 0.5, 0.42, layer, ha="center", fontsize=6)
-        write(start + shown[network] * (1 + gap) + 0.5, 0.42, "flow,\nattended", ha="center", fontsize=6)
-    for k, scene in enumerate(scenes):
-        top = head + k * block + answer
-        write(0, top - 0.13, f"{scene.query}? {scene.truth}", weight="bold")
-        axes = place(0, top)
-        axes.imshow(scene.image)
-        outline(axes, scene.mask)
-        for row, letter in enumerate(("(a)", "(b)")):
-            write(1 + between / 2, top + row * (1 + gap) + 0.5, letter, ha="center", fontsize=6)
-        for network, look in scene.networks.items():
-            right = look.answer == scene.truth
-            told = f"{look.answer} {'✓' if right else '✗'}"
-            write(starts[network], top - 0.13, told, weight="bold", color=RIGHT if right else WRONG)
-            for row, maps in enumerate((look.before, look.after)):
-                for i, values in enumerate(maps[-shown[network] :]):
-                    axes = place(starts[network] + i * (1 + gap), top + row * (1 + gap))
-                    axes.imshow(rescaled(values), cmap=COLOUR_MAP, vmin=0, vmax=1)
-            left = starts[network] + shown[network] * (1 + gap)
-            place(left, top).imshow(over_image(scene.image, light(look.shown)))
-            place(left, top + 1 + gap).imshow(attended_image(scene.image, look.after[-1]))
-    save(figure, folder, name)
-
-
-def blank(width: float, height: float) -> "Figure":
-    """An empty white figure of so many inches."""
+def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
+    """An empty white figure of so many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((width, height), dpi=DPI, facecolor="white")
+    figure = Figure((width / dpi, height / dpi), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: "Figure", folder: Path, name: str) -> None:
-    """Write ``folder``/``name``.png and .svg, whole or not at all, without a date."""
-    from matplotlib import rc_context
+def finish(figure: "Figure", path: Path | None = None) -> bytes:
+    """The figure as PNG, written to ``path`` if there is one, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    content = buffer.getvalue()
+    if path is not None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return content
 
-    with rc_context({"svg.hashsalt": name}):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            with replacing(folder / f"{name}.{kind}") as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+
+def plot_axes(
+    figure: "Figure",
+    place: tuple[float, float, float, float],
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    ruled: str = "y",
+    above: float = 0,
+) -> "Axes":
+    """Axes for curves at ``place``: left, top, width, height in pixels; lines at the ``ruled`` axis's ticks.
+
+    The title stands over ``above`` pixels for a legend.
+    """
+    left, top, width, height = place
+    across, down = figure.get_size_inches() * figure.dpi
+    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    pad = 6 + above * 72 / DPI
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=pad, parse_math=False)
+    axes.set_xlabel(x_label, fontsize=10)
+    axes.set_ylabel(y_label, fontsize=10)
+    axes.tick_params(labelsize=9, length=3)
+    axes.grid(axis=ruled, color="#dddddd", linewidth=0.7)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def add_legend(axes: "Axes", **style: Any) -> None:
+    """The lines' names, by default above the axes at the right."""
+    above = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.0), "ncols": 2, "columnspacing": 1}
+    legend = axes.legend(**{"fontsize": 9, "frameon": False, "handletextpad": 0.4, **above, **style})
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def coloured(values: np.ndarray) -> np.ndarray:
+    """A map in [0, 1] in colour: (H, W) -> (H, W, 3)."""
+    from matplotlib import colormaps
+
+    return colormaps[COLOUR_MAP](values)[..., :3]
+
+
+def grid(
+    rows: Sequence[Sequence[Tile]],
+    side: int = 220,
+    title: str = "",
+    legend: Sequence[str] | None = None,
+    path: Path | None = None,
+) -> bytes:
+    """Tiles of ``side`` x ``side`` pixels in rows, the title above; the PNG, written to ``path`` if there is one.
+
+    A column in which a group begins stands apart. Titles are wrapped to a tile's width and headings cut to that of
+    their group. ``legend``: notes beside the scale of maps, at the foot; None for figures without maps.
+    """
+    lefts = column_places(rows, side)
+    tops, height = row_places(rows, side, 44 if title else GAP)
+    width, foot = lefts[-1] + side + GAP, 36 if legend is not None else 0
+    canvas = np.full((height + foot, width, 3), 255, np.uint8)
+    figure = new_figure(width, height + foot)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    write(axes, width / 2, 12, title, size=20, weight="bold", ha="center")
+    for row, top in zip(rows, tops, strict=True):
+        ends = [*(left - GROUP_GAP for left, tile in zip(lefts, row, strict=False) if tile.heading), width]
+        for tile, left in zip(row, lefts, strict=False):
+            room = min(end for end in ends if end > left) - left
+            draw_words(axes, tile, Frame(left, top, side), room, title_lines(row, side))
+            draw_picture(axes, canvas, tile, Frame(left, top, side))
+    if legend is not None:
+        ramp, ground = np.linspace(0, 1, 140)[None], np.full((1, 140, 3), 128, np.uint8)
+        canvas[height + 10 : height + 20, 40:180] = np.rint(255 * over_image(ground, ramp))[:, : width - 40]
+        write(axes, 32, height + 8, "0", ha="right", color=GREY)
+        write(axes, 188, height + 8, "     ".join(["each map’s largest value", *legend]), color=GREY)
+    axes.imshow(canvas, interpolation="none", extent=(0, width, height + foot, 0), aspect="auto")
+    axes.set(xlim=(0, width), ylim=(height + foot, 0))
+    return finish(figure, path)
+
+
+def column_places(rows: Sequence[Sequence[Tile]], side: int) -> list[int]:
+    """The left edge of each column."""
+    begins = {i for row in rows for i, tile in enumerate(row) if i and tile.heading}
+    lefts, x = [], GAP
+    for i in range(max(map(len, rows))):
+        x += GROUP_GAP if i in begins else 0
+        lefts.append(x)
+        x += side + GAP
+    return lefts
+
+
+def row_places(rows: Sequence[Sequence[Tile]], side: int, y: int) -> tuple[list[int], int]:
+    """The top edge of each row's pictures, the first row's words beginning at ``y``; and where the last row ends."""
+    tops = []
+    for row in rows:
+        y += HEADING * max(len(tile.heading) for tile in row) + TITLE * title_lines(row, side) + 3
+        tops.append(y)
+        y += side + TITLE * max(len(tile.notes) for tile in row) + GAP
+    return tops, y
+
+
+def title_of(tile: Tile, side: int) -> list[str]:
+    """The title's lines, as wide as the tile."""
+    return [part for text in tile.title.split("\n") for part in wrap(text, int(side / 7.6))]
+
+
+def title_lines(row: Sequence[Tile], side: int) -> int:
+    """How many lines the longest title has."""
+    return max(len(title_of(tile, side)) for tile in row)
+
+
+def shortened(text: str, letters: int = 16) -> str:
+    """At most so many letters of a text."""
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def write(axes: "Axes", x: float, y: float, text: str, size: float = 13, **style: Any) -> None:
+    """Text at a pixel of the figure, ``size`` pixels high, taken as it is: a dollar sign starts no formula."""
+    axes.text(x, y, text, fontsize=size * 72 / DPI, parse_math=False, **{"va": "top", **style})
+
+
+def draw_words(axes: "Axes", tile: Tile, at: Frame, room: float, lines: int) -> None:
+    """Heading, title and notes of a tile; the heading has ``room`` pixels, and below it are so many lines of titles."""
+    for i, (text, colour) in enumerate(reversed(tile.heading), 1):
+        y = at.top - TITLE * lines - HEADING * i
+        write(axes, at.left, y, shortened(text, int(room / 11)), size=18, weight="bold", color=colour)
+    if title := title_of(tile, int(at.side)):
+        write(axes, at.left + at.side / 2, at.top - 6, "\n".join(title), ha="center", va="baseline", linespacing=1.1)
+    for i, (text, colour) in enumerate(tile.notes):
+        write(axes, at.left, at.top + at.side + 2 + TITLE * i, shortened(text, int(room / 8)), color=colour)
+
+
+def draw_picture(axes: "Axes", canvas: np.ndarray, tile: Tile, at: Frame) -> None:
+    """A tile's pixels on the canvas in a thin grey frame, each as large as it takes, and what is drawn over them."""
+    if tile.pixels is None:
+        return
+    left, top, side = (int(value) for value in at)
+    rows, columns = (np.arange(side) * size // side for size in tile.pixels.shape[:2])
+    pixels = tile.pixels if tile.pixels.dtype == np.uint8 else np.rint(255 * tile.pixels)
+    canvas[top - 1 : top + side + 1, left - 1 : left + side + 1] = 136
+    canvas[top : top + side, left : left + side] = pixels[rows[:, None], columns]
+    if tile.mask is not None and tile.mask.any():
+        draw_outline(axes, tile.mask, at)
+    if tile.point is not None:
+        draw_ring(axes, tile.point * side / tile.pixels.shape[1], at)
+
+
+def draw_outline(axes: "Axes", mask: np.ndarray, at: Frame) -> None:
+    """A line around the target, one pixel off it, white on black so that it shows on any ground."""
+    padded = np.pad(mask, 2)
+    shifts = [np.roll(padded, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    around = np.logical_or.reduce(shifts)[1:-1, 1:-1].astype(float)  # one pixel wider than the mask on each side
+    rows, columns = ((np.arange(size + 2) - 0.5) * at.side / size for size in mask.shape)
+    for colour, width in (("black", 1.8), ("white", 0.8)):
+        lines = axes.contour(at.left + columns, at.top + rows, around, [0.5], colors=colour, linewidths=width)
+        clip(axes, lines, at)
+
+
+def draw_ring(axes: "Axes", point: np.ndarray, at: Frame) -> None:
+    """A ring around a point, sky blue on black: no colour of maps, nor that of outlines."""
+    from matplotlib.patches import Circle
+
+    for colour, width in (("black", 3.0), (OKABE_ITO[5], 1.6)):
+        centre = at.left + point[0], at.top + point[1]
+        clip(axes, axes.add_patch(Circle(centre, RING * at.side, fill=False, ec=colour, lw=width)), at)
+
+
+def clip(axes: "Axes", drawn: Any, at: Frame) -> None:
+    """Show only what lies inside the tile."""
+    from matplotlib.patches import Rectangle
+
+    drawn.set_clip_path(Rectangle((at.left, at.top), at.side, at.side, transform=axes.transData))

@@ -1,7 +1,4 @@
-"""The papers' qualitative figures: test scenes and photographs with what several trained networks made of them.
-
-Legend: h x w cells of a layer, H x W image pixels.
-"""
+"""The papers' qualitative figures of trained networks: what each made of test scenes, and of photographs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +12,14 @@ from progressive_attention.evaluation.ask import as_tensor
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.shown_maps import shown_map
-from progressive_attention.pages.figures import Example, Looked, qualitative_figure, spread_over_fields
-from progressive_attention.pages.label_figures import Asked, attribute_figure
+from progressive_attention.pages.answer_plots import Scene, target_of
+from progressive_attention.pages.paper_figures import (
+    Example,
+    Looked,
+    attribute_figure,
+    qualitative_figure,
+    spread_over_fields,
+)
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.jobs import questions, weights_of
@@ -30,7 +33,7 @@ SCENES = 4  # the first of the test split: chosen before anybody looked
 
 
 def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
-    """figures/qualitative-DATASET from the finished networks with attention maps, as far as ``alike`` takes them."""
+    """figures/qualitative-DATASET.png of the finished networks with attention maps that ``alike`` takes."""
     for dataset in STYLES:
         shown = alike([job for job in jobs if job.dataset == dataset])
         if not shown:
@@ -41,11 +44,11 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
         }
         examples = []
         for row in range(min(SCENES, len(test))):
-            mask = None if test.masks is None else test.masks[np.array([row])][0]
+            image = np.array(test.images[test.image[row]])
             query, (truth,) = test.words(row)
             networks = {name: of_rows[row] for name, of_rows in looks.items()}
-            examples.append(Example(np.array(test.images[test.image[row]]), mask, query, truth, networks))
-        qualitative_figure(examples, out / "figures", f"qualitative-{dataset}")
+            examples.append(Example(image, target_of(test, row), query, truth, networks))
+        qualitative_figure(examples, out / "figures" / f"qualitative-{dataset}.png")
 
 
 def alike(jobs: Sequence[Job]) -> list[Job]:
@@ -63,10 +66,9 @@ def alike(jobs: Sequence[Job]) -> list[Job]:
 
 
 def draw_photographs(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
-    """figures/attributes: the first test questions, one an image, to the finished networks with prior, else without."""
-    shown = [
-        job for job in jobs if job.seed == jobs[0].seed and job.model in PICTURED and job.dataset == jobs[0].dataset
-    ]
+    """figures/attributes.png: the first test questions, one an image, to the networks with prior, else without."""
+    first = jobs[0]
+    shown = [job for job in jobs if (job.seed, job.dataset) == (first.seed, first.dataset) and job.model in PICTURED]
     variants = {job.variant for job in shown}
     chosen = "with prior" if "with prior" in variants else min(variants, default="")
     shown = sorted((job for job in shown if job.variant == chosen), key=lambda job: place_of(job.model))
@@ -74,14 +76,13 @@ def draw_photographs(jobs: Sequence[Job], out: Path, device: torch.device) -> No
         return
     test = questions(shown[0], "test")
     networks = {ROWS[job.model]: Predictor(weights_of(job.name, out), str(device)) for job in shown}
-    first = np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS]
     asked = []
-    for row in first.tolist():
+    for row in np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS].tolist():
         image = np.array(test.images[test.image[row]])
         query, truth = test.words(row)
-        box = np.full(4, np.nan) if test.box is None else test.box[row]
-        asked.append(Asked(image, box, query, truth, {name: one.ask(image, query) for name, one in networks.items()}))
-    attribute_figure(asked, out / "figures", "attributes")
+        answers = {name: network.ask(image, query) for name, network in networks.items()}
+        asked.append(Scene(image, target_of(test, row), query, truth, answers))
+    attribute_figure(asked, out / "figures" / "attributes.png")
 
 
 @torch.inference_mode()
@@ -98,8 +99,7 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
         magnitudes, maps = magnitude[:, 0].double().cpu().numpy(), attention[:, 0].double().cpu().numpy()
         before.append(spread_over_fields(magnitudes, fields, where.image_size))
         after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
-    maps = {name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()}
-    shown = shown_map(maps)
+    shown = shown_map({name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()})
     assert shown is not None, "networks without attention maps are not pictured"
     return [
         Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], shown[1][i])

@@ -1,55 +1,28 @@
-"""A report in one HTML file: figures beside the papers', accuracy by scale, attention scene by scene.
+"""A report in one HTML file: how networks learnt, what they answer and confuse, how evenly and where they attend.
 
-Everything is inside the file (style sheet, pictures), and it asks the network for nothing. All text is escaped.
+``pan report`` gathers one of a run (``run_results``), ``pan quickstart`` makes one of several networks. A section
+appears where there is something to show.
 """
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 from rich.table import Table
 
-from progressive_attention.config import STYLES
+from progressive_attention.config import STYLES, Recipe
+from progressive_attention.evaluation.attention import entropies
+from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_rows
 from progressive_attention.files import write_text
-from progressive_attention.pages.plots import (
-    RANKED,
-    Answered,
-    Scene,
-    answer_figure,
-    attention_row,
-    truths_of,
-)
-from progressive_attention.pages.run_plots import ScaleSeries, scale_curve
+from progressive_attention.pages import blocks as md
+from progressive_attention.pages import run_plots
+from progressive_attention.pages.answer_plots import Scene, answer_figure, attention_row, likeliest, truths_of
+from progressive_attention.predict.predictor import Answer
 from progressive_attention.reproduce import published
-
-STYLE = """
-:root { color-scheme: light dark; --text: #1a1a1a; --ground: #ffffff; --soft: #5a5a5a; --line: #d0d0d0;
-  --right: #0060a0; --wrong: #b84a00; }
-@media (prefers-color-scheme: dark) { :root { --text: #e8e8e8; --ground: #161616; --soft: #a8a8a8; --line: #444444;
-  --right: #56b4e9; --wrong: #f09050; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem; color: var(--text); background: var(--ground);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; }
-.claim { font-size: 1.15rem; } .soft, figcaption { color: var(--soft); font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-.numbers td, .numbers thead th { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.results tbody tr:first-child td { font-weight: 600; }
-figure { margin: 1.2rem 0; } img { display: block; max-width: 100%; height: auto; background: #ffffff; }
-.scene img { min-width: 44rem; }
-.pair { display: flex; flex-wrap: wrap; gap: 0 1rem; } .pair figure { flex: 1 1 20rem; max-width: 29rem; }
-.right { color: var(--right); font-weight: 600; } .wrong { color: var(--wrong); font-weight: 600; }
-dt { font-weight: 600; } dd { margin: 0 0 .5rem 1rem; }
-@media (max-width: 34rem) { table { font-size: .75rem; } th, td { padding: .3rem .2rem; } }
-@media print { :root { --text: #000000; --ground: #ffffff; --soft: #444444; --line: #aaaaaa; --right: #0060a0;
-  --wrong: #b84a00; } body { max-width: none; padding: 0; font-size: 10pt; } .wide { overflow: visible; }
-  .scene img { min-width: 0; } figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
-"""
+from progressive_attention.training.optimizers import learning_rate
 
 MAPS = {
     "flow": "where the answer came from: the last layer's probabilities, handed down through the gates to the first",
@@ -62,133 +35,93 @@ READING = (
     "last layer’s choice. Each map is coloured from 0 (grey) to its own largest value (yellow). Hatched: no cell of "
     "that layer."
 )
+BUDGET = (
+    "In brackets the papers' numbers. They trained on 30,000 images until 50 epochs brought no improvement (their 2016 "
+    f"code: at most 300 epochs); what was done here stands at the end. Published values: {published.SOURCE}. They "
+    "don’t say how the map they measured is made; here each of these is measured."
+)
+RATIO = "TPR, the true-positive ratio, is the share of the attention that lies on the asked object."
+RANKING = (
+    "Any number of attributes may be true of an object, and the network ranks them all. The query alone ranks by how "
+    "often the training labels have each attribute of such an object: what any attention must beat. Average precision "
+    "is PASCAL VOC’s unless stated otherwise."
+)
+PRECISION = (
+    "How well the questions of which an attribute is true are ranked before the others: 100 % is perfect. In brackets "
+    "the number of these questions; of few the figure is uncertain."
+)
+ENTROPY = (
+    "Entropy of a layer’s map over its cells: 0 where all attention is on one cell, 100 % where it is the same "
+    "everywhere. A gate’s values are divided by their sum first, so it shows how evenly the gate is open, not how far. "
+    "Point: median of the questions; thick line: the middle half; thin line: 90 % of them."
+)
+MEANING = {
+    "validation_accuracy": "Accuracy is the share of questions answered correctly.",
+    "validation_weighted_mean_ap": "mAP is the attributes’ average precision, weighted by their frequency.",
+}
 
 
-@dataclass(frozen=True)
+class Missing(NamedTuple):
+    """What the page lacks, why, and the command that supplies it, "" for none."""
+
+    what: str
+    why: str
+    remedy: str = ""
+
+
+@dataclass
 class Network:
-    """One network's results: ``summary`` as ``evaluation.summarise`` gives it; ``training`` is label -> text."""
+    """One network's results: ``summary`` as ``evaluation.summarise`` gives it; ``training`` is label -> text.
+
+    Of a run also config.json's content, the training's log, and an evaluation's readable rows, as far as they exist.
+    """
 
     name: str
     summary: Mapping[str, Any]
     training: Mapping[str, str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    log: Sequence[Mapping[str, Any]] = ()
+    table: pa.Table | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """All that the report shows. ``data`` is the set's name; ``facts`` (hardware, command, versions) label -> text.
 
     ``scenes`` are test scenes with the networks' answers, ``chosen`` says how they were chosen; ``asked`` names the
-    shipped network, whose ``answers`` are shown, with ``asked_about`` the picture's name.
+    pretrained network whose ``answers`` are shown, with ``asked_about`` the picture's name.
     """
 
     data: str
     networks: Sequence[Network]
-    facts: Mapping[str, str]
+    facts: dict[str, str]
     scenes: Sequence[Scene] = ()
     chosen: str = ""
     asked: str = ""
     asked_about: str = ""
-    answers: Sequence[Answered] = ()
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share in 0..1 as per cent, a dash for None."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def headline(networks: Sequence[Network]) -> str:
-    """What came out, in a sentence: the first network beside the others."""
-    first, *others = networks
-    count = first.summary["count"]
-    text = f"{first.name} answers {percent(first.summary['accuracy'])} of {count:,} new questions rightly"
-    if not others:
-        return text + "."
-    return text + ", " + " and ".join(f"{one.name} {percent(one.summary['accuracy'])}" for one in others) + "."
+    answers: Sequence[Answer] = ()
+    missing: list[Missing] = field(default_factory=list)
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the report, whole or not at all."""
+    """Write the page, whole or not at all."""
     write_text(path, render(report))
 
 
 def render(report: Report) -> str:
-    """The whole HTML page."""
-    if not report.networks:
-        raise ValueError("a report needs at least one network's results, got none")
-    title = f"Progressive attention on {report.data.upper()}"
-    parts = [
-        f"<h1>{escape(title)}</h1>\n<p class='claim'>{escape(headline(report.networks))}</p>",
-        results_section(report),
-        curve_section(report),
-        scenes_section(report),
-        answers_section(report),
-        facts_section(report),
-    ]
-    return page(title, parts)
+    """The whole page, in HTML. The first network is the one that the training and its evaluation are shown of."""
+    first = report.networks[0]
+    parts: list[md.Block] = [md.line(headline(report.networks)), *learning(first)]
+    if first.summary:
+        parts += results(report)
+    parts += [*per_attribute(first), *by_scale(report), *confused(first), *evenness(first)]
+    parts += [*scenes(report), *answers(report), *lacks(report), *facts(report)]
+    return md.html_page(f"{first.name} on {title_of(report.data)}" if report.data else first.name, parts)
 
 
-def page(title: str, parts: Sequence[str], style: str = "") -> str:
-    """A whole page of HTML parts, empty ones left out; ``style`` follows the common style sheet."""
-    return (
-        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body>\n</html>\n"
-    )
-
-
-def picture(png: bytes, alt: str, caption: str = "", kind: str = "") -> str:
-    """A figure; ``caption`` is HTML already, ``alt`` is not."""
-    image = f"<img src='data:image/png;base64,{b64encode(png).decode()}' alt='{escape(alt)}'>"
-    below = f"<figcaption>{caption}</figcaption>\n" if caption else ""
-    return f"<figure class='{kind}'>\n{below}<div class='wide'>{image}</div>\n</figure>"
-
-
-def measures(report: Report) -> list[tuple[str, list[str]]]:
-    """Lines of the results table: a label, then here and papers for each network in turn."""
-    papers = published.TABLE_1.get(report.data, {})
-    theirs = [papers.get(one.name) for one in report.networks]
-    ours = [one.summary for one in report.networks]
-    nothing = [""] * len(ours)
-
-    def line(label: str, here: list[str], published: list[str]) -> tuple[str, list[str]]:
-        return label, [cell for pair in zip(here, published, strict=True) for cell in pair]
-
-    chance = f" (chance {papers['uniform'].accuracy:.0f} %)" if papers else ""
-    ends = [one["accuracy_ci95"] for one in ours]
-    maps = measured_maps(ours)
-    ratios = [line(f"TPR, {name} map", [percent(one[f"tpr_{name}"]) for one in ours], nothing) for name in maps]
-    uniform = [f"{papers['uniform'].tpr:.2f} %" if papers else "–"] * len(ours)
-    return [
-        line(
-            f"accuracy{chance}",
-            [percent(one["accuracy"]) for one in ours],
-            [f"{row.accuracy:.2f} %" if row else "–" for row in theirs],
-        ),
-        line("95 % interval", [f"{100 * low:.1f} – {100 * high:.1f}" for low, high in ends], nothing),
-        *ratios,
-        *[line("TPR, papers' own map", nothing, [f"{row.tpr:.2f} %" if row else "–" for row in theirs])] * bool(papers),
-        line("TPR, uniform map", [percent(one["tpr_uniform"]) for one in ours], uniform),
-    ]
-
-
-def measured_maps(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The maps whose true-positive ratios all the summaries have; those of older versions lack some."""
-    return [name for name in MAPS if all(f"tpr_{name}" in summary for summary in summaries)]
-
-
-def maps_list(names: Sequence[str]) -> str:
-    """What these maps are, in HTML."""
-    meanings = "".join(f"<dt>{name}</dt><dd>{escape(MAPS[name])}</dd>" for name in names)
-    return f"<dl class='soft'>{meanings}</dl>"
-
-
-def table_title(report: Report) -> str:
-    """The set and the number of questions."""
-    return f"{title_of(report.data)}, {report.networks[0].summary['count']:,} test questions"
+def percent(share: float | None) -> str:
+    """A share in 0..1 as per cent, a dash for None."""
+    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def title_of(data: str) -> str:
@@ -196,140 +129,263 @@ def title_of(data: str) -> str:
     return data.upper() if data in STYLES else data
 
 
+def headline(networks: Sequence[Network]) -> str:
+    """What came out, in a sentence: the first network beside the others."""
+    first, *others = networks
+    if not first.summary:
+        return "Not measured yet: what is missing for that stands below."
+    if "accuracy" not in first.summary:
+        reached, alone = (first.summary.get(f"{by}weighted_mean_ap") for by in ("", "query_prior_"))
+        words = f"{first.name} ranks the attributes of {first.summary['count']:,} questions with a weighted mAP of"
+        return f"{words} {percent(reached)}" + (
+            "." if alone is None else f"; the query alone reaches {percent(alone)}."
+        )
+    reached = percent(first.summary["accuracy"])
+    words = f"{first.name} answers {reached} of {first.summary['count']:,} new questions correctly"
+    beside = " and ".join(f"{network.name} {percent(network.summary['accuracy'])}" for network in others)
+    return f"{words}, {beside}." if beside else f"{words}."
+
+
+def measures(report: Report) -> list[list[str]]:
+    """Rows of the results table: a label, then of each network what was measured here, the papers' number in brackets.
+
+    Rows that no network has are left out. Where several attributes may be true: of the network, and of the query alone.
+    """
+    ours = [network.summary for network in report.networks]
+    if "accuracy" not in ours[0]:
+        return [[*row] for row in label_rows(dict(ours[0])) if row[1] != "–"]
+    papers = published.TABLE_1.get(report.data, {})
+    theirs = [papers.get(network.name) for network in report.networks]
+    chance = f" (chance {papers['uniform'].accuracy:.0f} %)" if papers else ""
+    ends = [[100 * end for end in summary["accuracy_ci95"]] for summary in ours]
+    accuracy = [
+        percent(summary["accuracy"]) + (f" ({row.accuracy:.2f} %)" if row else "")
+        for summary, row in zip(ours, theirs, strict=True)
+    ]
+    rows = [["accuracy" + chance, *accuracy], ["95 % interval", *(f"{low:.1f} – {high:.1f}" for low, high in ends)]]
+    for name in measured_maps(report):
+        rows.append([f"TPR, {name} map", *(percent(summary[f"tpr_{name}"]) for summary in ours)])
+    rows.append(["TPR, papers' own map", *(f"({row.tpr:.2f} %)" if row else "–" for row in theirs)])
+    even = f" ({papers['uniform'].tpr:.2f} %)" if papers else ""
+    rows.append(["TPR, uniform map", *(percent(summary["tpr_uniform"]) + even for summary in ours)])
+    return [row for row in rows if set(row[1:]) != {"–"}]
+
+
+def measured_maps(report: Report) -> list[str]:
+    """The maps whose true-positive ratios were measured of all the networks; those of older versions lack some."""
+    known = [{*network.summary} for network in report.networks]
+    return [name for name in MAPS if all(keys & {f"tpr_{name}", f"tpr_box_{name}"} for keys in known)]
+
+
+def table_title(report: Report) -> str:
+    """The set and the number of questions."""
+    return f"{title_of(report.data)}, {report.networks[0].summary['count']:,} test questions"
+
+
 def terminal_table(report: Report) -> Table:
     """Ours beside the papers', for the terminal."""
-    table = Table("measure", title=table_title(report))
-    for one in report.networks:
-        table.add_column(one.name, justify="right")
-        table.add_column("papers", justify="right", style="dim")
-    for label, cells in measures(report):
-        table.add_row(label, *cells)
-    return table
+    shown = Table("measure", title=table_title(report), caption="in brackets the papers' numbers")
+    for network in report.networks:
+        shown.add_column(network.name, justify="right")
+    for row in measures(report):
+        shown.add_row(*row)
+    return shown
 
 
-def results_section(report: Report) -> str:
-    """Accuracy and true-positive ratios; where the papers used this data set, ours beside theirs."""
-    beside = report.data in published.TABLE_1
-    width = 2 if beside else 1
-    names = "".join(f"<th scope='colgroup' colspan='{width}'>{escape(one.name)}</th>" for one in report.networks)
-    head = f"<tr><th></th>{names}</tr>"
-    if beside:
-        head += (
-            "\n<tr><th></th>" + "<th scope='col'>here</th><th scope='col'>papers</th>" * len(report.networks) + "</tr>"
-        )
-    lines = measures(report)
-    if not beside:
-        lines = [(label, cells[::2]) for label, cells in lines if set(cells[::2]) != {"–"}]
-    budget = (
-        "<p class='soft'>Not the same budget: the papers trained on 30,000 images until 50 epochs brought no "
-        "improvement (their 2016 code: at most 300 epochs); what was done here is told at the end. "
-        f"Published values: {escape(published.SOURCE)}.</p>\n"
-    )
-    theirs = "The papers don’t say how the map they measured is made; here each of these is measured:"
-    maps = (
-        "<p class='soft'>TPR, the true-positive ratio, is the share of the attention that lies on the asked object. "
-        f"{theirs if beside else 'It is measured on these maps:'}</p>\n"
-        + maps_list(measured_maps([one.summary for one in report.networks]))
-    )
-    title = f"{'Ours beside the papers’' if beside else 'Measured'}: {table_title(report)}"
-    table = numbers_table(head, lines, "results")
-    return f"<h2>{escape(title)}</h2>\n{table}{budget * beside}{maps * any('TPR' in label for label, _ in lines)}"
+def results(report: Report) -> list[md.Block]:
+    """What was measured; where the papers used this data set, ours beside theirs."""
+    first, rows = report.networks[0].summary, measures(report)
+    ranking = "accuracy" not in first
+    header = ["", *(network.name for network in report.networks), *(["query alone"] if ranking else [])]
+    parts: list[md.Block] = [md.heading(2, f"Measured: {table_title(report)}"), md.table(header, rows)]
+    if ranking:
+        unread = first.get("unread")
+        left_out = f" {unread:,} questions are left out, since their image can’t be read." if unread else ""
+        parts.append(md.line(RANKING, left_out))
+    if any("TPR" in row[0] or "true-positive" in row[0] for row in rows):
+        meanings = [md.line(md.strong(name), ": ", MAPS[name]) for name in measured_maps(report)]
+        parts += [md.line(RATIO, " " + BUDGET if report.data in published.TABLE_1 else ""), md.bullets(meanings)]
+    return parts
 
 
-def numbers_table(head: str, lines: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table of lines, a label and its cells each; ``head`` is HTML already."""
-    rows = "\n".join(
-        f"<tr><th scope='row'>{escape(label)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        for label, cells in lines
-    )
-    return (
-        f"<div class='wide'><table class='numbers {kind}'>\n"
-        f"<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
-    )
-
-
-def curve_section(report: Report, width: int = 1000) -> str:
-    """Accuracy by scale, if scales are known, ``width`` pixels wide."""
+def by_scale(report: Report) -> list[md.Block]:
+    """Accuracy by scale, if scales are known."""
     first = report.networks[0].summary
     if not any(first.get("count_by_scale", {}).values()):
-        return ""
-    series = [
-        ScaleSeries(
-            *(one.name, one.summary["accuracy_by_scale"], one.summary["accuracy_by_scale_ci95"]),
-            published.accuracy_by_scale(report.data, one.name),
-        )
-        for one in report.networks
-    ]
-    alt = "; ".join(
+        return []
+    series = []
+    for network in report.networks:
+        accuracy, interval = (network.summary[f"accuracy_by_scale{end}"] for end in ("", "_ci95"))
+        theirs = published.accuracy_by_scale(report.data, network.name)
+        series.append(run_plots.ScaleSeries(network.name, accuracy, interval, theirs))
+    words = [
         f"{one.name}: " + ", ".join(f"scale {name} {percent(value)}" for name, value in one.accuracy.items())
         for one in series
-    )
-    title = f"{title_of(report.data)}: accuracy by scale"
-    png = scale_curve(series, title=title, count=first["count_by_scale"], width=width)
+    ]
     caption = "Bars are 95 % intervals; n is the number of test questions."
     if report.data in published.TABLE_1 and report.data != "mbg":
         caption += " By scale the papers publish MBG only; dashed is their accuracy over all scales."
-    return "<h2>Small and large</h2>\n" + picture(png, alt, caption)
+    title = f"{title_of(report.data)}: accuracy by scale"
+    return [md.Figure(run_plots.scale_curve(series, title, first["count_by_scale"]), "; ".join(words), caption)]
 
 
-def scenes_section(report: Report) -> str:
+def learning(network: Network) -> list[md.Block]:
+    """Loss, validation score and learning rate over epochs."""
+    log = network.log
+    if not log:
+        return []
+    key = next(name for name in VALIDATION_SCORES if name in log[-1])
+    loss, score, seconds = run_plots.training_lines(log, key, VALIDATION_SCORES[key])
+    shown = [
+        (loss, "Mean over each epoch’s steps; it should fall, and level off at the end."),
+        (score, f"Measured after each epoch; the weights of the best one are kept. {MEANING[key]}"),
+    ]
+    if recipe := recipe_of(network.about):
+        caption = f"What the recipe, {recipe.name}, gives each step; some modules may learn at a share of it."
+        shown.append((run_plots.Line("Learning rate", "learning rate", *rates(log, recipe)), caption))
+    shown.append((seconds, "What an epoch’s training took, validation left out; a peak is a machine that was busy."))
+    train, validation = (sum(epoch[f"{part}_seconds"] for epoch in log) for part in ("train", "validation"))
+    times = f"{len(log)} epochs: {duration(train)} of training, {duration(validation)} of validation."
+    figures = [md.Figure(run_plots.line_figure(curve), run_plots.alt_of(curve), caption) for curve, caption in shown]
+    return [md.heading(2, "Learning"), md.line(times), *figures]
+
+
+def recipe_of(about: Mapping[str, Any]) -> Recipe | None:
+    """How it was trained, None where config.json does not say."""
+    try:
+        return Recipe(**about["recipe"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def rates(log: Sequence[Mapping[str, Any]], recipe: Recipe) -> tuple[list[float], list[float]]:
+    """Epochs done, and the learning rate there: of up to 200 steps of the run so far."""
+    last = log[-1]
+    per_epoch = last["step"] // last["epoch"]
+    steps = np.unique(np.linspace(0, last["step"] - 1, 200).astype(int)).tolist()
+    total = per_epoch * recipe.epochs
+    return [(step + 1) / per_epoch for step in steps], [learning_rate(recipe, step, total, per_epoch) for step in steps]
+
+
+def duration(seconds: float) -> str:
+    """In words: "43 s", "39 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def per_attribute(network: Network) -> list[md.Block]:
+    """Each attribute's AP, where several may be true."""
+    by_attribute = network.summary.get("by_attribute", {})
+    ranked = run_plots.ranked_attributes(by_attribute)
+    if not ranked:
+        return []
+    alt = "Average precision: " + "; ".join(f"{name} {percent(figures['ap'])}" for name, figures in ranked)
+    known = sum(figures["ap"] is not None for figures in by_attribute.values())
+    most = f" The {len(ranked)} most frequent of {known:,} attributes." if known > len(ranked) else ""
+    return [md.Figure(run_plots.ap_figure(ranked), alt, PRECISION + most)]
+
+
+def confused(network: Network) -> list[md.Block]:
+    """Which attribute is taken for which, where exactly one is true."""
+    if network.table is None or "correct" not in network.table.column_names:
+        return []
+    truth, answer = (network.table[name].to_pylist() for name in ("attribute", "answer"))
+    counted = run_plots.confusion(truth, answer, network.about["attribute_names"])
+    names, wrong = counted.names, counted.rows * (1 - np.eye(len(counted.names), dtype=np.int64))
+    worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
+    words = ", ".join(f"{names[y]} taken for {names[x]} ({wrong[y, x]:,})" for y, x in worst if wrong[y, x])
+    caption = "Rows of questions by their truth, across the network’s answer; colour is the share of a row. "
+    caption += f"Most often: {words}." if words else "Nothing is confused."
+    if run_plots.OTHERS in names:
+        caption += f" All but the {len(names) - 1} most frequent attributes are taken together."
+    return [md.Figure(run_plots.confusion_figure(counted), f"Confusion: {words}", caption)]
+
+
+def judged(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Of each readable row whether the answer is right, and how sure it is: (R,) bool, (R,) float64.
+
+    Where several attributes may be true, the answer is the likeliest of them, and its log-odds say how sure it is.
+    """
+    if "correct" in rows.column_names:
+        return rows["correct"].to_numpy(), rows["probability"].to_numpy()
+    right = [top[0] in true for true, top in zip(rows["attributes"].to_pylist(), rows["top"].to_pylist(), strict=True)]
+    return np.array(right, bool), np.array([odds[0] for odds in rows["log_odds"].to_pylist()], float)
+
+
+def evenness(network: Network) -> list[md.Block]:
+    """How evenly each layer attends, right and wrong answers apart."""
+    rows = network.table
+    entropy = None if rows is None else entropies(rows)
+    if rows is None or entropy is None or not entropy.shape[1]:
+        return []
+    right, single = judged(rows)[0], "correct" in rows.column_names
+    names = ("right", "wrong") if single else ("likeliest is true", "is not")
+    groups = {names[0]: entropy[right], names[1]: entropy[~right]}
+    kinds = [*["gate"] * (entropy.shape[1] - 1), network.about["model"].get("choice", "softmax")]
+    medians = "; ".join(f"{name}: {medians_of(values)}" for name, values in groups.items() if len(values))
+    caption = ENTROPY if single else f"Questions whose likeliest attribute is true, and the others. {ENTROPY}"
+    if none := int(np.isnan(entropy).any(1).sum()):
+        caption += f" Left out: {none:,} questions with a layer wholly closed or of one cell, there."
+    return [md.Figure(run_plots.entropy_figure(groups, kinds), f"Median entropy, {medians}", caption)]
+
+
+def medians_of(entropy: np.ndarray) -> str:
+    """Each layer's median in words."""
+    medians = run_plots.quantiles(entropy)[run_plots.SHARES.index(0.5)]
+    words = [percent(None if np.isnan(median) else median) for median in medians]
+    return ", ".join(f"layer {i} {median}" for i, median in enumerate(words, 1))
+
+
+def scenes(report: Report) -> list[md.Block]:
     """Test scenes with every layer's attention, right and wrong answers marked."""
-    if not report.scenes:
-        return ""
     figures = []
     for i, scene in enumerate(report.scenes, 1):
-        said = "; ".join(f"{escape(name)}: {verdict(answer, scene)}" for name, answer in scene.answers.items())
-        question = f"{i}. {question_of(report.data, scene)}"
-        caption = f"<b>{escape(question)}</b> {said}"
-        figures.append(picture(attention_row(scene), f"Attention for: {question}", caption, "scene"))
-    outlined = "The target is outlined. " * any(scene.mask is not None for scene in report.scenes)
-    return (
-        f"<h2>Where the network{'s look' if len(report.networks) > 1 else ' looks'}</h2>\n"
-        f"<p class='soft'>{outlined}{READING} {escape(report.chosen)}</p>\n" + "\n".join(figures)
-    )
+        asked = f"What colour is the {scene.query}?" if report.data in STYLES else f"{scene.query}: what is it like?"
+        question = f"{i}. {asked} {', '.join(truths_of(scene)).capitalize() or 'Nothing that is listed'}."
+        replies = [md.line(name, ": ", verdict(answer, scene)) for name, answer in scene.answers.items()]
+        caption = md.line(question, " ", md.Markdown("; ".join(replies)))
+        figures.append(md.Figure(attention_row(scene), f"Attention for: {question}", caption))
+    outlined = "The target is outlined. " if any(scene.mask is not None for scene in report.scenes) else ""
+    title = "Where the networks look" if len(report.networks) > 1 else "Where the network looks"
+    return [md.heading(2, title), md.line(outlined, READING, " ", report.chosen), *figures] if figures else []
 
 
-def question_of(data: str, scene: Scene) -> str:
-    """The question and what is true."""
-    asked = f"What colour is the {scene.query}?" if data in STYLES else f"{scene.query}: what is it like?"
-    return f"{asked} {', '.join(truths_of(scene)).capitalize() or 'Nothing that is listed'}."
+def verdict(answer: Answer, scene: Scene) -> md.Markdown:
+    """The answer, right or wrong, and its probability; where several attributes may be true, the likeliest."""
+    words = []
+    for attribute, probability in likeliest(answer):
+        right = attribute in truths_of(scene)
+        mark = md.strong(f"{attribute} ✓ right") if right else md.emphasis(f"{attribute} ✗ wrong")
+        words.append(md.line(mark, f" ({percent(probability)})"))
+    return md.Markdown(", ".join(words))
 
 
-def verdict(answer: Answered, scene: Scene) -> str:
-    """The answer, right or wrong, and its probability, in HTML; where several attributes may hold, the likeliest."""
-    said = [(answer.attribute, answer.probability)]
-    if answer.likelihood == "bernoulli":
-        said = answer.ranked[:RANKED]
-    told = []
-    for attribute, probability in said:
-        kind, mark = ("right", "✓ right") if attribute in truths_of(scene) else ("wrong", "✗ wrong")
-        told.append(f"<span class='{kind}'>{escape(attribute)} {mark}</span> ({percent(probability)})")
-    return ", ".join(told)
+def answers(report: Report) -> list[md.Block]:
+    """Answers of the pretrained network."""
+    figures = []
+    for answer in report.answers:
+        alt = f"query {answer.query}, answer {answer.attribute}, where it came from, and each layer's attention"
+        figures.append(md.Figure(answer_figure(answer), alt))
+    title = f"The pretrained network, asked about {report.asked_about}"
+    return [md.heading(2, title), md.line(report.asked, "; nothing was trained for this."), *figures] if figures else []
 
 
-def answers_section(report: Report) -> str:
-    """Answers of the network that ships."""
-    if not report.answers:
-        return ""
-    figures = [
-        picture(
-            answer_figure(answer),
-            f"query {answer.query}, answer {answer.attribute}, where it came from, and each layer's attention",
-        )
-        for answer in report.answers
-    ]
-    return (
-        f"<h2>The network that ships, asked about {escape(report.asked_about)}</h2>\n"
-        f"<p class='soft'>{escape(report.asked)}; nothing was trained for this.</p>\n"
-        "<div class='pair'>\n" + "\n".join(figures) + "\n</div>"
-    )
+def lacks(report: Report) -> list[md.Block]:
+    """What the page lacks, why, and which command supplies it."""
+    items = []
+    for lack in report.missing:
+        remedy = md.line(" ", md.code(lack.remedy), " supplies it.") if lack.remedy else ""
+        items.append(md.line(md.strong(lack.what), ": ", lack.why, ". ", remedy))
+    return [md.heading(2, "Not in this report"), md.bullets(items)] if items else []
 
 
-def facts_section(report: Report) -> str:
+def facts(report: Report) -> list[md.Block]:
     """What was trained and where, so that it can be done again."""
-    labels = list(dict.fromkeys(label for one in report.networks for label in one.training))
-    head = "".join(f"<th scope='col'>{escape(one.name)}</th>" for one in report.networks)
-    lines = [(label, [one.training.get(label, "–") for one in report.networks]) for label in labels]
-    facts = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in report.facts.items())
-    table = numbers_table(f"<tr><th></th>{head}</tr>", lines)
-    return f"<h2>What was trained here</h2>\n{table}<dl>{facts}</dl>"
+    labels = dict.fromkeys(label for network in report.networks for label in network.training)
+    rows = [[label, *(network.training.get(label, "–") for network in report.networks)] for label in labels]
+    return [
+        md.heading(2, "What was trained here"),
+        md.table(["", *(network.name for network in report.networks)], rows),
+        md.bullets(md.line(md.strong(label), ": ", text) for label, text in report.facts.items()),
+    ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.files import read_json
-from progressive_attention.pages.plots import answer_figure
+from progressive_attention.pages.answer_plots import answer_figure
 from progressive_attention.predict.predictor import Predictor
 
 

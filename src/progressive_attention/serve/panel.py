@@ -22,7 +22,7 @@ from progressive_attention.maps.shown_maps import (
     scaled,
     striped,
 )
-from progressive_attention.pages.plots import KEPT, RANKED, panels_of, point_of
+from progressive_attention.pages.answer_plots import KEPT, RANKED, panels_of, point_of
 from progressive_attention.predict.predictor import Answer
 
 BARS = 8  # attributes shown, the likeliest

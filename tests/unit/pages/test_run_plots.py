@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from fake_answers import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from test_plots import pixels
+from read_page import pixels
 
 from progressive_attention.pages import run_plots
 from progressive_attention.pages.run_plots import (
@@ -16,15 +17,20 @@ from progressive_attention.pages.run_plots import (
     WIDTH,
     Confusion,
     Line,
+    ScaleSeries,
+    alt_of,
     ap_figure,
     confusion,
     confusion_figure,
     entropy_figure,
     line_figure,
+    on_axis,
     quantiles,
     ranked_attributes,
+    scale_curve,
     training_lines,
 )
+from progressive_attention.reproduce.published import SCALE_BINS
 
 LOG = [
     {"epoch": 1, "step": 5, "loss": 2.0, "validation_accuracy": 0.25, "train_seconds": 9.5, "validation_seconds": 1},
@@ -40,14 +46,11 @@ RANKED = [
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures in place of their PNGs."""
-    monkeypatch.setattr(run_plots, "finish", lambda figure, path: figure)
+    monkeypatch.setattr(run_plots, "finish", lambda figure: figure)
 
 
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
-
-
-# --- training curves --------------------------------------------------------------------------------------------------
 
 
 def test_lines_of_a_log():
@@ -55,11 +58,9 @@ def test_lines_of_a_log():
     assert (loss.x, loss.y, loss.best) == ([1, 2, 3], [2.0, 1.0, 0.5], None)
     assert (score.title, score.x, score.y, score.best) == ("Validation accuracy", [1, 2, 3], [25, 75, 50], 1)
     assert seconds.y == [9.5, 8.5, 7.5]
-
-
-def test_first_of_equal_scores_is_the_best_as_in_training():
     same = [{**line, "validation_accuracy": 0.5} for line in LOG]
-    assert training_lines(same, "validation_accuracy", "validation accuracy")[1].best == 0
+    assert training_lines(same, "validation_accuracy", "validation accuracy")[1].best == 0, "as in training"
+    assert alt_of(loss) == "Training loss from 2 (epoch 1) to 0.5 (epoch 3)"
 
 
 def test_line_is_drawn_and_its_best_point_marked(drawn):
@@ -78,9 +79,6 @@ def test_one_epoch_is_a_point(drawn):
     assert curve.get_marker() == "o"
     many = line_figure(Line("Rate", "rate", np.arange(200), np.arange(200)))
     assert many.axes[0].lines[0].get_marker() == "None"
-
-
-# --- confusion --------------------------------------------------------------------------------------------------------
 
 
 def test_confusion_by_hand():
@@ -125,9 +123,6 @@ def test_few_of_many_are_not_none(drawn):
     assert texts(axes) == ["9,999\n100.0 %", "1\n< 0.1 %"]
 
 
-# --- entropy ----------------------------------------------------------------------------------------------------------
-
-
 def test_quantiles_by_hand():
     entropy = np.array([[0.0, np.nan, 1], [1, np.nan, np.nan], [0.5, np.nan, 1]])
     found = quantiles(entropy)
@@ -154,9 +149,6 @@ def test_entropy_is_drawn_by_group_and_layer(drawn):
     ]
 
 
-# --- average precision ------------------------------------------------------------------------------------------------
-
-
 def test_most_frequent_attributes_come_first_and_those_that_never_hold_not_at_all():
     each = {f"a{i}": {"count": i, "ap": None if i == 0 else 0.5, "query_prior_ap": None} for i in range(40)}
     assert [name for name, _ in ranked_attributes(each)] == [f"a{i}" for i in range(39, 39 - MOST_RANKED, -1)]
@@ -175,26 +167,49 @@ def test_aps_are_drawn(drawn):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["network"]
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+def series_of(name: str, value: float | None = 0.5, published=None) -> ScaleSeries:
+    ends = (0.0, 1.0) if value is None else (value - 0.1, value + 0.1)
+    return ScaleSeries(name, dict.fromkeys(SCALE_BINS, value), dict.fromkeys(SCALE_BINS, ends), published)
+
+
+def test_scales_are_drawn_with_their_intervals_and_the_papers_values(drawn):
+    theirs = dict(zip(SCALE_BINS, (90.0, 91.0, 92.0, 93.0, 94.0), strict=True))
+    shown = [series_of("pan", 0.8, theirs), series_of("san", None, 70.0)]
+    (axes,) = scale_curve(shown, "title", dict.fromkeys(SCALE_BINS, 3)).axes
+    pan, papers, san, all_scales = (line.get_ydata() for line in axes.lines)
+    assert_allclose(pan, on_axis([0.8] * 5))
+    assert_allclose(papers, on_axis([value / 100 for value in theirs.values()]))
+    assert np.isnan(san).all(), "no question of any scale"
+    assert_allclose(all_scales, on_axis(0.7))
+    bars = np.array([segment[:, 1] for segment in axes.collections[0].get_segments()])
+    assert_allclose(bars, on_axis([[0.7, 0.9]] * 5))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["pan, here", "pan, papers", "san, here", "san, papers, all scales"]
+    assert axes.get_xticklabels()[0].get_text() == "0.5–1.0\nn = 3"
+    low, high = axes.get_ylim()
+    assert low < on_axis(0.7) < on_axis(0.94) < high
+
+
+def test_accuracy_axis():
+    assert_allclose(on_axis([0.0, 0.9, 0.99, 1.0, 1.2]), [-2, -1, 0, 1, 1], atol=1e-12)
+    assert np.isnan(on_axis([None])).all()
 
 
 def figures(word: str) -> list[bytes]:
     return [
-        line_figure(Line(word, word, [1, 2], [3, 4], 1, word)),
+        line_figure(Line(word, word, [1, 2], [3, 4], 1)),
         confusion_figure(Confusion([word, "other"], np.eye(2, dtype=int))),
         confusion_figure(Confusion([f"{word}{i}" for i in range(12)], np.eye(12, dtype=int))),
         entropy_figure({"right": np.full((2, 1), 0.5), "wrong": np.zeros((0, 1))}, ["softmax"]),
         ap_figure([(word, RANKED[0][1])]),
+        scale_curve([series_of(word, 0.5, 50.0)], word, dict.fromkeys(SCALE_BINS, 1)),
     ]
 
 
-@pytest.mark.parametrize("word", ["red", "$x^", "a_b\\frac{"])
-def test_every_figure_fits_a_phone_and_takes_words_as_they_are(word):
-    for png in figures(word):
+def test_every_figure_fits_a_phone_takes_words_as_they_are_and_is_the_same_every_time():
+    drawn = figures(HOSTILE)
+    assert drawn == figures(HOSTILE)
+    for png in drawn:
         height, width, _ = pixels(png).shape
         assert width == WIDTH
         assert 100 < height < 1200
-
-
-def test_same_input_same_bytes():
-    assert figures("red") == figures("red")

@@ -11,7 +11,7 @@ from PIL import Image
 from progressive_attention.maps.pixel_maps import pixel_maps, region_map
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import build_model
-from progressive_attention.pages.plots import answer_figure
+from progressive_attention.pages.answer_plots import answer_figure
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.saved import describe, load, save
 

@@ -1,0 +1,145 @@
+"""Pictures of answers: one answer with its attention, one scene asked of several networks, contact sheets.
+
+Legend: H x W image pixels, L attended layers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from progressive_attention.data.images import BoxMasks
+from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image, shown_map
+from progressive_attention.metrics.pointing import highest_point
+from progressive_attention.pages.figures import BLACK, RIGHT, WRONG, Tile, grid, shortened
+
+if TYPE_CHECKING:  # drawing needs no torch
+    from progressive_attention.data.questions import QuestionSet
+    from progressive_attention.predict.predictor import Answer
+
+RANKED = 3  # attributes shown where several may be true
+SOURCE, KEPT = "where the answer came from", "what the network kept"
+
+
+class Scene(NamedTuple):
+    """One test scene with several networks' answers; ``mask`` (H, W) bool is the target's, None if unknown.
+
+    ``truth`` is the attribute that is true, or all that are.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    query: str
+    truth: str | Sequence[str]
+    answers: Mapping[str, "Answer"]  # by the network's name
+
+
+def truths_of(scene: Scene) -> tuple[str, ...]:
+    """The attributes that are true."""
+    return (scene.truth,) if isinstance(scene.truth, str) else tuple(scene.truth)
+
+
+def target_of(questions: "QuestionSet", row: int) -> np.ndarray | None:
+    """The asked object's mask (H, W) bool, or that of its box; None where neither is known."""
+    boxes = None if questions.box is None else BoxMasks(questions.box, questions.images.shape[1])
+    masks = boxes if questions.masks is None else questions.masks
+    return None if masks is None else masks[np.array([row])][0]
+
+
+def point_of(answer: "Answer") -> np.ndarray | None:
+    """Centre (x, y) of the highest cell of the map shown first, in pixels; None without one, or if not found."""
+    shown = shown_map(answer.maps)
+    if shown is None or answer.found is False or not shown[1].any():
+        return None
+    return highest_point(shown[1][None])[0]
+
+
+def panels_of(answer: "Answer") -> list[tuple[str, np.ndarray]]:
+    """Title and map: the one shown first, the gates, the choice; nothing of a network without attention.
+
+    Of a network of one layer the first alone, which is that layer's.
+    """
+    shown = shown_map(answer.maps)
+    if shown is None:
+        return []
+    first = SOURCE if shown[0] == "flow" and answer.found is not False else "where the network looked"
+    layers = [*(f"gate {i}" for i in range(1, len(answer.layers))), "choice"]
+    return [(first, shown[1]), *(zip(layers, answer.layers, strict=True) if len(answer.layers) > 1 else [])]
+
+
+def tiles_of(answer: "Answer") -> list[Tile]:
+    """The answer's maps over its image: the first as light, with its highest point; the layers with their largest."""
+    image, panels = answer.image, panels_of(answer)
+    first = [Tile(over_image(image, light(values)), title, point=point_of(answer)) for title, values in panels[:1]]
+    return first + [Tile(over_image(image, layer), f"{title}, {largest_of(layer)}") for title, layer in panels[1:]]
+
+
+def answer_figure(answer: "Answer", path: Path | None = None) -> bytes:
+    """One answer: the image, where the answer came from, what of the image was kept; below them the layers.
+
+    A ring marks the first map's highest point. A network without attention has the image alone, which says so.
+    """
+    tiles, shown = tiles_of(answer), shown_map(answer.maps)
+    above = [Tile(answer.image, "the image" if shown else "the image; this network has no attention map"), *tiles[:1]]
+    if shown:
+        above.append(Tile(attended_image(answer.image, shown[1]), KEPT))
+    layers = tiles[1:]
+    across = math.ceil(len(layers) / math.ceil(len(layers) / 4)) if layers else 0
+    rows = [above, *(layers[i : i + across] for i in range(0, len(layers), across or 1))]
+    title = f"{answer.query}? {answer_text(answer)}"
+    return grid(rows, 240, shortened(title, 18 * max(map(len, rows))), legend_of(tiles, answer), path)
+
+
+def legend_of(tiles: Sequence[Tile], answer: "Answer") -> list[str] | None:
+    """What the signs on an answer's tiles mean, None where there is no map."""
+    if not tiles:
+        return None
+    hatched = len(tiles) > 1 and any(np.isnan(layer).any() for layer in answer.layers)
+    ringed = tiles[0].point is not None
+    return ["ring: its highest point"] * ringed + ["hatched: no cell"] * hatched
+
+
+def likeliest(answer: "Answer") -> list[tuple[str, float]]:
+    """The answer and its probability; where several attributes may be true, the likeliest ones."""
+    return answer.ranked[:RANKED] if answer.likelihood == "bernoulli" else [(answer.attribute, answer.probability)]
+
+
+def answer_text(answer: "Answer") -> str:
+    """What the network answers, in words; or "not found"."""
+    words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in likeliest(answer))
+    return f"not found; if it is there, {words}" if answer.found is False else words
+
+
+def attention_row(scene: Scene, path: Path | None = None) -> bytes:
+    """One scene, its target outlined; then of each network the answer, right or wrong, and its maps as ``panels_of``.
+
+    A network without attention has the image instead.
+    """
+    outlined = scene.mask is not None and scene.mask.any()
+    question = [(f"{scene.query}?", BLACK), (", ".join(truths_of(scene)), BLACK)]
+    row = [Tile(scene.image, "target outlined" if outlined else "the image", question)]
+    for name, answer in scene.answers.items():
+        right = answer.attribute in truths_of(scene)
+        verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
+        first, *others = tiles_of(answer) or [Tile(scene.image, "no attention map")]
+        row += [first._replace(heading=[(name, BLACK), (verdict, RIGHT if right else WRONG)]), *others]
+    return grid([[tile._replace(mask=scene.mask) for tile in row]], 200, path=path)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray] | np.ndarray, captions: Sequence[str], path: Path | None = None, title: str = ""
+) -> bytes:
+    """Images (H, W, 3) uint8 of one size in a grid, each with its caption ("7? red").
+
+    Raises ValueError for other than one caption for each image, at least one.
+    """
+    if not len(images) or len(images) != len(captions):
+        raise ValueError(f"expected as many captions as images, at least one; got {len(captions)} and {len(images)}")
+    side = images[0].shape[1]
+    side *= max(1, round(150 / side))
+    tiles = [Tile(image, shortened(caption)) for image, caption in zip(images, captions, strict=True)]
+    columns = math.ceil(math.sqrt(1.6 * len(tiles)))
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    return grid(rows, side, title, path=path)
