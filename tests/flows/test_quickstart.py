@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from read_page import Page
 from rich.console import Console
 
 from progressive_attention.commands import quickstart_work as quickstart
