@@ -80,7 +80,7 @@ def joined() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with exchange():
         store, number, processes = next(rendezvous("env://", timeout=patience))
-        start = distributed.PrefixStore(agreed(store, number, processes, patience), store)
+        start = distributed.PrefixStore(agreed(store, number, processes, patience), store)  # type: ignore[attr-defined]
         distributed.init_process_group(backend, None, patience, processes, number, start)
     try:
         yield

@@ -85,7 +85,7 @@ def synchronise_norms(model: nn.Module) -> None:
     """Let batch norms see the questions of all processes, in place; torch can do so on GPUs only."""
     convert = nn.SyncBatchNorm.convert_sync_batchnorm
     if "timm" in sys.modules:  # its batch norms may hold an activation, which torch would drop
-        from timm.layers import convert_sync_batchnorm as convert
+        from timm.layers.norm_act import convert_sync_batchnorm as convert
     convert(model)
 
 

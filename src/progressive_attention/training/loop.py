@@ -159,7 +159,11 @@ class Run:
             progress = self.step(batch, pixels)
             self.state.epoch_seconds += time.monotonic() - started
             if self.state.step % self.per_epoch == 0:
-                break
+                self.entrance.end_pass()
+                record = self.end_epoch(epoch)
+                self.save()
+                yield replace(progress, record=record)
+                return
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self.save()
             try:
@@ -168,10 +172,6 @@ class Run:
                 self.save()
                 raise
             started = time.monotonic()
-        self.entrance.end_pass()
-        record = self.end_epoch(epoch)
-        self.save()
-        yield replace(progress, record=record)
 
     def step(self, batch: Batch, pixels: np.ndarray | None) -> Progress:
         """One step on this process's share of its images."""
