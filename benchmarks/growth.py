@@ -236,7 +236,6 @@ def draw_growth(records: Sequence[Record], hardware: str, path: Path) -> None:
             draw_panel(panel, {key[1]: line for key, line in lines.items() if (key[0], key[2]) == (axis, quantity)})
             panel.set_xlabel(axis, size=9)
             panel.set_title(title, size=9, loc="left")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
@@ -252,5 +251,4 @@ def draw_panel(panel: Any, lines: Mapping[str, Line]) -> None:
     # Whole decades, and room for the legend above: else what hardly grows would look steep.
     bounds = [bound for line in lines.values() for point in line for bound in point[2:]]
     panel.set_ylim(10 ** math.floor(math.log10(min(bounds))), 10 ** (math.ceil(math.log10(1.01 * max(bounds))) + 1))
-    panel.grid(color="#dddddd", linewidth=0.6)
     panel.legend(fontsize=7.5, frameon=False, loc="upper left")
