@@ -30,7 +30,7 @@ def test_a_picture_of_another_kind(image, got):
 
 def test_a_network_without_its_words_is_not_evaluated():
     model = build_model("san", num_queries=10, num_attributes=5)
-    with pytest.raises(ValueError, match=r"a trained network .*weights\.load\(.* or Trained\(.*; got \w+Network$"):
+    with pytest.raises(ValueError, match=r"a trained network .*saved\.load\(.* or Trained\(.*; got \w+Network$"):
         evaluate(model, None)
 
 
