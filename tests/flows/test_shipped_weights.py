@@ -40,8 +40,8 @@ def test_card_and_config_agree(name: str) -> None:
 
 def test_a_run_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run among the results becomes what ships, but for what was measured later."""
-    for module in (network_folder, weights):
-        monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    monkeypatch.setattr(network_folder, "SHIPPED", tmp_path)
+    monkeypatch.setitem(SHIP["main"].__globals__, "SHIPPED", tmp_path)
     run = next((ROOT / "results/weights").glob("mref-san-*"))
     monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(run), "it"])
     SHIP["main"]()
