@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from progressive_attention.maps.receptive_field import Field, Geometry, Paths
-from progressive_attention.maps.stage_graph import Step, Steps, Window
+from progressive_attention.maps.stage_graph import Step, Steps
 from progressive_attention.network.question_network import Prediction
 
 POWER = 4  # of the magnitude, in the flow map
 TINY = 1e-290  # below this, sums in float64 lose their digits
 Size = tuple[int, int]
-Matrices = tuple[Tensor, Tensor]  # (rows, columns)
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -38,14 +37,14 @@ def cells_inside(field: Field, cells: int, pixels: int) -> int:
     return sum(not field.stride or -reach < field.centre(i) < pixels - 1 + reach for i in range(cells))
 
 
-def as_values(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
+def as_values(cells: Tensor, field: tuple[Field, Field], image_size: Size) -> Tensor:
     """Each pixel gets its cell's value, zero outside all cells: (..., h, w) -> (..., H, W) float64."""
     rows = coverage(field[0], cells.shape[-2], image_size[0]).to(cells.device)
     columns = coverage(field[1], cells.shape[-1], image_size[1]).to(cells.device)
     return rows @ cells.double() @ columns.T
 
 
-def as_density(cells: Tensor, field: tuple[Field, Field], image_size: tuple[int, int]) -> Tensor:
+def as_density(cells: Tensor, field: tuple[Field, Field], image_size: Size) -> Tensor:
     """Each cell's mass spread evenly over its stride cell's part inside the image: (..., h, w) -> (..., H, W) float64.
 
     Mass is conserved. Raises ValueError for a layer with cells wholly outside the image, whose mass has no place.
@@ -119,18 +118,17 @@ class Reach:
     """κ of ``handed_down`` as a linear map from the cells (h, w) below to those above, and its transpose.
 
     A walk back through the network goes to any cell of a window alike, and at a join into any branch alike. Each axis
-    of a window is a matrix, so that a stage is a few small products.
+    of a step is a matrix, so that a stage is a few small products.
     """
 
-    def __init__(self, paths: Paths, size: tuple[int, int], device: torch.device) -> None:
-        self.stages: list[tuple[Steps, list[Size], list[Matrices | None]]] = []
+    def __init__(self, paths: Paths, size: Size, device: torch.device) -> None:
+        self.stages: list[tuple[Steps, list[Size], list[tuple[Tensor, Tensor]]]] = []
         for steps in paths:
-            sizes: list[Size] = [size]
-            matrices: list[Matrices | None] = []
+            sizes, matrices = [size], []
             for step in steps:
-                both = matrices_of(step, sizes[step.inputs[0]], device)
-                matrices.append(both)
-                sizes.append(sizes[step.inputs[0]] if both is None else (both[0].shape[0], both[1].shape[0]))
+                rows, columns = (reads(step, axis, sizes[step.inputs[0]][axis]).to(device) for axis in (0, 1))
+                matrices.append((rows, columns))
+                sizes.append((rows.shape[0], columns.shape[0]))
             self.stages.append((steps, sizes, matrices))
             size = sizes[-1]
 
@@ -138,11 +136,11 @@ class Reach:
         """Sum over p of κ(p, c) times its value: (..., h, w) -> (..., h', w')."""
         for steps, _, matrices in self.stages:
             maps = [cells]
-            for step, both in zip(steps, matrices, strict=True):
-                if both is None:
-                    maps.append(torch.stack([maps[i] for i in step.inputs]).mean(0))
-                else:
-                    maps.append(both[0] @ maps[step.inputs[0]] @ both[1].T)
+            for step, (rows, columns) in zip(steps, matrices, strict=True):
+                given = maps[step.inputs[0]]
+                if len(step.inputs) > 1:
+                    given = torch.stack([maps[i] for i in step.inputs]).mean(0)
+                maps.append(rows @ given @ columns.T)
             cells = maps[-1]
         return cells
 
@@ -150,28 +148,21 @@ class Reach:
         """Sum over c of κ(p, c) times its value: (..., h', w') -> (..., h, w)."""
         for steps, sizes, matrices in reversed(self.stages):
             maps = [cells.new_zeros(*cells.shape[:-2], *size) for size in sizes[:-1]] + [cells]
-            for i in range(len(steps), 0, -1):
-                step, both = steps[i - 1], matrices[i - 1]
-                part = maps[i] / len(step.inputs) if both is None else both[0].T @ maps[i] @ both[1]
-                for j in step.inputs:
-                    maps[j] = maps[j] + part
+            for step, (rows, columns) in zip(reversed(steps), reversed(matrices), strict=True):
+                part = rows.T @ maps.pop() @ columns / len(step.inputs)
+                for i in step.inputs:
+                    maps[i] = maps[i] + part
             cells = maps[0]
         return cells
 
 
-def matrices_of(step: Step, size: Size, device: torch.device) -> Matrices | None:
-    """What a step reads along rows and columns, as ``reads``; None for a join, which reads each cell as it is."""
+def reads(step: Step, axis: int, cells: int) -> Tensor:
+    """How much each place behind a step reads of each cell along an axis: (places, cells) float64."""
     if step.does == "join":
-        return None
+        return torch.eye(cells, dtype=torch.float64)
     if step.does == "collapse":
-        rows, columns = (torch.full((1, cells), 1 / cells, dtype=torch.float64) for cells in size)
-    else:
-        rows, columns = reads(step.does[0], size[0]), reads(step.does[1], size[1])
-    return rows.to(device), columns.to(device)
-
-
-def reads(window: Window, cells: int) -> Tensor:
-    """Which cells each place of a window reads along an axis: (places, cells) float64, 1 over the kernel or 0."""
+        return torch.full((1, cells), 1 / cells, dtype=torch.float64)
+    window = step.does[axis]
     reach = window.dilation * (window.kernel - 1)
     free = window.before + cells + window.after - reach - 1
     places = (-(-free // window.stride) if window.ceil else free // window.stride) + 1
@@ -200,7 +191,7 @@ def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
     return corners
 
 
-def covered(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
+def covered(corners: Tensor, image_size: Size) -> Tensor:
     """Area of each pixel inside a polygon, exact, negative if it runs anticlockwise: (M, n, 2) -> (M, H, W) float64.
 
     By Green's theorem the area left of x and above y is the sum over edges of the integral of min(edge, x) down to y;

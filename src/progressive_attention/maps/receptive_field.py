@@ -1,4 +1,4 @@
-"""Where a network looks: cells and transformers' canvases in image pixels, exactly; ``image_maps`` draws there.
+"""Where a network looks: cells and transformers' canvases in image pixels, exactly; ``pixel_maps`` draws there.
 
 Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2. Arithmetic after Araujo, Norris and Sim, "Computing
 Receptive Fields of Convolutional Neural Networks", Distill 2019.
@@ -19,8 +19,7 @@ from progressive_attention.network.spatial_transformer import SpatialTransformer
 class Field(NamedTuple):
     """A layer along one image axis: cell i sees the pixels low + i stride to high + i stride, both included.
 
-    ``whole`` tells that global parts (squeeze-and-excite) also see the whole image; stride 0 is a layer of one global
-    cell only.
+    ``whole``: global parts (squeeze-and-excite) also see the whole image; stride 0 is a layer of one global cell only.
     """
 
     stride: int = 1
@@ -44,6 +43,9 @@ class Field(NamedTuple):
 
 
 GLOBAL = Field(0, 0, 0, True)
+Both = tuple[Field, Field]  # rows, columns
+Paths = tuple[Steps, ...]
+"""The steps of the stages between two attended layers, stage by stage."""
 
 
 def union(fields: list[Field]) -> Field:
@@ -61,15 +63,15 @@ def behind(steps: Steps, field: Field, axis: int) -> Field:
     for step in steps:
         inputs = [fields[i] for i in step.inputs]
         if step.does == "collapse":
-            found = GLOBAL
+            after = GLOBAL
         else:
-            found = union(inputs) if step.does == "join" else inputs[0].through(step.does[axis])
-        fields.append(found._replace(whole=found.whole or step.whole))
+            after = union(inputs) if step.does == "join" else inputs[0].through(step.does[axis])
+        fields.append(after._replace(whole=after.whole or step.whole))
     return fields[-1]
 
 
-def read(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[Steps, tuple[Field, Field]]:
-    """A stage's steps, and the fields (rows, columns) behind it; raises ValueError, which tells what else to take."""
+def read(stage: nn.Module, fields: Both) -> tuple[Steps, Both]:
+    """A stage's steps, and the fields behind it; raises ValueError, which says what else to take."""
     try:
         steps = steps_of(stage)
         return steps, (behind(steps, fields[0], 0), behind(steps, fields[1], 1))
@@ -83,15 +85,11 @@ def read(stage: nn.Module, fields: tuple[Field, Field]) -> tuple[Steps, tuple[Fi
 class Canvas(NamedTuple):
     """What a spatial transformer samples, ``size`` (h, w) cells, and so its output too.
 
-    ``field`` (rows, columns): its cells on the canvas of the transformer before it; of the first, on the image.
+    ``field``: its cells on the canvas of the transformer before it; of the first, on the image.
     """
 
-    field: tuple[Field, Field]
+    field: Both
     size: tuple[int, int]
-
-
-Paths = tuple[Steps, ...]
-"""The steps of the stages between two attended layers, stage by stage."""
 
 
 class Geometry(NamedTuple):
@@ -100,14 +98,14 @@ class Geometry(NamedTuple):
     ``paths`` lead from each attended layer to the next: one fewer than fields.
     """
 
-    fields: list[tuple[Field, Field]]
+    fields: list[Both]
     image_size: tuple[int, int]
     canvases: tuple[Canvas, ...] = ()
     paths: tuple[Paths, ...] = ()
 
 
 def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
-    """Where a network looks in its images of ``image_size`` (H, W), unless told ``config.image_size`` squared.
+    """Where a network looks in its images of ``image_size`` (H, W), ``config.image_size`` squared by default.
 
     Raises ValueError where that can't be known exactly.
     """
@@ -122,28 +120,25 @@ def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) 
     return Geometry([], (side, side), canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
 
 
-def layers_of(model: QuestionNetwork) -> tuple[list[tuple[Field, Field]], tuple[Paths, ...]]:
+def layers_of(model: QuestionNetwork) -> tuple[list[Both], tuple[Paths, ...]]:
     """Fields of the attended stages on the image, and the paths between them; of no transformer, which moves cells."""
     both, fields, stages = (Field(), Field()), [], []
     for stage in model.stages:
         steps, both = read(stage, both)
         stages.append(steps)
         fields.append(both)
-    ends = model.attended
-    paths = tuple(tuple(stages[start + 1 : end + 1]) for start, end in pairwise(ends))
-    return [fields[i] for i in ends], paths
+    paths = tuple(tuple(stages[start + 1 : end + 1]) for start, end in pairwise(model.attended))
+    return [fields[i] for i in model.attended], paths
 
 
 def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
     """Each transformer's canvas; raises ValueError for one behind global pooling."""
-    side = model.config.image_size
-    sizes = [(side, side), *((height, width) for _, height, width in model.sizes)]
-    both, found = (Field(), Field()), []
+    size, both, sampled = (model.config.image_size,) * 2, (Field(), Field()), []
     for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
         if i in model.attended:
-            found.append(Canvas(both, sizes[i]))
+            sampled.append(Canvas(both, size))
             both = Field(), Field()
-        both = read(stage, both)[1]
-    if any(not field.stride for canvas in found for field in canvas.field):
+        both, size = read(stage, both)[1], model.sizes[i][1:]
+    if any(not field.stride for canvas in sampled for field in canvas.field):
         raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
-    return tuple(found)
+    return tuple(sampled)

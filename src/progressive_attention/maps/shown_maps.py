@@ -24,31 +24,22 @@ def shown_map(maps: Mapping[str, Map]) -> tuple[str, Map] | None:
     return next(((name, maps[name]) for name in FIRST if name in maps), None)
 
 
-def largest(values: np.ndarray) -> float:
-    """The largest value, 0 for a map of NaN only."""
-    known = values[~np.isnan(values)]
-    return float(known.max()) if known.size else 0.0
-
-
 def scaled(values: np.ndarray) -> np.ndarray:
     """A map (H, W) >= 0 over its own largest value: (H, W) in [0, 1], NaN where it is NaN. The scale of all pictures.
 
     Gates that close are drawn as clearly as open ones, so the largest value stands beside each: ``largest_of``.
     """
-    return values / (largest(values) or 1)
+    return values / (np.nan_to_num(values).max() or 1)
 
 
 def light(values: np.ndarray) -> np.ndarray:
-    """A map (H, W) >= 0 as pixels store light: ``scaled`` to the power 1 / GAMMA, in [0, 1], 0 where it is NaN.
-
-    A share of all attention is a sharp peak with faint slopes, which drawn as they are would be lost beside it.
-    """
+    """A map (H, W) >= 0 as pixels store light: ``scaled`` to the power 1 / GAMMA, in [0, 1], 0 where it is NaN."""
     return np.nan_to_num(scaled(values)) ** (1 / GAMMA)
 
 
 def largest_of(values: np.ndarray) -> str:
     """The largest value of a map, for a reader: "largest 0.97"; "no cell" for a map of NaN only."""
-    return "no cell" if np.isnan(values).all() else f"largest {largest(values):.2g}"
+    return "no cell" if np.isnan(values).all() else f"largest {np.nanmax(values):.2g}"
 
 
 def painted(values: np.ndarray) -> np.ndarray:
@@ -63,15 +54,13 @@ def painted(values: np.ndarray) -> np.ndarray:
 
 def striped(shape: tuple[int, int]) -> np.ndarray:
     """(H, W) bool stripes, for where a layer has no cell."""
-    row, column = np.indices(shape)
-    return (row + column) % 6 < 2
+    return np.indices(shape).sum(0) % 6 < 2
 
 
 def over_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A map (H, W) in colour over the grey image (H, W, 3) uint8: (H, W, 3) in [0, 1].
 
-    The colour is the more opaque, the higher the map is, so that what is not attended stays readable. Where the map is
-    NaN the image is hatched: the layer has no cell there.
+    The higher the map, the more opaque its colour. Where it is NaN, as a layer has no cell there, the image is hatched.
     """
     colour, opacity = np.split(painted(values), [3], -1)
     grey = GREY * (image @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]

@@ -1,6 +1,6 @@
 """A stage of a network read as steps: which windows its cells look through, and where its branches join.
 
-``receptive_field`` follows the steps along one axis, ``image_maps`` along every path.
+``receptive_field`` follows the steps along one axis, ``pixel_maps`` along every path.
 Legend: N images, C channels, H x W cells.
 """
 
@@ -37,7 +37,8 @@ class Step(NamedTuple):
 
 
 Steps = tuple[Step, ...]
-# Layers that move nothing in space. Anything in no list is refused: a guess would misplace every map.
+Axes = tuple[int, ...]  # which of N, C, H, W each axis of a map is
+# Layers that move nothing in space. Anything in no list is rejected: a guess would misplace every map.
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid),
     *(nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Mish, nn.PReLU),
@@ -48,7 +49,7 @@ WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POINTWISE_FUNCTIONS = (
     *("add", "iadd", "sub", "mul", "imul", "truediv", "div", "neg", "pow"),
-    *("contiguous", "clone", "to", "float", "type_as"),
+    *("contiguous", "clone", "to", "float", "type_as", "permute"),
     *("expand_as", "relu", "relu_", "relu6", "silu", "gelu", "sigmoid", "hardswish", "hardsigmoid", "leaky_relu"),
     *("tanh", "batch_norm", "dropout", "addcmul"),
 )
@@ -89,43 +90,42 @@ def window(layer: nn.Module, axis: int) -> Window:
 
 
 def unknown(layer: nn.Module) -> ValueError:
-    """The refusal of a layer."""
+    """What rejects a layer."""
     return ValueError(
         f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers "
         "that act on each location alone"
     )
 
 
-def check_one_cell(size: Any) -> None:
-    """Raises ValueError for adaptive pooling to a grid, whose cells are of uneven size."""
-    if size not in (1, (1, 1), [1, 1]):
-        raise ValueError(f"adaptive pooling to {size} cells has fields of uneven size; only pooling to 1 is known")
+def name_of(node: fx.Node) -> str:
+    """What a node calls."""
+    return getattr(node.target, "__name__", str(node.target))
 
 
-def of_channels(node: fx.Node, name: str, order: tuple[int, ...]) -> bool:
+def of_channels(node: fx.Node, order: Axes) -> bool:
     """Whether the channels are split, or an index takes some of them, or one of the parts into which they were."""
     given, key, dim, *_ = *node.args, node.kwargs.get("dim", 0)
-    if name in SPLITS:
+    if name_of(node) in SPLITS:
         return isinstance(dim, int) and order[dim % 4] == 1
     if isinstance(key, int) and isinstance(given, fx.Node):
-        return getattr(given.target, "__name__", given.target) in SPLITS
+        return name_of(given) in SPLITS
     return isinstance(key, tuple) and all(
-        one == slice(None) or (order[axis] == 1 and isinstance(one, slice)) for axis, one in enumerate(key)
+        part == slice(None) or (order[axis] == 1 and isinstance(part, slice)) for axis, part in enumerate(key)
     )
 
 
-def turned(node: fx.Node, order: tuple[int, ...]) -> tuple[int, ...]:
-    """Which axis of N, C, H, W each axis is behind a step, from those before it."""
-    if getattr(node.target, "__name__", node.target) != "permute":
+def turned(node: fx.Node, order: Axes) -> Axes:
+    """The axes behind a function, from those before it."""
+    if name_of(node) != "permute":
         return order
     dims = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
     return tuple(order[axis] for axis in dims)  # type: ignore[union-attr] (numbers)
 
 
-def of_shape(node: fx.Node, name: str) -> bool:
-    """Whether a step reads only the features' shape or kind, as dropping whole paths does for its dice."""
+def of_shape(node: fx.Node) -> bool:
+    """Whether a node reads only the features' shape or kind, as dropping whole paths does for its dice."""
     attributes = ("shape", "ndim", "dtype", "device")
-    return name in ("size", "dim", "new_empty") or (name == "getattr" and node.args[1] in attributes)
+    return name_of(node) in ("size", "dim", "new_empty") or (name_of(node) == "getattr" and node.args[1] in attributes)
 
 
 class Reader:
@@ -144,47 +144,42 @@ class Reader:
     def join(self, inputs: list[int]) -> int:
         """The map in which branches meet; those of one global cell bring no place."""
         local = [i for i in inputs if not self.is_global[i]]
-        whole = 0 < len(local) < len(inputs)
         if len(inputs) == 1 or not local:
             return inputs[0]
-        return self.add("join", tuple(local), whole)
+        return self.add("join", tuple(local), whole=len(local) < len(inputs))
 
-    def layer(self, layer: nn.Module, at: int) -> int:
-        """The map behind a layer of features N, C, H, W."""
+    def collapse(self, inputs: list[int], size: Any = 1) -> int:
+        """The map of one global cell; raises ValueError for adaptive pooling to a grid of cells of uneven size."""
+        if size not in (1, (1, 1), [1, 1]):
+            raise ValueError(f"adaptive pooling to {size} cells has fields of uneven size; only pooling to 1 is known")
+        return self.add("collapse", tuple(inputs))
+
+    def layer(self, layer: nn.Module, at: int, order: Axes) -> int:
+        """The map behind a layer."""
+        if order != FIRST:  # a linear layer joins locations where the last axis is another one
+            if order != LAST or not isinstance(layer, OF_LOCATIONS) or len(getattr(layer, "normalized_shape", "1")) > 1:
+                raise unknown(layer)
+            return at
         if isinstance(layer, nn.GroupNorm) or type(layer) is nn.LayerNorm:  # subclasses of LayerNorm are per location
             return self.add("join", (at,), whole=True)
         if isinstance(layer, POINTWISE) or self.is_global[at]:
             return at
         if isinstance(layer, ADAPTIVE):
-            check_one_cell(layer.output_size)
-            return self.add("collapse", (at,))
+            return self.collapse([at], layer.output_size)
         return self.add((window(layer, 0), window(layer, 1)), (at,))
 
-    def at_location(self, layer: nn.Module, at: int, order: tuple[int, ...]) -> int:
-        """The map behind a layer of features N, H, W, C; raises ValueError for one that may join locations, as a linear
-        layer does where the last axis is another one.
-        """
-        if order != LAST or not isinstance(layer, OF_LOCATIONS) or len(getattr(layer, "normalized_shape", "1")) > 1:
-            raise unknown(layer)
-        return at
-
-    def function(self, node: fx.Node, name: str, inputs: list[int], order: tuple[int, ...]) -> int:
-        """The map behind a function or method of features whose axes are these of N, C, H, W."""
+    def function(self, node: fx.Node, inputs: list[int], order: Axes) -> int:
+        """The map behind a function or method."""
         # The dimensions or the output's size; joining takes 0 if it is left out, which are the images of a batch.
-        given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        given, name = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"), name_of(node)
         dims = {order[d % 4] for d in (given if isinstance(given, tuple | list) else (given,)) if isinstance(d, int)}
-        if (
-            name in (*POINTWISE_FUNCTIONS, "permute")
-            or (name == "cat" and dims == {1})
-            or (name in REDUCTIONS and dims == {1})
-        ):
+        if name in POINTWISE_FUNCTIONS or (name in ("cat", *REDUCTIONS) and dims == {1}):
             return self.join(inputs)
         if name in REDUCTIONS and dims == {2, 3}:
-            return self.add("collapse", tuple(inputs))
+            return self.collapse(inputs)
         if name in ADAPTIVE_FUNCTIONS and order == FIRST:
-            check_one_cell(given)
-            return self.add("collapse", tuple(inputs))
-        if (name in SPLITS or name == "getitem") and of_channels(node, name, order):
+            return self.collapse(inputs, given)
+        if name in (*SPLITS, "getitem") and of_channels(node, order):
             return inputs[0]
         raise ValueError(f"the receptive field of {name}({', '.join(map(str, node.args))}) is unknown")
 
@@ -197,24 +192,19 @@ def steps_of(stage: nn.Module) -> Steps:
     except Exception as error:  # torch.fx raises whatever the traced code runs into
         raise ValueError(f"the receptive field of {type(stage).__name__} can't be traced: {error}") from error
     reader, layers = Reader(), dict(root.named_modules())
-    maps: dict[fx.Node, int] = {}
-    orders: dict[fx.Node, tuple[int, ...]] = {}
+    maps: dict[fx.Node, tuple[int, Axes]] = {}
     for node in graph.nodes:
-        inputs = [maps[n] for n in node.all_input_nodes if n in maps]
-        before = {orders[n] for n in node.all_input_nodes if n in maps}
-        order = before.pop() if len(before) == 1 else FIRST
-        name = getattr(node.target, "__name__", str(node.target))
+        before = [maps[each] for each in node.all_input_nodes if each in maps]
+        inputs, orders = [at for at, _ in before], {order for _, order in before}
+        if len(orders) > 1:
+            raise ValueError(f"{name_of(node)} joins features whose axes stand in different orders")
+        order = next(iter(orders), FIRST)
         if node.op == "placeholder":
-            maps[node], orders[node] = 0, FIRST
-        elif before:
-            raise ValueError(f"{name} joins features whose axes stand in different orders")
+            maps[node] = 0, FIRST
         elif node.op == "output" and isinstance(node.args[0], fx.Node) and inputs and order == FIRST:
             return tuple(reader.steps[: inputs[0]])
         elif node.op == "call_module" and len(inputs) == 1:
-            layer = layers[str(node.target)]
-            one = reader.layer(layer, inputs[0]) if order == FIRST else reader.at_location(layer, inputs[0], order)
-            maps[node], orders[node] = one, order
-        elif node.op in ("call_function", "call_method") and inputs and not of_shape(node, name):
-            orders[node] = turned(node, order)
-            maps[node] = reader.function(node, name, inputs, order)
+            maps[node] = reader.layer(layers[str(node.target)], inputs[0], order), order
+        elif node.op in ("call_function", "call_method") and inputs and not of_shape(node):
+            maps[node] = reader.function(node, inputs, order), turned(node, order)
     raise ValueError(f"the receptive field of {type(stage).__name__} is unknown: it must give one map of features")

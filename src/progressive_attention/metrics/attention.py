@@ -39,9 +39,9 @@ def as_maps_with_targets(attention: np.ndarray, mask: np.ndarray) -> tuple[np.nd
 def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
     """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
-    ``total`` (R,) is all attention, what lies outside the image included; else it is the map's own sum. NaN for an
-    empty mask, and where there is no attention: for a total of 0, or a map of zeros without one. Raises ValueError for
-    a total below the map's sum. Elsewhere known as energy pointing game, or relevance mass accuracy.
+    ``total`` (R,) is all attention, what lies outside the image included (default: the map's own sum). NaN for an empty
+    mask, and where there is no attention. Raises ValueError for a total below the map's sum. Elsewhere known as energy
+    pointing game, or relevance mass accuracy.
     """
     attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
@@ -77,23 +77,26 @@ class Overlap(NamedTuple):
     target: np.ndarray  # (R,) pixels of the target
 
     @property
+    def shares(self) -> np.ndarray:
+        """Precision, recall and IoU: hits over the marked pixels, the target's, and those of either, (3, R, T)."""
+        target = np.broadcast_to(self.target[:, None], self.hit.shape)
+        pixels = np.stack([self.marked, target, self.marked + target - self.hit])
+        return np.where(target > 0, self.hit / np.maximum(pixels, 1), np.nan)
+
+    @property
     def precision(self) -> np.ndarray:
         """Share of the marked pixels that lie in the target."""
-        return self.hit_share_of(self.marked)
+        return self.shares[0]
 
     @property
     def recall(self) -> np.ndarray:
         """Share of the target's pixels that are marked."""
-        return self.hit_share_of(self.target[:, None])
+        return self.shares[1]
 
     @property
     def iou(self) -> np.ndarray:
         """Intersection over union of the marked pixels and the target's."""
-        return self.hit_share_of(self.marked + self.target[:, None] - self.hit)
-
-    def hit_share_of(self, pixels: np.ndarray) -> np.ndarray:
-        """Hits over these pixels (R, T) or (R, 1)."""
-        return np.where(self.target[:, None] > 0, self.hit / np.maximum(pixels, 1), np.nan)
+        return self.shares[2]
 
 
 def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> Overlap:
@@ -103,24 +106,16 @@ def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = N
     always marked, and at 0 the whole image. A map of zeros marks nothing. ``void`` pixels (R, H, W) are left out.
     """
     attention, mask = as_maps_with_targets(attention, mask)
+    counted = np.ones_like(mask) if void is None else ~np.asarray(void, np.bool_)
     steps = len(THRESHOLDS)
-    marked, hit = np.zeros((2, len(attention), steps), np.int64)
+    stopping = np.zeros((2, len(attention), steps), np.int64)
     for row in range(len(attention)):  # one map stays in the cache
-        values, target = attention[row].ravel(), mask[row].ravel()
-        if void is not None:
-            values, target = values[~void[row].ravel()], target[~void[row].ravel()]
+        values, target = attention[row][counted[row]], mask[row][counted[row]]
         if peak := values.max(initial=0):
-            # The last threshold that each pixel reaches, then how many stop at each.
-            level = ((values / peak + ROUNDING) * (steps - 1)).astype(np.intp)
-            marked[row] = np.bincount(level, minlength=steps)
-            hit[row] = np.bincount(level[target], minlength=steps)
-    counted = mask if void is None else mask & ~void
-    return Overlap(at_or_above(marked), at_or_above(hit), counted.sum((-2, -1)))
-
-
-def at_or_above(counts: np.ndarray) -> np.ndarray:
-    """Pixels that stop at each threshold -> pixels that reach it: (R, T) -> (R, T)."""
-    return counts[:, ::-1].cumsum(1)[:, ::-1]
+            level = ((values / peak + ROUNDING) * (steps - 1)).astype(np.intp)  # the last threshold a pixel reaches
+            stopping[:, row] = np.bincount(level, minlength=steps), np.bincount(level[target], minlength=steps)
+    marked, hit = stopping[..., ::-1].cumsum(-1)[..., ::-1]
+    return Overlap(marked, hit, (mask & counted).sum((-2, -1)))
 
 
 class OverlapCurves:
@@ -137,7 +132,7 @@ class OverlapCurves:
         """Examples of the map of this name; arguments as ``overlap``."""
         counts = overlap(attention, mask, void)
         known = counts.target > 0
-        shares = np.stack([values[known] for values in (counts.precision, counts.recall, counts.iou)])
+        shares = counts.shares[:, known]
         coarse = np.rint(shares / UNITS[0])
         fine = np.rint((shares - coarse * UNITS[0]) / UNITS[1])
         self._add(name, int(known.sum()), np.stack([coarse, fine], -1).astype(np.int64).sum(1))
@@ -156,29 +151,26 @@ class OverlapCurves:
 
         Maps without a single example are left out.
         """
-        curves = {}
-        for name, count in self.count.items():
-            if count:
-                precision, recall, iou = self.sums[name] @ UNITS / count
-                best = int(iou.argmax())
-                curves[name] = {
-                    "count": count,
-                    "threshold": THRESHOLDS.tolist(),
-                    "precision": precision.tolist(),
-                    "recall": recall.tolist(),
-                    "iou": iou.tolist(),
-                    "best_iou": float(iou[best]),
-                    "best_threshold": float(THRESHOLDS[best]),
-                }
-        return curves
+        return {name: self._curves(name) for name, count in self.count.items() if count}
+
+    def _curves(self, name: str) -> dict[str, Any]:
+        shares = (self.sums[name] @ UNITS / self.count[name]).tolist()
+        best = int(np.argmax(shares[2]))
+        return {
+            "count": self.count[name],
+            "threshold": THRESHOLDS.tolist(),
+            **dict(zip(("precision", "recall", "iou"), shares, strict=True)),
+            "best_iou": shares[2][best],
+            "best_threshold": float(THRESHOLDS[best]),
+        }
 
 
 def pointing_game(attention: np.ndarray, mask: np.ndarray, tolerance: float = 0) -> np.ndarray:
     """Whether the map's maximum lies on the target or within ``tolerance`` pixels of it: two (R, H, W) -> (R,).
 
-    Of several equal maxima (a cell's pixels) the share that hits, so in [0, 1]; 0 for a map of zeros, which points
-    nowhere; NaN for an empty mask. Raises ValueError for a negative tolerance. Zhang et al., "Top-down Neural Attention
-    by Excitation Backprop", ECCV 2016, with 15 pixels on photographs.
+    Of several equal maxima (a cell's pixels) the share that hits, so in [0, 1]; 0 for a map of zeros; NaN for an empty
+    mask. Raises ValueError for a negative tolerance. Zhang et al., "Top-down Neural Attention by Excitation Backprop",
+    ECCV 2016, with 15 pixels on photographs.
     """
     attention, mask = as_maps_with_targets(attention, mask)
     peak = attention.max((-2, -1), keepdims=True, initial=0)
@@ -210,13 +202,11 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     """How evenly a layer's map lies over its N = H W cells: (R, H, W) >= 0 -> (R,) in [0, 1]. Shannon, 1948.
 
     −Σ p ln p / ln N, where p is the map divided by its sum: 0 where all lies on one cell, 1 where all cells have the
-    same. A softmax is p already. Of a gate the division forgets how far it is open: a gate of 1 everywhere and one of
-    0.1 everywhere both have 1. NaN for a map of zeros, which is no attention, and for one of a single cell, which has
-    no choice. Raises ValueError for other shapes, and for values that are no map.
+    same, however far a gate is open. NaN for a map of zeros, and for one of a single cell, which has no choice. Raises
+    ValueError for other shapes, and for values that are no map.
     """
     attention = as_maps(attention)
-    rows, height, width = attention.shape
-    cells = height * width
+    rows, cells = len(attention), attention.shape[1] * attention.shape[2]
     values = attention.reshape(rows, cells)
     peak = values.max(1, initial=0)
     known = (peak > 0) & (cells > 1)

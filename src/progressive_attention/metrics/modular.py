@@ -1,7 +1,7 @@
 """The metrics of attention.py and ranking.py as torchmetrics' classes: update, compute, reset, merged over processes.
 
-They compute nothing of their own: examples go through the pure functions, and only sums (or, for ranking, scores) are
-kept. Each works alone, in a ``torchmetrics.MetricCollection`` and in Lightning's ``self.log``.
+Examples go through the pure functions, and only sums (for ranking, scores) are kept. Each works alone, in a
+``torchmetrics.MetricCollection`` and in Lightning's ``self.log``.
 Legend: ... any leading axes, H x W pixels, A attributes, T thresholds.
 """
 
@@ -31,9 +31,8 @@ def examples(values: Tensor, target: Tensor, axes: int = 2) -> tuple[np.ndarray,
     if values.shape != target.shape or values.ndim < axes:
         wanted = "(..., H, W)" if axes == 2 else "(..., A)"
         raise ValueError(f"both must have one shape {wanted}, got {tuple(values.shape)} and {tuple(target.shape)}")
-    rows = (one.detach().cpu().reshape(-1, *one.shape[-axes:]) for one in (values.double(), target))
-    first, second = (one.numpy() for one in rows)
-    return first, second
+    first, second = (rows.detach().cpu().reshape(-1, *rows.shape[-axes:]) for rows in (values.double(), target))
+    return first.numpy(), second.numpy()
 
 
 class MeanOverExamples(Metric):
@@ -74,9 +73,9 @@ class TruePositiveRatio(MeanOverExamples):
 
 
 class PointingGame(MeanOverExamples):
-    """Mean of how often the map's maximum lies on the target, or within ``tolerance`` pixels of it.
+    """Mean of how often the map's maximum lies within ``tolerance`` pixels of the target; ``attention.pointing_game``.
 
-    ``attention.pointing_game``. Options are Metric's.
+    Options: Metric's.
     """
 
     tolerance: Tensor
@@ -115,8 +114,8 @@ class AttentionOverlap(Metric):
         """``threshold``, ``precision``, ``recall``, ``iou`` (T,), ``best_iou``, ``best_threshold``; none of nothing."""
         curves = OverlapCurves()
         curves.count, curves.sums = {"map": int(self.count)}, {"map": self.sums.cpu().numpy()}
-        found = curves.summary().get("map", {})
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items() if name != "count"}
+        summary = curves.summary().get("map", {})
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in summary.items() if name != "count"}
 
 
 class AttributeRanking(Metric):
@@ -140,7 +139,7 @@ class AttributeRanking(Metric):
         self.set_dtype(torch.float64)
 
     def update(self, score: Tensor, label: Tensor) -> None:
-        """Log-odds (..., A), with labels (..., A) 1 (holds), 0 (does not) or -1 (unknown, or nothing asked).
+        """Log-odds (..., A), with labels (..., A) 1 (true), 0 (not) or -1 (unknown, or nothing asked).
 
         Raises ValueError for other shapes, labels, NaN.
         """
@@ -156,8 +155,5 @@ class AttributeRanking(Metric):
         if len(self.rows):
             score, label = dim_zero_cat(self.rows).reshape(-1, self.num_attributes, 2).cpu().numpy().T
             scores.add(score.T, label.T)
-        found = scores.summary(self.train_count)
-        return {
-            name: torch.tensor(float("nan") if value is None else value, dtype=torch.float64)
-            for name, value in found.items()
-        }
+        summary = scores.summary(self.train_count).items()
+        return {name: torch.tensor(np.nan if v is None else v, dtype=torch.float64) for name, v in summary}

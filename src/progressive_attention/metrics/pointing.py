@@ -12,9 +12,8 @@ from progressive_attention.metrics.attention import ROUNDING, as_maps
 def highest_point(attention: np.ndarray) -> np.ndarray:
     """Centre of the highest cell: (R, H, W) >= 0 -> (R, 2) float64, x in [0, W] and y in [0, H].
 
-    A map is constant within a cell, so the cell is the connected pixels (by their edges) of the highest value, up to
-    ROUNDING, around the first of them in row order; the centre is their mean. NaN for a map of zeros. Raises ValueError
-    for other shapes, and for values that are no map.
+    The cell is the connected pixels (by their edges) of the highest value, up to ROUNDING, around the first of them in
+    row order. NaN for a map of zeros. Raises ValueError for other shapes, and for values that are no map.
     """
     attention = as_maps(attention)
     points = np.full((len(attention), 2), np.nan)

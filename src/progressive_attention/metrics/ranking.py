@@ -9,7 +9,9 @@ Legend: R rows (an object of an image each), A attributes, T distinct scores of 
 import tempfile
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from io import BytesIO
+from shutil import copyfileobj
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -121,12 +123,10 @@ class AttributeScores(NamedTuple):
             if np.shape(train_count) != frequency.shape:
                 raise ValueError(f"train_count must have shape {frequency.shape}, got {np.shape(train_count)}")
             groups |= {f"_{name}": group for name, group in frequency_groups(train_count).items()}
-        figures: dict[str, float] = {
-            "mean_ap": mean_over_attributes(self.eleven_point_ap),
-            "weighted_mean_ap": mean_over_attributes(self.eleven_point_ap, frequency),
-            "mean_ap_all_point": mean_over_attributes(self.all_point_ap),
-            "weighted_mean_ap_all_point": mean_over_attributes(self.all_point_ap, frequency),
-        }
+        figures: dict[str, float] = {}
+        for name, ap in (("mean_ap", self.eleven_point_ap), ("mean_ap_all_point", self.all_point_ap)):
+            figures[name] = mean_over_attributes(ap)
+            figures[f"weighted_{name}"] = mean_over_attributes(ap, frequency)
         for name, group in groups.items():
             counts = self.counts.of(group)
             figures[f"vaw_map{name}"] = mean_over_attributes(self.average_precision[group])
@@ -143,15 +143,17 @@ class AttributeScores(NamedTuple):
 class RankingScores:
     """Scores of many rows, batch by batch: the figures of all at once, exact, in bounded memory.
 
-    An AP needs the rank of each positive among all negatives, and any negative may matter to a positive still to come:
-    so every labelled score is kept as it is, in a temporary file that vanishes with the object. Unknown labels take no
-    room. Merged in any order, the figures are the same to the last bit.
+    Any negative may matter to a positive still to come, so every labelled score is kept as it is, float64, in a
+    temporary file that vanishes with the object. Merged in any order, the figures are the same to the last bit.
     """
 
     def __init__(self, num_attributes: int) -> None:
         self.counts = LabelCounts(*np.zeros((len(LabelCounts._fields), num_attributes), np.int64))
-        self.file = ScoreFile()
-        self.blocks: list[Block] = []
+        self.file = tempfile.SpooledTemporaryFile(MEMORY)  # noqa: SIM115 (it lives as long as this object)
+        # Of each batch its first byte, and how many scores stand before each part, the positives attribute by attribute
+        # and then the negatives, and in all: (2 A + 1,).
+        self.blocks: list[tuple[int, np.ndarray]] = []
+        weakref.finalize(self, self.file.close)
 
     @property
     def num_attributes(self) -> int:
@@ -159,11 +161,17 @@ class RankingScores:
         return len(self.counts.positive)
 
     def add(self, score: np.ndarray, label: np.ndarray) -> None:
-        """Rows (R, A) of log-odds, with labels (R, A) 1, 0 or -1; raises ValueError for other shapes, labels, NaN."""
+        """Rows (R, A) of log-odds, with labels (R, A) 1, 0 or -1.
+
+        Raises ValueError for other shapes, labels, NaN; OSError that names the folder when the disk is full.
+        """
         score, label = as_labelled(score, label, 2)
         if score.shape[1] != self.num_attributes:
             raise ValueError(f"score must have {self.num_attributes} attributes, got {score.shape[1]}")
-        self.blocks.append(self.file.append(score.T, label.T))
+        known = label.T == 1, label.T == 0
+        ends = np.concatenate([[0], *(chosen.sum(1) for chosen in known)]).cumsum()
+        start = self._append(BytesIO(b"".join(score.T[chosen].tobytes() for chosen in known)))
+        self.blocks.append((start, ends))
         self.counts = self.counts.plus(label_counts(score, label))
 
     def merge(self, other: "RankingScores") -> None:
@@ -172,8 +180,10 @@ class RankingScores:
             raise ValueError(
                 f"both must have the same attributes, got {self.num_attributes} and {other.num_attributes}"
             )
+        other.file.seek(0)
+        shift = self._append(other.file)
+        self.blocks += [(shift + start, ends) for start, ends in other.blocks]
         self.counts = self.counts.plus(other.counts)
-        self.blocks += other.blocks
 
     def per_attribute(self, everyones: Callable[[Any], list[Any]] = lambda ours: [ours]) -> AttributeScores:
         """Every attribute's figures; reads all scores, one attribute at a time.
@@ -183,7 +193,7 @@ class RankingScores:
         counts = LabelCounts(*np.sum(everyones(self.counts), 0))
         aps = np.full((3, self.num_attributes), np.nan)
         for attribute in range(self.num_attributes):
-            parts = everyones((self._scores(attribute, 1), self._scores(attribute, 0)))
+            parts = everyones((self._scores(attribute), self._scores(self.num_attributes + attribute)))
             ranked = curve(*(np.concatenate(part) for part in zip(*parts, strict=True)))
             aps[:, attribute] = ranked.eleven_point_ap, ranked.all_point_ap, ranked.average_precision
         return AttributeScores(aps[0], aps[1], aps[2], counts)
@@ -192,42 +202,20 @@ class RankingScores:
         """``AttributeScores.summary`` of all rows so far."""
         return self.per_attribute().summary(train_count)
 
-    def _scores(self, attribute: int, label: int) -> np.ndarray:
-        return np.concatenate([np.zeros(0), *(block.scores(attribute, label) for block in self.blocks)])
-
-
-class ScoreFile:
-    """A nameless temporary file of float64, in memory while it is small, closed when nothing refers to it any more."""
-
-    def __init__(self) -> None:
-        self.file = tempfile.SpooledTemporaryFile(MEMORY)  # noqa: SIM115 (it lives as long as this object)
-        weakref.finalize(self, self.file.close)
-
-    def append(self, score: np.ndarray, label: np.ndarray) -> "Block":
-        """Write (A, R) scores of known label; raises OSError that names the folder when the disk is full."""
-        known = label == 1, label == 0
-        ends = np.concatenate([[0], *(chosen.sum(1) for chosen in known)]).cumsum()
+    def _append(self, scores: IO[bytes]) -> int:
         start = self.file.seek(0, 2)
         try:
-            for chosen in known:
-                self.file.write(score[chosen].tobytes())
+            copyfileobj(scores, self.file)
             self.file.flush()
         except OSError as error:
             folder = tempfile.gettempdir()
             raise OSError(f"{folder} can't hold the scores ({error}); free some space or set TMPDIR") from error
-        return Block(self, start, ends)
+        return start
 
-
-class Block(NamedTuple):
-    """Scores of some rows in a file: the positives, attribute by attribute, then the negatives likewise."""
-
-    file: ScoreFile
-    start: int  # byte
-    ends: np.ndarray  # (2 A + 1,) scores before each of these parts, and all
-
-    def scores(self, attribute: int, label: int) -> np.ndarray:
-        """An attribute's scores of this label, 1 or 0, in the order of rows."""
-        part = attribute if label else len(self.ends) // 2 + attribute
-        first, last = (int(end) for end in self.ends[part : part + 2])
-        self.file.file.seek(self.start + 8 * first)
-        return np.frombuffer(self.file.file.read(8 * (last - first)), count=last - first)
+    def _scores(self, part: int) -> np.ndarray:
+        parts = [np.zeros(0)]
+        for start, ends in self.blocks:
+            first, last = (int(end) for end in ends[part : part + 2])
+            self.file.seek(start + 8 * first)
+            parts.append(np.frombuffer(self.file.read(8 * (last - first)), count=last - first))
+        return np.concatenate(parts)

@@ -37,8 +37,7 @@ def as_labelled(score: np.ndarray, label: np.ndarray, dimensions: int) -> tuple[
 class LabelCounts(NamedTuple):
     """How labels and predictions meet, attribute by attribute: (A,) int64 each. Unknown labels count nowhere.
 
-    An attribute without positives, or without negatives where they are needed, is NaN, to be left out of means; the
-    evaluator gives -1 to its whole group.
+    An attribute without positives, or without negatives where they are needed, is NaN, to be left out of means.
     """
 
     positive: np.ndarray
@@ -95,9 +94,8 @@ def label_counts(score: np.ndarray, label: np.ndarray) -> LabelCounts:
 def among_top(score: np.ndarray) -> np.ndarray:
     """Whether at most 15 of the row, itself included, score as high: (R, A) without NaN -> (R, A) bool.
 
-    The ranking is over all attributes, those of unknown label too, as in the evaluator. Attributes that tie across the
-    last place are all left out, where the evaluator takes any of them: so no order of the attributes matters, and equal
-    scores win nothing. Of 15 attributes or fewer all are in, where the evaluator fails.
+    Over all attributes, those of unknown label too, as in the evaluator. Attributes that tie across the last place are
+    all left out, so that equal scores win nothing (the evaluator takes any). Of 15 attributes or fewer all are in.
     """
     if score.shape[1] <= TOP:
         return np.ones(score.shape, np.bool_)
@@ -107,8 +105,7 @@ def among_top(score: np.ndarray) -> np.ndarray:
 def frequency_groups(train_count: np.ndarray) -> dict[str, np.ndarray]:
     """Head, medium and tail by positive training labels: (A,) >= 0 -> (A,) bool each; raises ValueError for others.
 
-    VAW publishes lists of names and no rule. More than 100 and at most 25 are read off them with the help of public
-    counts, and place every attribute we compared but one ("unmade", 27, tail).
+    VAW publishes lists of names and no rule: more than 100 and at most 25 are read off them with public counts.
     """
     train_count = np.asarray(train_count)
     if train_count.ndim != 1 or not (train_count >= 0).all():

@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# How torch complains of branches that differ by a cell where they join, and of maps that can't be cut into windows.
+# Torch's words for branches that differ by a cell where they join, and maps that can't be cut into windows.
 MISFIT = re.compile("[Ss]izes? of tensor|invalid for input of size")
 
 
 class Backbone(nn.Module):
-    """Ordered, named stages; ``norm(channels)`` builds what follows a stage's gate (nothing in pretrained networks).
+    """Ordered stages, with ``names`` and ``channels``: stage i maps (N, C_{i-1}, H, W) -> (N, C_i, H', W').
 
-    ``names`` and ``channels`` have one entry a stage; stage i maps (N, C_{i-1}, H, W) -> (N, C_i, H', W').
-    ``head_norm(channels)`` builds what new layers beside the stages read features through. ``pretrained``: the weights
-    are not random ones.
+    ``norm(channels)`` builds what follows a stage's gate (nothing in pretrained networks), ``head_norm(channels)`` what
+    new layers beside the stages read features through. ``pretrained``: the weights are not random ones.
     """
 
     def __init__(
@@ -68,9 +67,9 @@ class Backbone(nn.Module):
     def map_sizes(self, side: int) -> list[tuple[int, int, int]]:
         """(C, H, W) behind every stage for images of ``side`` x ``side`` pixels; ValueError if they don't fit."""
         image, sizes, was_training = torch.zeros(1, 3, side, side), [], self.training
+        features = image
         self.eval()  # black pixels may not enter the running averages of batch norms
         try:
-            features = image
             for stage in self.stages:
                 features = staged(stage, features, image)
                 sizes.append((features.shape[1], features.shape[2], features.shape[3]))
@@ -106,8 +105,8 @@ def first_line(error: Exception) -> str:
 def conv_stack(channels: int = 32, depth: int = 4, padding: int = 0, norm_first: bool = False) -> Backbone:
     """The papers' CNN for MREF: 3x3 convolution without padding, ReLU, 2x2 max pooling, four times.
 
-    100 px images give maps of 49, 23, 10 and 4 cells a side. Batch norm after each gate as in the 2016 code, or
-    with ``norm_first`` before it, inside of the stage.
+    100 px images give maps of 49, 23, 10 and 4 cells a side. Batch norm after each gate as in the 2016 code; with
+    ``norm_first`` before it, inside of the stage.
     """
     norm = partial(nn.BatchNorm2d, eps=0.01, momentum=0.5)
     stages: list[nn.Module] = []
@@ -127,11 +126,10 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
-    """A network of ``BACKBONES``, such as the papers' ``"conv-stack"``, else timm's of that name.
+    """A network of ``BACKBONES``, such as the papers' ``"conv-stack"``, else timm's of that name; raises ValueError.
 
     ``weights``: the path of a .safetensors file with timm's names of tensors (of VGG and ResNet torchvision's are the
-    same), or a name that timm knows, such as vgg16.tv_in1k; else they are random, from torch's global generator. Raises
-    ValueError.
+    same), or a name that timm knows, such as vgg16.tv_in1k; else random, from torch's global generator.
     """
     if name not in BACKBONES:
         from progressive_attention.network.timm_chain import timm_backbone  # only now: it builds on this module

@@ -44,17 +44,15 @@ def outline(backbone: str) -> Backbone:
 def model_config(name: str, num_queries: int, num_attributes: int, **changes: object) -> ModelConfig:
     """The configuration of a named model (``MODELS``, ``ALIASES``) on its own backbone, or on another by changes.
 
-    Its own is the papers' ConvStack, of ``pan`` the same with padded convolutions.
-
-    A change ``attend_at`` names the stages of PAN; SAN, HAN and cross-attention take the last of them, STN-S the
-    first. By default they are the backbone's ``usual_stages``, and local context has δ = 2 on a VGG, else 1 (2018,
-    section 4). Raises ValueError.
+    Its own is the papers' ConvStack, of ``pan`` the same with padded convolutions. A change ``attend_at`` (default: the
+    backbone's ``usual_stages``) names the stages of PAN; SAN, HAN and cross-attention take the last of them, STN-S the
+    first. Local context has δ = 2 on a VGG, else 1 (2018, section 4). Raises ValueError.
     """
     name = ALIASES.get(name, name)
     row = dict(MODELS[one_of("model", name, {**MODELS, **ALIASES})])
     only = row.pop("only", None)
-    row.pop("gate_price", None)  # the recipe's: config.recipe_for
-    row.pop("title", None)
+    for key in ("gate_price", "title"):  # the recipe's, and the tables'
+        row.pop(key, None)
     backbone = str(changes.get("backbone", backbone_of(name)))
     if "radius" in row and is_vgg(backbone):
         row["radius"] = 2
@@ -78,18 +76,16 @@ def build_model(
     query_vectors: Tensor | None = None,
     **changes: object,
 ) -> QuestionNetwork:
-    """A model by name, e.g. ``build_model("pan", num_queries=10, num_attributes=5)``.
+    """A model by name, e.g. ``build_model("pan", num_queries=10, num_attributes=5)``; raises ValueError.
 
     ``changes`` are ModelConfig's fields, e.g. ``backbone="vgg16", attend_at=("pool3", "pool4", "pool5"), radius=2``;
-    ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, D) are what queries are asked by, if
-    given; they never learn. Raises ValueError.
+    ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, D): what queries are asked by, if
+    given; they never learn.
     """
     if query_vectors is not None:
         changes["query_size"] = query_vectors.shape[-1]
     elif changes.get("query_size"):
-        raise ValueError(
-            f"query_size {changes['query_size']} needs query_vectors (num_queries, query_size); give these"
-        )
+        raise ValueError(f"query_size {changes['query_size']} needs query_vectors (num_queries, query_size)")
     return from_config(model_config(name, num_queries, num_attributes, **changes), backbone_weights, query_vectors)
 
 
@@ -98,8 +94,8 @@ def from_config(
 ) -> QuestionNetwork:
     """The network that a config describes, with fresh weights from torch's global generator, channels last in memory.
 
-    Its backbone's are pretrained where ``backbone_weights`` names them, as in ``build_backbone``. ``query_vectors``
-    (num_queries, query_size) are zeros unless given, to be loaded with the weights. Raises ValueError.
+    ``backbone_weights`` as in ``build_backbone``. ``query_vectors`` (num_queries, query_size) are zeros unless given,
+    to be loaded with the weights. Raises ValueError.
     """
     network = NETWORKS[config.network](config, build_backbone(config.backbone, backbone_weights))
     network = network.to(memory_format=torch.channels_last)

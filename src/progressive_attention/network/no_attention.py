@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from progressive_attention.config import ModelConfig
 from progressive_attention.network.backbone import Backbone, staged
-from progressive_attention.network.question_network import Baseline, Prediction
+from progressive_attention.network.question_network import Baseline, Prediction, for_each_question
 from progressive_attention.network.scorers import query_layer, start_queries
-from progressive_attention.network.sharing import AskEachQuestion
 
 
 class ConcatenationNetwork(Baseline):
@@ -53,7 +52,7 @@ class FiLMNetwork(Baseline):
         for i, (stage, norm, film) in enumerate(zip(self.stages, self.norms, self.film, strict=True)):
             features = norm(staged(stage, features, image))
             if i == 0:
-                features = AskEachQuestion.apply(features, of_image)
+                features = for_each_question(features, of_image)
             scale, shift = film(question).to(features.dtype)[..., None, None].chunk(2, 1)
             features = ((1 + scale) * features + shift).relu()
         return Prediction(self.classified(features.flatten(1)), [], [])

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 from progressive_attention.config import ModelConfig
 from progressive_attention.network import equations as eq
 from progressive_attention.network.backbone import Backbone, staged
-from progressive_attention.network.question_network import Prediction, QuestionNetwork
+from progressive_attention.network.question_network import Prediction, QuestionNetwork, for_each_question
 from progressive_attention.network.scorers import SCORERS, QueryPrior
-from progressive_attention.network.sharing import AskEachQuestion
 
 
 class ProgressiveAttentionNetwork(QuestionNetwork):
     """A CNN with query-conditioned attention on several of its layers (PAN, 2018, section 3).
 
-    SAN and HAN are this network attending at its last layer only. All that comes before the first gate, and the
-    part of the first scorer that reads the image, is computed once per image, whatever the number of questions.
-
-    ``about`` is the content of config.json with which a network was loaded or last saved, None until then.
+    SAN and HAN are this network attending at its last layer only. All before the first gate, and the part of the first
+    scorer that reads the image, is computed once per image. ``about`` is the content of config.json with which a
+    network was loaded or last saved, None until then.
     """
 
     about: dict[str, Any] | None = None
@@ -35,19 +33,11 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         self.last = self.attended[-1]
         self.skippable = self.attended[0] + 1  # what is attended to first is still the same for all questions
         channels = self.channels
-        self.scorers = nn.ModuleDict(
-            {
-                str(i): SCORERS[config.scorer](
-                    channels[i],
-                    config.num_queries,
-                    config.hidden,
-                    config.radius if i != self.last else 0,
-                    backbone.query_std,
-                    config.query_size,
-                )
-                for i in self.attended
-            }
-        )
+        self.scorers = nn.ModuleDict()
+        for i in self.attended:
+            radius = config.radius if i != self.last else 0
+            sizes = channels[i], config.num_queries, config.hidden, radius, backbone.query_std, config.query_size
+            self.scorers[str(i)] = SCORERS[config.scorer](*sizes)
         self.head_norms = nn.ModuleDict({str(i): backbone.head_norm(channels[i]) for i in self.attended})
         self.choose = eq.CHOICES[config.choice]
         last = channels[self.last]
@@ -73,7 +63,7 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
             magnitude.append(norm[of_image] if shared else norm)
             attention.append(self.choose(score) if i == self.last else eq.gate(score))  # eq. (2)
             if shared:
-                features = AskEachQuestion.apply(features, of_image)
+                features = for_each_question(features, of_image)
             if i < self.last or self.config.pooling == "soft":
                 features = eq.attend(features, attention[-1])  # eq. (1)
         return Prediction(self._classified(features, score, question), attention, magnitude)
@@ -103,8 +93,8 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
     def from_pretrained(cls, name_or_folder: str | Path, **download: Any) -> Self:
         """A trained network in evaluation mode: by a shipped name, a folder, or a repository ``owner/name`` of the Hub.
 
-        The keywords are those of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, local_files_only.
-        Raises ValueError where there is no network, it is broken, or of another kind.
+        The keywords are those of ``huggingface_hub.snapshot_download``. Raises ValueError where there is no network, it
+        is broken, or of another kind.
         """
         from progressive_attention.saved import hub
 
@@ -121,9 +111,9 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
     ) -> None:
         """Write README.md (``model_card``), weights.safetensors and config.json.
 
-        The names are needed once, of a newly built network. ``results`` is what ``evaluate`` gives, for the card. What
-        a network came with is written again, but after further training nothing that was measured of other weights.
-        ``name`` is the card's title (default: the folder's). Raises ValueError for names that are missing or don't fit.
+        The names are needed once, of a newly built network. ``results``, from ``evaluate``, and ``name`` (default: the
+        folder's) go into the card. What a network came with is written again, but nothing that was measured of other
+        weights. Raises ValueError for names that are missing or don't fit.
         """
         from progressive_attention.saved import hub
 
@@ -139,9 +129,9 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         commit_message: str = "Upload a network of progressive_attention",
         **saved: Any,
     ) -> str:
-        """Upload what ``save_pretrained`` writes (``saved`` are its keywords) to ``owner/name``; the address of that.
+        """Upload what ``save_pretrained`` writes (``saved`` are its keywords) to ``owner/name``; returns its address.
 
-        The repository is made if it is not there, ``private`` if so asked. Raises ValueError where that can't be done.
+        The repository is made if it is not there. Raises ValueError where that can't be done.
         """
         from progressive_attention.saved import hub
 

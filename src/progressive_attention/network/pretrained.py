@@ -53,24 +53,20 @@ def downloaded(weights: str, name: str) -> Path:
             f"backbone weights {weights!r} are of another architecture than backbone {name!r}, or have learnt from "
             f"pixels standardised otherwise; give {weights!r} as backbone, too, or weights of {architecture}: {known}"
         )
-    config = timm.get_pretrained_cfg(weights)
     try:
-        if config is None or not config.hf_hub_id:
-            raise ValueError("not on the Hub as .safetensors")
-        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
+        return Path(hf_hub_download(timm.get_pretrained_cfg(weights).hf_hub_id, "model.safetensors"))
     except Exception as error:  # whatever goes wrong between here and there
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"backbone weights {weights!r} can't be downloaded ({reason}); give the path of a local .safetensors file "
-            "instead"
+            f"backbone weights {weights!r} can't be downloaded ({reason}); give the path of a local .safetensors file"
         ) from error
 
 
 @torch.no_grad()
 def fill(needed: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a .safetensors file's tensors into those of the same name, whatever their precision.
+    """Copy a .safetensors file's tensors, of any precision, into those of the same name; others there are left out.
 
-    Others there, as of a head, are left out. Raises ValueError for a broken file, and where a tensor is not as needed.
+    Raises ValueError for a broken file, and where a tensor is not as needed.
     """
     from safetensors import SafetensorError, safe_open
 

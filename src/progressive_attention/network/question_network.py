@@ -4,8 +4,10 @@ Legend: B images, K queries per image, M questions in the batch (those of the B 
 N images with a question, H x W cells (H_l x W_l at layer l), A attributes, T transformers.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -18,12 +20,12 @@ from progressive_attention.network.equations import as_logit
 
 
 class Prediction(NamedTuple):
-    """All that was computed, nothing stashed; zeros where the query was -1 (no question).
+    """All that was computed; zeros where the query was -1 (no question).
 
+    ``logit``: log-probabilities of the attributes (``likelihood`` softmax), or log-odds of each (bernoulli).
     ``attention``: gates in [0, 1], then a map that sums to one; empty for networks without. ``magnitude``: L2 norm of
-    the features before each gate. ``logit``, by ``likelihood``: softmax, the normalised log-probability of each
-    attribute; bernoulli, the log-odds of each. ``transform``: of spatial transformers, one each; from output to input
-    coordinates, -1 to 1 over the map that it samples.
+    the features before each gate. ``transform``: of each spatial transformer, from output to input coordinates, -1 to 1
+    over the map that it samples.
     """
 
     logit: Tensor  # (B, K, A)
@@ -32,18 +34,31 @@ class Prediction(NamedTuple):
     transform: tuple[Tensor, ...] = ()  # T x (B, K, 2, 3)
     likelihood: str = "softmax"
 
+    def rearranged(self, by: Callable[[Tensor], Tensor], likelihood: str) -> "Prediction":
+        """The same, each tensor passed through ``by``."""
+        attention, magnitude = ([by(each) for each in layers] for layers in (self.attention, self.magnitude))
+        return Prediction(by(self.logit), attention, magnitude, tuple(map(by, self.transform)), likelihood)
+
     @property
     def log_prob(self) -> Tensor:
         """(B, K, A) log-probabilities; of softmax, each row's exponentials sum to one."""
         return self.logit if self.likelihood == "softmax" else logsigmoid(self.logit)
 
 
+def for_each_question(shared: Tensor, image: Tensor) -> Tensor:
+    """``shared[image]``: (N, C, H, W), the image that each question is about (M,) -> (M, C, H, W).
+
+    Channels last, its gradient too; by indexing, either would be copied through another layout.
+    """
+    return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)
+
+
 class QuestionNetwork(nn.Module):
     """A network that answers questions about images, on a backbone's stages up to ``last``; a subclass adds ``answer``.
 
-    ``attended`` holds the positions of its attended stages. No question reaches what its first ``skippable`` stages
-    give, so that can be kept (``trunk``). ``query_vectors`` (num_queries, D) are what its queries are asked by where
-    the config has a ``query_size`` D; they belong to the weights, and never learn.
+    ``attended``: positions of its attended stages. No question reaches what its first ``skippable`` stages give, so
+    that can be kept (``trunk``). ``query_vectors`` (num_queries, D): what its queries are asked by where the config has
+    a ``query_size`` D; they belong to the weights, and never learn.
     """
 
     skippable: int = 0
@@ -62,11 +77,11 @@ class QuestionNetwork(nn.Module):
     def forward(self, image: Tensor, query: Tensor, skip: int = 0) -> Prediction:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) or (B, K), -1 for no question -> Prediction with K kept.
 
-        With ``skip`` = n, ``image`` is what ``trunk(image, n)`` gave, (B, C, H, W). Raises ValueError for other shapes,
-        ids outside -1..num_queries-1, images too small for the network, or more stages than ``skippable``.
-
-        The query may be on the CPU while all else is on a GPU, which is then not waited for.
+        With ``skip`` = n, ``image`` is what ``trunk(image, n)`` gave, (B, C, H, W). The query may be on the CPU while
+        all else is on a GPU, which is then not waited for. Raises ValueError for other shapes, ids outside
+        -1..num_queries-1, images too small for the network, or more stages than ``skippable``.
         """
+        self.check_skip(skip)
         self.check_image(image, skip)
         query, device = checked_query(query, len(image), self.config.num_queries), image.device
         image = image.contiguous(memory_format=torch.channels_last)  # as the weights are: convolutions are faster so
@@ -77,16 +92,10 @@ class QuestionNetwork(nn.Module):
         of_image = asked[with_question].nonzero()[:, 0]  # (M,) the image that each question is about, sorted
         rows = self.answer(image, self.question(query[asked].to(device)), of_image.to(device), skip)
         place = asked.flatten().nonzero()[:, 0].to(device)
-        return Prediction(
-            spread(rows.logit, place, asked.shape),
-            [spread(a, place, asked.shape) for a in rows.attention],
-            [spread(m, place, asked.shape) for m in rows.magnitude],
-            tuple(spread(t, place, asked.shape) for t in rows.transform),
-            self.config.likelihood,
-        )
+        return rows.rearranged(partial(spread, place=place, shape=asked.shape), self.config.likelihood)
 
     def question(self, query: Tensor) -> Tensor:
-        """What the layers are asked: ids (M,) themselves, or the vectors of these, (M, D)."""
+        """What the layers are asked: ids (M,) themselves, or their vectors (M, D)."""
         return query if self.query_vectors is None else self.query_vectors[query]
 
     def asked_by(self, vectors: Tensor) -> Self:
@@ -137,7 +146,6 @@ class QuestionNetwork(nn.Module):
 
     def check_image(self, image: Tensor, skip: int = 0) -> None:
         """Raises ValueError for what can't be images, or features behind ``skip`` stages."""
-        self.check_skip(skip)
         channels = self.channels[skip - 1] if skip else 3
         if image.ndim != 4 or image.shape[1] != channels or not image.is_floating_point():
             expected = f"features behind {skip} stages must be (B, {channels}, H, W) of floats"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.network.equations import at_least_float32
-from progressive_attention.network.sharing import AskEachQuestion
+from progressive_attention.network.question_network import for_each_question
 
 
 def query_layer(num_queries: int, query_size: int, width: int) -> nn.Embedding | nn.Linear:
@@ -51,7 +51,7 @@ class AttentionScorer(nn.Module):
         """(M, C, H, W), queries (M,) or (M, D) -> score (M, H, W); with ``image`` (M,) the features are of N images."""
         hidden = self.context(features)
         if image is not None:
-            hidden = AskEachQuestion.apply(hidden, image)
+            hidden = for_each_question(hidden, image)
         hidden = hidden + self.query(query).to(hidden.dtype)[..., None, None]
         return at_least_float32(self.score(hidden.relu()).squeeze(1))
 
@@ -71,7 +71,7 @@ class ChannelPoolScorer(nn.Module):
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """As AttentionScorer's."""
         if image is not None:
-            features = AskEachQuestion.apply(features, image)
+            features = for_each_question(features, image)
         weighed = features * self.query(query).to(features.dtype)[..., None, None]
         pooled = torch.cat([weighed.mean(1, keepdim=True), weighed.amax(1, keepdim=True)], 1)
         return at_least_float32(self.score(pooled).squeeze(1))
@@ -92,7 +92,7 @@ class DotProductScorer(nn.Module):
         """As AttentionScorer's."""
         key = self.key(features)
         if image is not None:
-            key = AskEachQuestion.apply(key, image)
+            key = for_each_question(key, image)
         score = (key * self.query(query).to(key.dtype)[..., None, None]).sum(1)
         return at_least_float32(score) / key.shape[1] ** 0.5
 
@@ -100,9 +100,8 @@ class DotProductScorer(nn.Module):
 class QueryPrior(nn.Module):
     """The attended feature fused with the query once more, ReLU(W f + E[q]): "prior" of section 4.2.
 
-    "A fully connected layer, which allows the network to reflect the conditional distribution of the attributes given
-    the query". The paper gives neither its width nor its nonlinearity; without one, the query could only add the same
-    to an attribute's odds whatever the image shows. Of hard attention every location's feature is fused.
+    The paper gives neither its width nor its nonlinearity; without one, the query could only add the same to an
+    attribute's odds whatever the image shows. Of hard attention every location's feature is fused.
     """
 
     def __init__(self, channels: int, units: int, num_queries: int, query_size: int = 0) -> None:

@@ -13,17 +13,15 @@ from torch.nn import functional as F
 from progressive_attention.config import ModelConfig
 from progressive_attention.network.backbone import Backbone, build_backbone, staged
 from progressive_attention.network.equations import at_least_float32
-from progressive_attention.network.question_network import Baseline, Prediction
+from progressive_attention.network.question_network import Baseline, Prediction, for_each_question
 from progressive_attention.network.scorers import QueryPrior, query_layer
-from progressive_attention.network.sharing import AskEachQuestion
 
 
 class Localiser(nn.Module):
     """Localisation network's head: a two-layer perceptron on [what the image shows, query], giving an affine map.
 
-    It starts as the identity, whatever the image and the query: section 3.1 of the reference has no rule, its code has.
-    What then moves it first is the query, whose part starts large, and not what the image shows, whose part starts from
-    nothing: while features do not tell objects apart yet, views that follow them only blur the question.
+    It starts as the identity, as in the reference's code. The query moves it first, for its part starts large and that
+    of the image from nothing: while features do not tell objects apart yet, views that follow them blur the question.
     """
 
     def __init__(self, features: int, num_queries: int, hidden: int = 32, query_size: int = 0) -> None:
@@ -58,9 +56,7 @@ def sampled_at(transform: Tensor, height: int, width: int) -> Tensor:
 
 
 class ChannelsLast(torch.autograd.Function):
-    """Features and their gradient, channels last: ``grid_sample`` hands on either in the other layout, in which the
-    norms beside it take several times as long.
-    """
+    """Features and their gradient, channels last: in ``grid_sample``'s layout the norms beside it take far longer."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
@@ -84,10 +80,10 @@ def transformed(features: Tensor, transform: Tensor) -> Tensor:
 class SpatialTransformerNetwork(Baseline):
     """A query-conditioned spatial transformer before each attended stage: of the first, STN-S; of all, STN-M.
 
-    Each transformer's localisation network has the architecture of the stages that are still to come, weights of its
-    own, and the query in its head as in the scorers. "Single" and "multi" as in Jaderberg et al., section 4.2; on a
-    pretrained backbone its weights start as the backbone's, as in their section 4.3. The prior fuses the flattened last
-    map into as many units as that has channels. Raises ValueError for a backbone that is not ``config.backbone``'s.
+    Each transformer's localisation network has the architecture of the stages still to come, weights of its own (which
+    start as a pretrained backbone's, as in section 4.3 of the reference), and the query in its head. The prior fuses
+    the flattened last map into as many units as that has channels. Raises ValueError for a backbone that is not
+    ``config.backbone``'s.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
@@ -122,7 +118,7 @@ class SpatialTransformerNetwork(Baseline):
                 shown = staged(self.localisation[str(i)], features, image)
                 transforms.append(self.localisers[str(i)](shown, question, of_image if shared else None))
                 if shared:
-                    features = AskEachQuestion.apply(features, of_image)
+                    features = for_each_question(features, of_image)
                 features = transformed(features, transforms[-1])
             features = self.norms[i](staged(self.stages[i], features, image))
         flat = features.flatten(1)

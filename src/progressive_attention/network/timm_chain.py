@@ -4,7 +4,7 @@ Legend: N images, C channels, H x W cells.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -57,11 +57,10 @@ def timm_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     """Any timm network that is a chain of stages; VGG's stages end at its poolings, pool1 to pool5.
 
     Other stages have timm's names, e.g. ResNet's act1 (its stem, before the pooling), layer1 ... layer4. The first
-    begins with ``Standardise``. ``weights`` as in ``build_backbone``, else random ones. Raises ValueError where timm is
-    missing, does not know the name, or the network is no chain of stages, and for weights that are not its own.
-
-    New layers read features through a batch norm: the VGG authors' own weights give thousands, at which gates would be
-    shut or wide open from the start and no query heard. What the stages pass on to each other stays as it was.
+    begins with ``Standardise``. ``weights`` as in ``build_backbone``, else random ones. New layers read features
+    through a batch norm: the VGG authors' own weights give thousands, at which gates would hear no query. Raises
+    ValueError where timm is missing, does not know the name, or the network is no chain of stages, and for weights that
+    are not its own.
     """
     check_known(name)
     import timm
@@ -95,12 +94,8 @@ def is_vgg(name: str) -> bool:
 def used_by(stages: list[nn.Module], network: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers of the stages by their names in the network, but for counters that nothing needs."""
     used = {id(tensor) for stage in stages for tensor in stage.state_dict(keep_vars=True).values()}
-    tensors = network.state_dict(keep_vars=True)
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if id(tensor) in used and not name.endswith("num_batches_tracked")
-    }
+    tensors = network.state_dict(keep_vars=True).items()
+    return {name: t for name, t in tensors if id(t) in used and not name.endswith("num_batches_tracked")}
 
 
 def is_flat_with_pooling(chain: nn.Sequential) -> bool:
@@ -122,14 +117,12 @@ def split_at_timm_stages(name: str, network: nn.Module) -> tuple[list[nn.Module]
     if getattr(network, "output_fmt", "NCHW") != "NCHW":
         raise ValueError(f"backbone {name!r} has maps of {network.output_fmt}, not of N, C, H, W; choose e.g. resnet18")
     modules = {path.replace(".", "_"): module for path, module in network.named_modules()}  # timm flattens paths so
-    stages: list[nn.Module] = []
-    layers: list[nn.Module] = []
+    stages: list[list[nn.Module]] = [[]]
     for key in chain:
-        layers.append(modules[key])
+        stages[-1].append(modules[key])
         if key in chain.return_layers:
-            stages.append(nn.Sequential(*layers))
-            layers = []
-    return stages, list(chain.feature_info.module_name())
+            stages.append([])
+    return [nn.Sequential(*layers) for layers in stages[:-1]], list(chain.feature_info.module_name())
 
 
 def feature_chain(name: str) -> Any:
@@ -153,15 +146,16 @@ def feature_chain(name: str) -> Any:
 def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: list[str]) -> list[Tensor]:
     """Each stage's output for a small image; raises ValueError unless the whole network has the same at these modules.
 
-    The stages may share the network's modules, and both ways must agree: so a network whose forward does more than
-    run its stages in order (a residual past a stage, say) is rejected, not silently changed.
+    So a network whose forward does more than run its stages in order (a residual past a stage, say) is rejected, not
+    silently changed.
     """
-    inside: dict[str, Tensor] = {}
+    inside: dict[nn.Module, Tensor] = {}
 
-    def keep(end: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda module, inputs, output: inside.__setitem__(end, output.clone())  # ReLUs in place follow
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        inside[module] = output.clone()  # ReLUs in place follow
 
-    hooks = [network.get_submodule(end).register_forward_hook(keep(end)) for end in ends]
+    modules = [network.get_submodule(end) for end in ends]
+    hooks = [module.register_forward_hook(keep) for module in modules]
     image = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0), device="cpu")  # on any device
     maps = [image.to(next(network.parameters()).device)]
     try:
@@ -176,8 +170,8 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
             f"backbone {name!r} can't be run as a chain of stages on {PROBE} px images ({first_line(error)}); "
             "choose e.g. resnet18"
         ) from error
-    for end, chained in zip(ends, maps[1:], strict=True):
-        whole = inside.get(end, chained.new_empty(0))
+    for end, module, chained in zip(ends, modules, maps[1:], strict=True):
+        whole = inside.get(module, chained.new_empty(0))
         # Beside the largest, for there are networks whose random weights leave features of 1e-13.
         if whole.shape != chained.shape or not (whole - chained).abs().max() <= 1e-4 * whole.abs().max():
             raise ValueError(f"backbone {name!r} is not a chain of stages: run in a row they differ from it at {end}")

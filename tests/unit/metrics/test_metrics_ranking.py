@@ -244,7 +244,7 @@ def test_the_file_goes_with_the_object(monkeypatch):
     monkeypatch.setattr(ranking, "MEMORY", 1)
     scores = filled(*some_rows())
     scores.summary()
-    file = scores.file.file
+    file = scores.file
     assert file._rolled  # on the disk; asking for its number would put it there
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -258,7 +258,7 @@ def test_a_full_disk_names_the_folder_and_loses_nothing(monkeypatch):
     score, label = some_rows()
     scores = filled(score[:20], label[:20])
     with monkeypatch.context() as full:
-        full.setattr(scores.file.file, "write", lambda _: (_ for _ in ()).throw(OSError("No space left on device")))
+        full.setattr(scores.file, "write", lambda _: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(OSError, match=rf"{tempfile.gettempdir()} can't hold the scores \(No space left.*TMPDIR"):
             scores.add(score[20:], label[20:])
     scores.add(score[20:], label[20:])

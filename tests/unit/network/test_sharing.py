@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from progressive_attention.network.sharing import AskEachQuestion
+from progressive_attention.network.question_network import for_each_question
 
 ASKED = {
     "some": [2, 1, 3],
@@ -25,11 +25,11 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_ask_each_question_is_indexing(counts, layout):
     image = torch.repeat_interleave(torch.tensor(counts))
     shared = draw(len(counts), 3, 7, 6).contiguous(memory_format=layout).requires_grad_()
-    asked, expected = AskEachQuestion.apply(shared, image), shared[image]
+    asked, expected = for_each_question(shared, image), shared[image]
     assert_close(asked, expected, rtol=0, atol=0)
     assert asked.is_contiguous(memory_format=torch.channels_last)
     upstream = draw(*expected.shape, seed=1)
     (gradient,) = torch.autograd.grad(asked, shared, upstream)
     (gradient_expected,) = torch.autograd.grad(expected, shared, upstream)
     assert_close(gradient, gradient_expected)
-    assert gradcheck(lambda features: AskEachQuestion.apply(features, image), (shared,))
+    assert gradcheck(lambda features: for_each_question(features, image), (shared,))
