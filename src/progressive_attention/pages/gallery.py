@@ -24,8 +24,7 @@ from progressive_attention.predict.predictor import Predictor
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.jobs import questions, weights_of
 from progressive_attention.reproduce.runs import ROWS, place_of
-from progressive_attention.saved import weights
-from progressive_attention.saved.weights import Trained
+from progressive_attention.saved import Trained, load
 
 PICTURED = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' Visual Genome figure
 PHOTOGRAPHS = 5  # the first test images, likewise
@@ -39,9 +38,7 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
         if not shown:
             continue
         test = questions(shown[0], "test")
-        looks = {
-            ROWS[job.model]: looked(weights.load(weights_of(job.name, out), device), test, device) for job in shown
-        }
+        looks = {ROWS[job.model]: looked(load(weights_of(job.name, out), device), test, device) for job in shown}
         examples = []
         for row in range(min(SCENES, len(test))):
             image = np.array(test.images[test.image[row]])

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,6 @@ from progressive_attention.network.question_network import Prediction, QuestionN
 from progressive_attention.predict import export_web as web_page
 from progressive_attention.saved import Trained
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-FORMATS = {"onnx": ".onnx", "torch": ".pt2", "web": ".html"}
 CHECKED = range(1, 6)  # sizes of the batches on which a file must answer as its network does
 TOLERANCE = 1e-4  # float32 sums in another order elsewhere; seen: 2e-5
 Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> ``OneQuestion.outputs``
@@ -49,23 +44,16 @@ class OneQuestion(nn.Module):
     def forward(self, image: Tensor, query: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) in [0, 1], query ids (B,) >= 0 -> ``outputs``."""
         rows = self.network.answer(image, self.network.question(query), torch.arange(image.shape[0]), 0)
-        prediction = Prediction(
-            logit=rows.logit[:, None],
-            attention=[attention[:, None] for attention in rows.attention],
-            magnitude=[magnitude[:, None] for magnitude in rows.magnitude],
-            transform=tuple(transform[:, None] for transform in rows.transform),
-            likelihood=self.network.config.likelihood,
-        )
-        return self.outputs(prediction)
+        return self.outputs(rows.rearranged(lambda each: each[:, None], self.network.config.likelihood))
 
     def outputs(self, prediction: Prediction) -> dict[str, Tensor]:
         """What a file gives, by name, float32; of a prediction with K = 1.
 
         ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums
-        to one; of the maps (B, H, W) on the image's pixels ``attention_flow``, where the attended energy came from, and
-        ``attention_accumulated``. Spatial transformers have their region as ``attention_accumulated`` and no layers,
-        networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
-        there, of networks with a threshold for it (``absence``).
+        to one; of the maps (B, H, W) on the image's pixels ``attention_flow`` and ``attention_accumulated``. Spatial
+        transformers have no layers, and their region as ``attention_accumulated``; networks without attention only
+        ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is there, where a threshold for it
+        is known (``absence``).
         """
         maps = pixel_maps(prediction, self.geometry)
         named = {"log_prob": prediction.log_prob}
@@ -84,13 +72,12 @@ def export(trained: Trained, path: Path, format: str = "onnx") -> float:
     file is there only once it has answered as the network does. Raises ValueError for another format or ending,
     missing packages, unknown geometry, a network too large for a page, and a file that differs.
     """
-    ending = FORMATS[one_of("format", format, FORMATS)]
+    ending, write, opened = FORMATS[one_of("format", format, FORMATS)]
     if path.suffix != ending:
         raise ValueError(f"a file of format {format} must end in {ending}, got {str(path)!r}; rename it")
-    write, opened = WAYS[format]
     asked = OneQuestion(trained)
     with replacing(path) as temporary:
-        write(asked, temporary)
+        temporary.write_bytes(write(asked))
         difference = largest_difference(asked, opened(temporary))
         if not difference <= TOLERANCE:  # nor NaN
             raise ValueError(
@@ -130,13 +117,8 @@ def graph(asked: OneQuestion) -> torch.export.ExportedProgram:
     return torch.export.export(asked, random_questions(asked.network, 2), dynamic_shapes=dynamic)
 
 
-def write_onnx(asked: OneQuestion, path: Path) -> None:
-    """Write one .onnx file, weights inside; raises ValueError where the packages for it are missing."""
-    path.write_bytes(onnx_file(asked))
-
-
 def onnx_file(asked: OneQuestion) -> bytes:
-    """The bytes of an .onnx file; raises ValueError where the packages for it are missing."""
+    """An .onnx file, weights inside; raises ValueError where the packages for it are missing."""
     try:
         import onnx
         import onnxruntime  # noqa: F401 (it opens the file, but now is the time to say that it is missing)
@@ -148,8 +130,11 @@ def onnx_file(asked: OneQuestion) -> bytes:
     program = torch.onnx.export(asking, input_names=["image", "query"], output_names=names, dynamo=True, verbose=False)
     assert program is not None
     model = program.model_proto
-    without_traces(model)
-    for tensor in (*model.graph.input, *model.graph.output):
+    part = model.graph
+    # What the exporter notes of every operation: half of a small file, and the paths of this machine.
+    for noted in (part, *part.node, *part.value_info, *part.input, *part.output, *part.initializer):
+        noted.ClearField("metadata_props")
+    for tensor in (*part.input, *part.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(model, notes(asked))
     onnx.checker.check_model(model, full_check=True)
@@ -159,13 +144,6 @@ def onnx_file(asked: OneQuestion) -> bytes:
 def precise_sigmoid(score: Tensor) -> Tensor:
     """Sigmoid by what onnxruntime computes closely: its own is off by 1e-7, which is much of a closed gate."""
     return 1 / (1 + (-score).exp())
-
-
-def without_traces(model: "ModelProto") -> None:
-    """Take out what the exporter notes of every operation: half of a small file, and the paths of this machine."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
 
 
 def run_onnx(file: Path | bytes) -> Run:
@@ -182,15 +160,15 @@ def run_onnx(file: Path | bytes) -> Run:
     return run
 
 
-def write_torch(asked: OneQuestion, path: Path) -> None:
-    """Write one .pt2 file of torch.export, the notes among its extra files."""
+def torch_file(asked: OneQuestion) -> bytes:
+    """A .pt2 file of torch.export, the notes among its extra files."""
     program = graph(asked)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     program.example_inputs = None  # noise
     file = io.BytesIO()  # given a path, torch would write its name inside
     torch.export.save(program, file, extra_files=notes(asked))
-    path.write_bytes(file.getvalue())
+    return file.getvalue()
 
 
 def run_torch(path: Path) -> Run:
@@ -198,13 +176,13 @@ def run_torch(path: Path) -> Run:
     return torch.export.load(path).module()
 
 
-def write_web(asked: OneQuestion, path: Path) -> None:
-    """Write one .html file that asks the network in a browser, everything inside."""
+def web_file(asked: OneQuestion) -> bytes:
+    """An .html file that asks the network in a browser, everything inside."""
     given = asked(*random_questions(asked.network, 1))
     cells = [(*given[f"attention_{layer}"].shape[1:],) for layer in range(1, len(asked.geometry.fields) + 1)]
     about = {name: json.loads(value) for name, value in notes(asked).items()}
     about |= web_page.page_data(asked.geometry, cells, asked.trained.about)
-    path.write_text(web_page.render(about, onnx_file(asked)), encoding="utf-8")
+    return web_page.render(about, onnx_file(asked)).encode()
 
 
 def run_web(path: Path) -> Run:
@@ -216,8 +194,7 @@ def run_web(path: Path) -> Run:
 def largest_difference(asked: OneQuestion, run: Run) -> float:
     """How far a file's answers are from the network's own, over random questions in batches of ``CHECKED``.
 
-    Each output's largest difference as a share of its largest value; the largest of these. NaN or infinite where the
-    file's are.
+    Each output's largest difference as a share of its largest value; the largest of these, NaN where a file's are.
     """
     shares = [0.0]
     for count in CHECKED:
@@ -226,11 +203,11 @@ def largest_difference(asked: OneQuestion, run: Run) -> float:
         for name, tensor in asked.outputs(asked.network(image, query)).items():
             scale = tensor.abs().max().clamp(min=1e-6)  # a map may be zero everywhere
             shares.append(float((given[name] - tensor).abs().max() / scale))
-    return max(shares, key=lambda share: (share != share, share))
+    return float(torch.tensor(shares).max())
 
 
-WAYS = {  # to write a file of each format, and to open it
-    "onnx": (write_onnx, run_onnx),
-    "torch": (write_torch, run_torch),
-    "web": (write_web, run_web),
+FORMATS: dict[str, tuple[str, Callable[[OneQuestion], bytes], Callable[[Path], Run]]] = {  # ending, write, open
+    "onnx": (".onnx", onnx_file, run_onnx),
+    "torch": (".pt2", torch_file, run_torch),
+    "web": (".html", web_file, run_web),
 }

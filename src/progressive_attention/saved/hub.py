@@ -1,9 +1,6 @@
 """``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` of ``ProgressiveAttentionNetwork``: their work.
 
-A folder holds what ``pan train`` writes, and a model card: ``pan evaluate --weights FOLDER`` takes what is saved or
-downloaded here, and what was trained there goes to the Hub from here. That is what huggingface_hub's
-PyTorchModelHubMixin does, with the files of a run's folder instead of a second format; the package is needed only for
-the Hub itself.
+A folder holds what ``pan train`` writes, and a model card; huggingface_hub is needed only for the Hub itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,8 +43,24 @@ def save_pretrained(
     results: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> None:
-    """Write README.md, weights.safetensors and config.json; raises ValueError for names missing or that don't fit."""
-    about = described(model, query_names, attribute_names, results)
+    """Write README.md, weights.safetensors and config.json; raises ValueError for names missing or that don't fit.
+
+    config.json says what the network came with, where that is still true, and what is given.
+    """
+    about = dict(model.about or {})
+    if model.about_digest != digest(model):
+        about = {key: value for key, value in about.items() if key not in OF_WEIGHTS}
+    queries = tuple(about.get("query_names", ()) if query_names is None else query_names)
+    attributes = tuple(about.get("attribute_names", ()) if attribute_names is None else attribute_names)
+    config = model.config
+    if (len(queries), len(attributes)) != (config.num_queries, config.num_attributes):
+        raise ValueError(
+            f"this network has {config.num_queries} queries and {config.num_attributes} attributes, got {len(queries)} "
+            f"and {len(attributes)} names; give query_names and attribute_names, in the order of their ids"
+        )
+    about |= describe(config, queries, attributes)
+    if results is not None:
+        about["test"] = {key: value for key, value in results.items() if key != "precision_recall"}  # long curves
     parameters = sum(parameter.numel() for parameter in model.parameters())
     write_text(folder / "README.md", model_card(about, name or folder.resolve().name, parameters))
     save(folder, model.state_dict(), about)
@@ -64,7 +77,7 @@ def push_to_hub(
     commit_message: str,
     saved: Mapping[str, Any],
 ) -> str:
-    """Upload what ``save_pretrained`` writes with these keywords; the address of that. Raises ValueError."""
+    """Upload what ``save_pretrained`` writes with the keywords ``saved``; returns its address. Raises ValueError."""
     hub = hugging_face()
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, **{"name": repository, **saved})
@@ -83,27 +96,3 @@ def push_to_hub(
 def digest(model: ProgressiveAttentionNetwork) -> str:
     """Of the weights as they are now."""
     return digest_of({name: tensor.cpu() for name, tensor in model.state_dict().items()}, {})
-
-
-def described(
-    model: ProgressiveAttentionNetwork,
-    query_names: Sequence[str] | None,
-    attribute_names: Sequence[str] | None,
-    results: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The content of config.json: what the network came with, where still true, and what is given."""
-    known = model.about or {}
-    if model.about_digest != digest(model):
-        known = {key: value for key, value in known.items() if key not in OF_WEIGHTS}
-    queries = tuple(known.get("query_names", ()) if query_names is None else query_names)
-    attributes = tuple(known.get("attribute_names", ()) if attribute_names is None else attribute_names)
-    config = model.config
-    if (len(queries), len(attributes)) != (config.num_queries, config.num_attributes):
-        raise ValueError(
-            f"this network has {config.num_queries} queries and {config.num_attributes} attributes, got {len(queries)} "
-            f"and {len(attributes)} names; give query_names and attribute_names, in the order of their ids"
-        )
-    about = {**known, **describe(config, queries, attributes)}
-    if results is not None:
-        about["test"] = {key: value for key, value in results.items() if key != "precision_recall"}  # long curves
-    return about

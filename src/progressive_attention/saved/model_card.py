@@ -25,11 +25,16 @@ SHOWN = 20  # names of queries and attributes that a card lists
 def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
     """The card of a network called ``name``: what it is, what was measured, how it was trained, what it knows.
 
-    ``about`` is config.json's content; what it does not tell is left out. ``about["test"]`` is an evaluation's summary.
+    ``about`` is config.json's content; what it lacks is left out. ``about["test"]`` is an evaluation's summary.
     """
     side = about["model"]["image_size"]
     size = f"- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.\n"
-    parts = [what_it_is(about), asking(about, name), measured(about.get("test")), facts(about, name) + size]
+    asking = (
+        "```python\nfrom progressive_attention import ProgressiveAttentionNetwork\n\n"
+        f"model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})\n```\n\n"
+        f"or `pan predict --weights {shlex.quote(name)} picture.png --query {shlex.quote(about['query_names'][0])}`\n"
+    )
+    parts = [what_it_is(about), asking, measured(about.get("test")), facts(about, name) + size]
     return "\n".join([front_matter(about, name), f"# {name}\n", *parts])
 
 
@@ -38,34 +43,25 @@ def front_matter(about: Mapping[str, Any], name: str) -> str:
     lines = ["library_name: progressive-attention", "pipeline_tag: visual-question-answering"]
     lines += [f"license: {about['license']}"] if "license" in about else []
     lines += ["tags:", "- progressive-attention", "- attention", "- visual-attribute-prediction"]
-    found = [(key, (about.get("test") or {}).get(key)) for key in ("accuracy", "weighted_mean_ap")]
-    if metrics := [(key, value) for key, value in found if value is not None]:
+    test = about.get("test") or {}
+    if metrics := [key for key in ("accuracy", "weighted_mean_ap") if test.get(key) is not None]:
         data = json.dumps(about.get("data") or "unnamed")
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
         lines += ["  - task:", "      type: visual-question-answering"]
         lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "    metrics:"]
-        for key, value in metrics:
-            lines += [f"    - type: {key}", f"      value: {value}"]
+        for key in metrics:
+            lines += [f"    - type: {key}", f"      value: {test[key]}"]
     return "\n".join(["---", *lines, "---\n"])
 
 
 def what_it_is(about: Mapping[str, Any]) -> str:
-    """Network, data and how to ask it."""
-    told = [f"{key} `{about[key]}`" for key in ("protocol",) if key in about]
-    told += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
-    told += [f"seed {about['seed']}"] if "seed" in about else []
-    data = f" on `{about['data']}`" if about.get("data") else ""
-    network = about.get("name") or about["model"]["network"]
-    return ", ".join([f"`{network}`{data}", *told]) + f": {PAPER}\n"
-
-
-def asking(about: Mapping[str, Any], name: str) -> str:
-    """How to ask it, in code and by command."""
-    return (
-        "```python\nfrom progressive_attention import ProgressiveAttentionNetwork\n\n"
-        f"model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})\n```\n\n"
-        f"or `pan predict --weights {shlex.quote(name)} picture.png --query {shlex.quote(about['query_names'][0])}`\n"
-    )
+    """Network, data and how it was trained."""
+    parts = [f"`{about.get('name') or about['model']['network']}`"]
+    parts[0] += f" on `{about['data']}`" if about.get("data") else ""
+    parts += [f"protocol `{about['protocol']}`"] if "protocol" in about else []
+    parts += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
+    parts += [f"seed {about['seed']}"] if "seed" in about else []
+    return ", ".join(parts) + f": {PAPER}\n"
 
 
 def measured(test: Mapping[str, Any] | None) -> str:
@@ -111,21 +107,21 @@ def facts(about: Mapping[str, Any], name: str) -> str:
     if about["model"].get("query_size"):
         made = about["model"]["query_encoder"] or "an encoder that is not named"
         lines.append(
-            f"Its query vectors are those of {made}: it can be asked by other words, too, how well is not told here."
+            f"Its query vectors are those of {made}: it can be asked by other words, too; how well is unknown."
         )
     lines.append(when_absent(about.get("absence")))
     return "".join(f"- {line}\n" for line in lines)
 
 
-def when_absent(told: Mapping[str, Any] | None) -> str:
+def when_absent(absence: Mapping[str, Any] | None) -> str:
     """What it says of things that are not there: what `pan absence` measured, or that it answers all the same."""
-    if told is None:
+    if absence is None:
         return "It always answers, also about what is not there."
-    low, high = told["auroc_ci95"]
+    low, high = absence["auroc_ci95"]
     return (
-        f'Below {told["score"]} {told["threshold"]:.4g} it says "not found": of {told["absent"]:,} things that are not '
-        f"there {told['told']:.1%}, of {told['present']:,} that are {1 - told['kept']:.1%}, on {told['test']} "
-        f"(AUROC {told['auroc']:.4f}, 95 %: {low:.4f} to {high:.4f})."
+        f'Below {absence["score"]} {absence["threshold"]:.4g} it says "not found": of {absence["absent"]:,} things '
+        f"that are not there {absence['told']:.1%}, of {absence['present']:,} that are {1 - absence['kept']:.1%}, on "
+        f"{absence['test']} (AUROC {absence['auroc']:.4f}, 95 %: {low:.4f} to {high:.4f})."
     )
 
 

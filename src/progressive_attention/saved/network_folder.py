@@ -65,9 +65,8 @@ def shipped() -> list[str]:
 def find(name_or_folder: str | Path, **download: Any) -> Path:
     """The folder of a shipped name, of a run, or of a repository ``owner/name`` of the Hub, downloaded if need be.
 
-    The first that is there is taken. ``a/b`` is no repository where a folder ``a`` is: a path's typing error must not
-    go to the Hub. ``download`` are keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is
-    known.
+    ``a/b`` is no repository where a folder ``a`` is: a path's typing error must not go to the Hub. ``download`` are
+    keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is known.
     """
     name, folder = str(name_or_folder), Path(name_or_folder)
     if name in shipped():
@@ -122,17 +121,15 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         config = ModelConfig(**about["model"])
         for what, count in (("query_names", config.num_queries), ("attribute_names", config.num_attributes)):
             words = checked(what, about[what], tuple)
-            if not all(isinstance(word, str) for word in words) or len(set(words)) < len(words):
-                raise ValueError(f"{what} must be words, each once, got {words}")
-            if len(words) != count:
-                raise ValueError(f"{what} must be {count} words, as in the model, got {len(words)}")
+            if not all(isinstance(word, str) for word in words) or not len(set(words)) == len(words) == count:
+                raise ValueError(f"{what} must be {count} words, as in the model, each once; got {words}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model: {error}") from error
     return config, about
 
 
 def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
-    """The network that ``build`` makes, in evaluation mode, with a folder's weights.
+    """What ``build`` makes, in evaluation mode, with a folder's weights.
 
     Raises ValueError where they are missing, broken or another model's, or where it can't be built here.
     """

@@ -11,7 +11,7 @@ from progressive_attention.pages import gallery
 from progressive_attention.pages.gallery import SCENES, alike, draw_scenes, looked
 from progressive_attention.reproduce.experiments import Grid
 from progressive_attention.reproduce.jobs import folder_of, questions
-from progressive_attention.saved import weights
+from progressive_attention.saved import describe, load, save
 
 COLOURS = ("red", "green", "blue", "yellow", "white")
 
@@ -28,7 +28,7 @@ def plain(*models, dataset="mref", seed=0, images=30, **changes):
 def untrained(job, out):
     torch.manual_seed(0)
     model = from_config(model_config(job.model, 10, 5))
-    weights.save(folder_of(job, out), model.state_dict(), weights.describe(model.config, tuple("0123456789"), COLOURS))
+    save(folder_of(job, out), model.state_dict(), describe(model.config, tuple("0123456789"), COLOURS))
 
 
 def names(some):
@@ -88,7 +88,7 @@ def test_gated_features_are_the_features_times_the_gate(tmp_path):
     """Of a network whose gates are all one half, what is behind each gate is half of what is before it."""
     (job,) = plain("pan-soft")
     untrained(job, tmp_path)
-    trained = weights.load(folder_of(job, tmp_path))
+    trained = load(folder_of(job, tmp_path))
     for scorer in trained.model.scorers.values():
         for parameter in scorer.parameters():
             torch.nn.init.zeros_(parameter)
