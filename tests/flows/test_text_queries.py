@@ -70,8 +70,6 @@ def test_vectors_from_a_file(tmp_path):
     alone = Embeddings("alone", ("owl",), letters(["owl"]))  # nothing to compare with
     with pytest.raises(ValueError, match=f"nothing shows whether .* add the vector of {WORDS[0]!r}"):
         knowing(asked_by_letters(), ["owl"], alone)
-    with pytest.raises(ValueError, match="nothing shows whether"):  # whatever their length
-        knowing(asked_by_letters(), ["owl"], Embeddings("alone", ("owl",), np.ones((1, 3))))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +85,6 @@ def test_vectors_from_a_file(tmp_path):
             {"names": np.array(["a", "b"]), "vectors": np.ones((3, 2))},
             r"names \(2,\) <U1, vectors \(3, 2\) float64",
         ),
-        ({"names": np.array([1, 2]), "vectors": np.ones((2, 2))}, r"names \(n,\) of text"),
-        ({"names": np.array(["a"]), "vectors": np.ones((1, 2), int)}, r"vectors \(n, D\) of floats"),
         ({"names": np.array(["a"]), "vectors": np.ones(1)}, r"\(1,\) float64"),
         (None, "can't be read as an .npz"),
     ],

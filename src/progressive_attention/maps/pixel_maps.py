@@ -19,8 +19,7 @@ Size = tuple[int, int]
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
     """Share of each pixel that lies in each stride cell: (pixels, cells) float64 in [0, 1], rows sum to at most one.
 
-    A cell's stride cell is centred where its field is and ``stride`` wide; so they tile the image without overlap.
-    A single global cell is the whole image.
+    A cell's stride cell is centred where its field is and ``stride`` wide; a single global cell is the whole image.
     """
     if not field.stride:
         return torch.ones(pixels, cells, dtype=torch.float64)
@@ -117,8 +116,7 @@ def handed_down(share: Tensor, passed: Tensor, paths: Paths) -> Tensor:
 class Reach:
     """κ of ``handed_down`` as a linear map from the cells (h, w) below to those above, and its transpose.
 
-    A walk back through the network goes to any cell of a window alike, and at a join into any branch alike. Each axis
-    of a step is a matrix, so that a stage is a few small products.
+    A walk goes to any cell of a window alike, and at a join into any branch alike. Each axis of a step is a matrix.
     """
 
     def __init__(self, paths: Paths, size: Size, device: torch.device) -> None:
@@ -195,7 +193,7 @@ def covered(corners: Tensor, image_size: Size) -> Tensor:
     """Area of each pixel inside a polygon, exact, negative if it runs anticlockwise: (M, n, 2) -> (M, H, W) float64.
 
     By Green's theorem the area left of x and above y is the sum over edges of the integral of min(edge, x) down to y;
-    pixels are its differences. Clockwise as one sees it, y pointing down.
+    pixels are its differences.
     """
     x, y = (torch.arange(pixels + 1, device=corners.device) - 0.5 for pixels in reversed(image_size))
     area = corners.new_zeros(corners.shape[0], len(y), len(x))
@@ -236,9 +234,8 @@ PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": ac
 def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
     """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
 
-    Networks that score locations have all of ``PIXEL_MAPS``, each of sum one. Spatial transformers have ``region_map``
-    as last and as accumulated map, of sum at most one. Others have none. Raises ValueError for another network's
-    geometry, where that shows.
+    Networks that score locations have all of ``PIXEL_MAPS``, each of sum one; spatial transformers ``region_map`` as
+    last and as accumulated map; others none. Raises ValueError for another network's geometry, where that shows.
     """
     given, known = len(prediction.attention), len(geometry.fields)
     if given != known or len(prediction.transform) != len(geometry.canvases):

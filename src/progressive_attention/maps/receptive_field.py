@@ -50,11 +50,10 @@ Paths = tuple[Steps, ...]
 
 def union(fields: list[Field]) -> Field:
     """What several branches see together; raises ValueError if their cells don't lie on one grid."""
-    local = [field for field in fields if field.stride] or [GLOBAL]
-    if len({field.stride for field in local}) > 1:
-        raise ValueError(f"branches of different strides can't be joined: {sorted({f.stride for f in local})}")
-    low, high = min(field.low for field in local), max(field.high for field in local)
-    return Field(local[0].stride, low, high, any(field.whole for field in fields))
+    strides, lows, highs, _ = zip(*[field for field in fields if field.stride] or [GLOBAL], strict=True)
+    if len(set(strides)) > 1:
+        raise ValueError(f"branches of different strides can't be joined: {sorted(set(strides))}")
+    return Field(strides[0], min(lows), max(highs), any(field.whole for field in fields))
 
 
 def behind(steps: Steps, field: Field, axis: int) -> Field:

@@ -45,15 +45,7 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     """
     attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
-    whole = seen if total is None else whole_of(total, seen)
-    inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
-    known = mask.any((-2, -1)) & (whole > 0)
-    return np.divide(inside, whole, out=np.full(seen.shape, np.nan), where=known)
-
-
-def whole_of(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """All attention (R,) float64, at least what the image shows of it (R,); raises ValueError where it is less."""
-    total = np.asarray(total, np.float64)
+    total = seen if total is None else np.asarray(total, np.float64)
     if total.shape != seen.shape:
         raise ValueError(f"total must have shape {seen.shape}, one value a map, got {total.shape}")
     low = ~((total >= 0) & (total >= 0.999 * seen))  # 0.999: sums of float32 networks
@@ -63,7 +55,10 @@ def whole_of(total: np.ndarray, seen: np.ndarray) -> np.ndarray:
             f"total of map {row} must be >= 0 and at least the map's sum {seen[row]}, got {total[row]}; "
             "it is the attention inside the image and outside"
         )
-    return np.maximum(total, seen)
+    whole = np.maximum(total, seen)
+    inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
+    known = mask.any((-2, -1)) & (whole > 0)
+    return np.divide(inside, whole, out=np.full(seen.shape, np.nan), where=known)
 
 
 class Overlap(NamedTuple):
@@ -102,8 +97,8 @@ class Overlap(NamedTuple):
 def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> Overlap:
     """Maps binarised at THRESHOLDS against targets: (R, H, W) >= 0, (R, H, W) bool -> counts. HAttNet, 5.1, Figure 5b.
 
-    A pixel is marked where its value, as a share of the map's maximum, is at least the threshold; so the maximum is
-    always marked, and at 0 the whole image. A map of zeros marks nothing. ``void`` pixels (R, H, W) are left out.
+    A pixel is marked where its value, as a share of the map's maximum, is at least the threshold; a map of zeros marks
+    nothing. ``void`` pixels (R, H, W) are left out.
     """
     attention, mask = as_maps_with_targets(attention, mask)
     counted = np.ones_like(mask) if void is None else ~np.asarray(void, np.bool_)
@@ -119,9 +114,9 @@ def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = N
 
 
 class OverlapCurves:
-    """Curves of many examples, batch by batch: the mean over examples of precision, recall and IoU at each threshold.
+    """Means over examples of precision, recall and IoU at each threshold, batch by batch, empty masks left out.
 
-    Only sums are kept. Empty masks are left out. Merged in any order, the figures are the same to the last bit.
+    Only sums are kept. Merged in any order, the figures are the same to the last bit.
     """
 
     def __init__(self) -> None:

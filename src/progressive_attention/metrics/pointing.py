@@ -51,9 +51,8 @@ def reached_rightwards(reached: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def smallest_box(attention: np.ndarray, share: float = 0.9) -> np.ndarray:
     """Box around the fewest pixels that hold this ``share`` of the map: (R, H, W) >= 0 -> (R, 4) float64 x0 y0 x1 y1.
 
-    In whole pixels, half open: it holds the columns x0 to x1 - 1. Of pixels of one value, up to ROUNDING, the first in
-    row order are taken. NaN for a map of zeros. Raises ValueError for a share outside (0, 1], other shapes, and values
-    that are no map.
+    In whole pixels, half open. Of pixels of one value, up to ROUNDING, the first in row order are taken. NaN for a map
+    of zeros. Raises ValueError for a share outside (0, 1], other shapes, and values that are no map.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}; 0.9 is nine tenths of the map")

@@ -44,10 +44,10 @@ class PrecisionRecall(NamedTuple):
         """Mean interpolated precision at recalls 0, 0.1, ..., 1.
 
         Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010, section 4.2; VOC 2007 to 2009.
-        Recalls are compared in whole numbers, since 3 * 0.1 > 0.3: np.arange(0, 1.1, .1) would miss recalls of k / 10.
         """
         if not len(self.true_positive):
             return np.nan
+        # In whole numbers, since 3 * 0.1 > 0.3.
         reached = np.searchsorted(10 * self.true_positive, np.arange(11) * self.true_positive[-1])
         return float(self.interpolated[reached].mean())
 
@@ -71,8 +71,8 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(score: np.ndarray, label: np.ndarray) -> PrecisionRecall:
     """One attribute's curve: (R,) scores, (R,) labels 1, 0 or -1 -> counts, from which the APs follow.
 
-    Raises ValueError for other shapes, NaN, or other labels. VOC's kit takes equal scores one by one, as they happen to
-    lie in the file; VOC's APs are here the lowest that it can give, that of negatives first. Without ties both agree.
+    VOC's kit takes equal scores as they happen to lie in the file; here its APs are the lowest that it can give, that
+    of negatives first. Raises ValueError for other shapes, NaN, or other labels.
     """
     score, label = as_labelled(score, label, 1)
     return curve(score[label == 1], score[label == 0])

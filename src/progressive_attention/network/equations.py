@@ -74,8 +74,7 @@ def marginalise(log_prob: Tensor, score: Tensor) -> Tensor:
 def marginalise_log_odds(log_odds: Tensor, score: Tensor) -> Tensor:
     """Eq. (6) for attributes that are each true or not: the log-odds of each one's marginal probability.
 
-    (M, A, H, W) log-odds at each location and (M, H, W) scores -> (M, A). Both sides in log space: a probability that
-    rounds to one would lose its odds.
+    (M, A, H, W) log-odds at each location and (M, H, W) scores -> (M, A).
     """
     return marginalise(logsigmoid(log_odds), score) - marginalise(logsigmoid(-log_odds), score)
 

@@ -79,8 +79,7 @@ class ChannelPoolScorer(nn.Module):
 
 class DotProductScorer(nn.Module):
     """Scaled dot product of the query's vector and each location's key: at the last layer, cross-attention pooling
-    with one head (Vaswani et al., NeurIPS 2017; its value projection is the classifier's). ``radius`` and
-    ``query_std`` do nothing.
+    with one head (Vaswani et al., NeurIPS 2017). ``radius`` and ``query_std`` do nothing.
     """
 
     def __init__(self, channels: int, num_queries: int, hidden=32, radius=0, query_std=0.1, query_size=0) -> None:

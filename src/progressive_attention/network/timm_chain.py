@@ -1,12 +1,13 @@
-"""timm's networks as backbones: those that are a chain of stages, cut where attention may be attached.
+"""timm's networks as backbones: chains of stages, cut where attention may be attached; and their pretrained weights.
 
 Legend: N images, C channels, H x W cells.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.network.backbone import BACKBONES, Backbone, first_line
-from progressive_attention.network.pretrained import fill, pixels, weights_file
 
 PROBE = 96  # pixels a side of the image on which a network's cut into stages is checked
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 BROKEN = (RuntimeError, AssertionError, AttributeError, TypeError)  # what networks raise that can't be cut or run so
 
 
@@ -69,8 +70,10 @@ def timm_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     head: dict[str, Any] = {"mlp_ratio": 1 / 4096} if is_vgg(name) else {}
     network = timm.create_model(name, num_classes=0, **head).eval()
     features = getattr(network, "features", None)
-    if isinstance(features, nn.Sequential) and is_flat_with_pooling(features):
-        stages, ends = split_at_pooling(features)
+    if isinstance(features, nn.Sequential) and is_flat(features):
+        cuts = [i + 1 for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+        stages: list[nn.Module] = [features[start:end] for start, end in pairwise([0, *cuts])]
+        ends = [f"features.{cut - 1}" for cut in cuts]
         names = [f"pool{i + 1}" for i in range(len(stages))]
     else:
         stages, ends = split_at_timm_stages(name, network)
@@ -98,17 +101,10 @@ def used_by(stages: list[nn.Module], network: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in tensors if id(t) in used and not name.endswith("num_batches_tracked")}
 
 
-def is_flat_with_pooling(chain: nn.Sequential) -> bool:
+def is_flat(chain: nn.Sequential) -> bool:
     """Whether a chain has plain layers only, a max pooling among them, as VGG's, and no blocks, as DenseNet's."""
     layers = list(chain)
     return not any(list(layer.children()) for layer in layers) and any(isinstance(x, nn.MaxPool2d) for x in layers)
-
-
-def split_at_pooling(features: nn.Sequential) -> tuple[list[nn.Module], list[str]]:
-    """A flat chain cut behind every max pooling, with each cut's module name; what follows the last is left out."""
-    ends = [i + 1 for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-    stages: list[nn.Module] = [features[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return stages, [f"features.{end - 1}" for end in ends]
 
 
 def split_at_timm_stages(name: str, network: nn.Module) -> tuple[list[nn.Module], list[str]]:
@@ -176,3 +172,83 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
         if whole.shape != chained.shape or not (whole - chained).abs().max() <= 1e-4 * whole.abs().max():
             raise ValueError(f"backbone {name!r} is not a chain of stages: run in a row they differ from it at {end}")
     return maps[1:]
+
+
+# --- pretrained weights -------------------------------------------------------------------------------------------------
+
+
+def pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, by channel, of the pixels in [0, 1] that timm's weights of that name have learnt from."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, name
+    return tuple(config.mean), tuple(config.std)
+
+
+def weights_file(weights: str | Path, name: str) -> Path:
+    """The file of pretrained weights for backbone ``name``: a local one, or by timm's name, downloaded once.
+
+    Raises ValueError for pickles, unknown names, weights of another architecture or that have learnt from pixels
+    standardised otherwise, and where they can't be downloaded.
+    """
+    path = Path(weights)
+    if path.suffix in PICKLES:
+        raise ValueError(
+            f"backbone weights {str(weights)!r} may be a pickle, which runs any code when read; where you trust them, "
+            "convert them once: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
+        )
+    if path.suffix == ".safetensors" or path.is_file():
+        return path
+    return downloaded(str(weights), name)
+
+
+def downloaded(weights: str, name: str) -> Path:
+    """timm's weights of that name for backbone ``name``, fetched once from the Hub; ValueError as ``weights_file``."""
+    import timm
+    from huggingface_hub import hf_hub_download
+
+    architecture = name.split(".")[0]
+    known = ", ".join(timm.list_pretrained(f"{architecture}.*")[:4]) or "none by name"
+    if not timm.is_model_pretrained(weights):
+        raise ValueError(
+            f"backbone weights {weights!r} are neither a file nor a name that timm knows; expected the path of a "
+            f".safetensors file, or a name; of {architecture}: {known}"
+        )
+    # Tensors of another architecture may have the same shapes and mean something else.
+    if weights.split(".")[0] != architecture or pixels(weights) != pixels(name):
+        raise ValueError(
+            f"backbone weights {weights!r} are of another architecture than backbone {name!r}, or have learnt from "
+            f"pixels standardised otherwise; give {weights!r} as backbone, too, or weights of {architecture}: {known}"
+        )
+    try:
+        return Path(hf_hub_download(timm.get_pretrained_cfg(weights).hf_hub_id, "model.safetensors"))
+    except Exception as error:  # whatever goes wrong between here and there
+        raise ValueError(
+            f"backbone weights {weights!r} can't be downloaded ({first_line(error)}); give the path of a local .safetensors file"
+        ) from error
+
+
+@torch.no_grad()
+def fill(needed: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a .safetensors file's tensors, of any precision, into those of the same name; others there are left out.
+
+    Raises ValueError for a broken file, and where a tensor is not as needed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = sorted(file.keys())
+            for name, tensor in needed.items():
+                given = file.get_tensor(name) if name in names else None
+                if given is None or given.shape != tensor.shape or not given.is_floating_point():
+                    got = "none" if given is None else f"{tuple(given.shape)} {given.dtype}"
+                    raise ValueError(
+                        f"{path} does not fit this backbone: expected {name} {tuple(tensor.shape)} of floats, got "
+                        f"{got}; it holds {len(names)} tensors: {', '.join(names[:3])} ...; "
+                        "choose the backbone it was made for"
+                    )
+                tensor.copy_(given)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} can't be read as backbone weights ({error}); copy or download it again") from error

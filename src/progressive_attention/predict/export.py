@@ -171,11 +171,6 @@ def torch_file(asked: OneQuestion) -> bytes:
     return file.getvalue()
 
 
-def run_torch(path: Path) -> Run:
-    """A .pt2 file in torch."""
-    return torch.export.load(path).module()
-
-
 def web_file(asked: OneQuestion) -> bytes:
     """An .html file that asks the network in a browser, everything inside."""
     given = asked(*random_questions(asked.network, 1))
@@ -208,6 +203,6 @@ def largest_difference(asked: OneQuestion, run: Run) -> float:
 
 FORMATS: dict[str, tuple[str, Callable[[OneQuestion], bytes], Callable[[Path], Run]]] = {  # ending, write, open
     "onnx": (".onnx", onnx_file, run_onnx),
-    "torch": (".pt2", torch_file, run_torch),
+    "torch": (".pt2", torch_file, lambda path: torch.export.load(path).module()),
     "web": (".html", web_file, run_web),
 }

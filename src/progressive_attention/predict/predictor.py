@@ -100,9 +100,8 @@ class Answer:
 class Predictor:
     """A trained network that answers: ``Predictor("mref-pan").ask("picture.png", "7").attribute``.
 
-    ``weights`` is a shipped name or a run's folder. A network with query vectors is asked by any text, its encoder
-    ``encode`` as in ``text_queries.knowing``. Raises ValueError for weights that are missing or broken, and for an
-    encoder that the network does not need.
+    ``weights`` is a shipped name or a run's folder; ``encode`` as in ``text_queries.knowing``. Raises ValueError for
+    weights that are missing or broken, and for an encoder that the network does not need.
     """
 
     def __init__(self, weights: str | Path, device: str | None = None, encode: Encode | None = None) -> None:

@@ -131,8 +131,6 @@ def knowing(trained: Trained, texts: Sequence[str], encode: Encode | None = None
         )
     vectors = unit_vectors([*new, old], encode).to(table)
     if vectors.shape[1] != table.shape[1] or (vectors[-1] - table[names.index(old)]).abs().max() > SAME:
-        raise ValueError(
-            f"the vector of {old!r} is another one than in training, by {trained_by!r}; take that encoder"
-        )
+        raise ValueError(f"the vector of {old!r} is another one than in training, by {trained_by!r}; take that encoder")
     model = trained.model.asked_by(torch.cat([table, vectors[: len(new)]]))
     return replace(trained, model=model, query_names=(*names, *new))

@@ -105,17 +105,6 @@ def test_maps_are_the_loops(asked):
     assert_close(image_maps.activation_map(*asked)[0, 2], activation / activation.sum())
 
 
-def test_maps_sum_to_one_and_are_zero_without_a_question(asked):
-    maps = image_maps.pixel_maps(*asked)
-    assert list(maps) == list(image_maps.PIXEL_MAPS) == ["last", "accumulated", "activation", "flow"]
-    sums = torch.tensor([[1, 0, 1], [1, 1, 0]]).double()
-    for pixels in maps.values():
-        assert (pixels.shape, pixels.dtype) == ((2, 3, 100, 100), torch.float64)
-        assert float(pixels.min()) >= 0
-        assert_close(pixels.sum((-2, -1)), sums, rtol=0, atol=1e-6)  # the network's softmax is float32
-        assert_close(pixels[sums == 0], torch.zeros(2, 100, 100).double(), rtol=0, atol=0)
-
-
 def test_activation_map_stands_any_magnitude():
     where = geometry(build_model("pan-hard", num_queries=2, num_attributes=2))
     attention = [torch.rand(1, 2, n, n, generator=torch.Generator().manual_seed(n)).double() for n in (49, 23, 10, 4)]

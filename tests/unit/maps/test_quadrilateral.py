@@ -89,12 +89,6 @@ def test_of_no_area_it_is_the_pixel_of_its_centre():
     assert not region([0, 0, 1.2], [0, 0, 0.5]).any()  # outside
 
 
-def test_without_a_question_it_is_zero():
-    transform = torch.stack([affine(*IDENTITY)[0], torch.zeros(1, 2, 3, dtype=torch.float64)], 1)
-    pixels = region_map(*looking(transform, (10, 20)))
-    assert_close(pixels.sum((-2, -1)), torch.tensor([[1.0, 0.0]], dtype=torch.float64))
-
-
 # --- the area of a pixel inside a polygon -----------------------------------------------------------------------------
 
 

@@ -121,8 +121,5 @@ def test_wilson_is_scipys(count, data):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
 def test_other_numbers(dtype):
-    ratio = true_positive_ratio((ATTENTION * 4).astype(dtype), MASK)
-    assert ratio.dtype == np.float64
-    assert_allclose(ratio, [0.6, 0, 1, np.nan, np.nan], rtol=1e-15)
     large = np.full((1, 300, 300), 4, dtype)  # its sum is above float16's largest number
     assert_allclose(true_positive_ratio(large, np.ones(large.shape, bool)), [1], rtol=0)

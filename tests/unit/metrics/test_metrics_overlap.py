@@ -16,7 +16,6 @@ from progressive_attention.metrics.attention import (
     dilated,
     overlap,
     pointing_game,
-    true_positive_ratio,
 )
 
 any_pace = settings(deadline=None)
@@ -40,6 +39,7 @@ def test_overlap_of_nothing():
         assert share.dtype == np.float64
         assert_array_equal(share, [[np.nan] * len(THRESHOLDS), [0] * len(THRESHOLDS)])
     assert overlap(np.zeros((0, 2, 2)), np.zeros((0, 2, 2), bool)).iou.shape == (0, len(THRESHOLDS))
+    assert OverlapCurves().summary() == curves_of(ATTENTION[3:4], MASK[3:4], 1).summary() == {}
 
 
 @pytest.mark.parametrize("factor", [1, 3, 1 / 3, 0.29, 1e-300, 1e300])
@@ -123,11 +123,6 @@ def test_best_threshold_is_one_for_all_and_the_lowest():
     assert curves_of(np.ones((1, 2, 2)), mask[1].reshape(1, 2, 2), 1).summary()["last"]["best_threshold"] == 0
 
 
-def test_curves_of_nothing():
-    assert OverlapCurves().summary() == {}
-    assert curves_of(ATTENTION[3:4], MASK[3:4], 1).summary() == {}
-
-
 # --- pointing game ----------------------------------------------------------------------------------------------------
 
 
@@ -141,11 +136,6 @@ def test_pointing_by_hand():
     assert_allclose(pointing_game(ATTENTION, MASK, 1), [1, 1, 1, np.nan, 0], rtol=0)
     plateau = np.array([[[3, 3, 1], [3 - 1e-12, 0, 2.99]]])  # rounding does not choose among equals
     assert_allclose(pointing_game(plateau, np.array([[[1, 0, 1], [0, 1, 1]]], bool)), [1 / 3], rtol=1e-15)
-
-
-@pytest.mark.parametrize("metric", [true_positive_ratio, pointing_game, lambda *pair: overlap(*pair).iou[:, 0]])
-def test_maps_without_a_pixel_are_unknown(metric):
-    assert_array_equal(metric(np.zeros((2, 0, 3)), np.zeros((2, 0, 3), bool)), [np.nan, np.nan])
 
 
 def test_pointing_tolerance_is_a_disc():
@@ -175,7 +165,3 @@ def test_pointing_is_the_loop(example, tolerance):
         expected = np.mean(hits) if attention.any() else 0
         ours = pointing_game(attention[None], mask[None], tolerance)[0]
         assert_allclose(ours, expected if mask.any() else np.nan, rtol=1e-15)
-
-
-def test_the_smallest_of_all_numbers_is_a_maximum():
-    assert_array_equal(pointing_game(np.full((1, 2, 2), 5e-324), MASK[:1]), [1 / 2])

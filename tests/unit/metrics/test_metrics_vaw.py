@@ -192,36 +192,18 @@ def test_summary_by_group():
     assert [no_tail[f"vaw_{name}_tail"] for name in ("map", "ma", "mr15", "f1_15")] == [None] * 4
 
 
-WRONG = [
-    (np.zeros(3), np.zeros(2), r"one shape \(R.*\), got \(3,\) and \(2,\)"),
-    (np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), r"one shape \(R.*\), got \(1, 2, 3\)"),
-    (np.float64(1), np.int8(1), r"one shape \(R.*\), got \(\) and \(\)"),
-]
-
-
-@pytest.mark.parametrize(("score", "label", "message"), WRONG)
-def test_wrong_shapes(score, label, message):
-    for function in (precision_recall, label_counts, RankingScores(2).add):
+@pytest.mark.parametrize(
+    ("score", "label", "message"),
+    [
+        (np.zeros(3), np.zeros(2), r"one shape \(R.*\), got \(3,\) and \(2,\)"),
+        (np.zeros((1, 3)), np.array([[1, 0, 2]]), "label must be 1 .*, got 2; write -1 where VAW's own files write 2"),
+        (np.zeros((1, 3)), np.array([[1, 0, "1"]]), "label must be 1"),
+        (np.array([[0, np.nan, np.nan]]), np.array([[1, 0, -1]]), "must be numbers, got 2 NaN of 3; did the training"),
+    ],
+)
+def test_wrong_scores_and_labels(score, label, message):
+    for function in (label_counts, RankingScores(3).add):
         with pytest.raises(ValueError, match=message):
             function(score, label)
-
-
-@pytest.mark.parametrize("wrong", [2, -2, 0.5, np.nan, "1"])
-def test_wrong_labels(wrong):
-    label = np.array([1, 0, wrong])
-    with pytest.raises(
-        ValueError, match=r"label must be 1 \(positive\), 0 .*, got .*; write -1 where VAW's own files write 2$"
-    ):
-        precision_recall(np.zeros(3), label)
-    for function in (label_counts, RankingScores(3).add):
-        with pytest.raises(ValueError, match="label must be 1"):
-            function(np.zeros((1, 3)), label[None])
-
-
-def test_nan_scores():
-    score, label = np.array([0, np.nan, np.nan]), np.array([1, 0, -1])
-    with pytest.raises(ValueError, match="score must be numbers, got 2 NaN of 3; did the training diverge"):
-        precision_recall(score, label)
-    for function in (label_counts, RankingScores(3).add):
-        with pytest.raises(ValueError, match="2 NaN of 3"):
-            function(score[None], label[None])
+    with pytest.raises(ValueError, match=r"one shape|" + message):
+        precision_recall(score.reshape(-1), label.reshape(-1))

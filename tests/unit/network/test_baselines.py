@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from progressive_attention.network.build import build_model
 
 QUERY = torch.tensor([[4, 0], [1, 4]])
-BASELINES = pytest.mark.parametrize("name", ["stn-s", "stn-m", "film", "concat"])
 
 # --- one question at a time -------------------------------------------------------------------------------------------
 
@@ -133,16 +132,3 @@ def test_what_precedes_the_question_is_run_once_an_image(name, rows):
             )
     model(pictures(2), torch.tensor([[0, 1, 2], [3, 4, -1]]))
     assert {part: found[part] for part in rows} == rows
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
-@BASELINES
-def test_images_of_another_size_are_refused(name):
-    model = build(name).float()
-    message = r"takes images of 62 x 62 pixels, got 62 x 70; resize them, or build it with another image_size"
-    with pytest.raises(ValueError, match=message):
-        model(torch.zeros(2, 3, 62, 70), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\) of floats.*got \(2, 62, 62, 3\)"):
-        model(torch.zeros(2, 62, 62, 3), torch.tensor([0, 1]))

@@ -12,7 +12,6 @@ from torch.testing import assert_close
 from progressive_attention.config import MODELS
 from progressive_attention.network.equations import (
     as_logit,
-    at_least_float32,
     attend,
     gate,
     marginalise,
@@ -79,11 +78,6 @@ def test_soft_pool_adds_up_all_locations(draw, reduction, divisor):
     assert_close(soft_pool(attended, reduction), expected)
 
 
-def test_soft_pool_sums_unless_told(draw):
-    attended = draw(M, C, H, W)
-    assert_close(soft_pool(attended), soft_pool(attended, "sum"))
-
-
 def test_marginalise_weighs_each_locations_answer_by_its_probability(draw):
     log_prob, score = draw(M, A, H, W).log_softmax(1), draw(M, H, W)
     alpha, expected = slow_softmax(score), torch.empty(M, A, dtype=torch.float64)
@@ -115,11 +109,6 @@ def test_huge_scores_choose_one_location_and_stay_finite(draw, size, dtype):
     assert answer.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_probabilities_have_at_least_float32(dtype):
-    assert at_least_float32(torch.ones(2, dtype=dtype)).dtype == torch.promote_types(dtype, torch.float32)
-
-
 def test_gradients_of_the_equations(draw):
     score, features = draw(M, H, W).requires_grad_(), draw(M, C, H, W).requires_grad_()
     assert gradcheck(gate, (score,))
@@ -128,6 +117,10 @@ def test_gradients_of_the_equations(draw):
     assert gradcheck(soft_pool, (features, "sum"))
     assert gradcheck(soft_pool, (features, "mean"))
     assert gradcheck(lambda x, s: marginalise(x.log_softmax(1), s), (features, score))
+    for size in (0.05, 1, 5):  # all locations, some, one
+        assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))
+    for size in (1, 10):
+        assert gradcheck(marginalise_log_odds, ((size * draw(M, A, H, W)).requires_grad_(), score))
 
 
 # --- sparsemax --------------------------------------------------------------------------------------------------------
@@ -175,15 +168,6 @@ def test_sparsemax_of_a_map_knows_nothing_of_the_others(other):
     assert_close(sparsemax(score)[0], torch.tensor([[0.6, 0.4, 0.0]]))
 
 
-def test_gradient_of_sparsemax(draw):
-    for size in (0.05, 1, 5):  # all locations, some, one
-        assert gradcheck(sparsemax, ((size * draw(3, H, W)).requires_grad_(),))
-
-
-def test_attend_keeps_the_precision_of_the_features(draw):
-    assert attend(draw(M, C, H, W).bfloat16(), draw(M, H, W).float()).dtype == torch.bfloat16
-
-
 # --- the marginal's odds ----------------------------------------------------------------------------------------------
 
 
@@ -198,12 +182,6 @@ def test_odds_are_those_of_the_marginal_probability(draw):
             total += weight
         expected[m, a] = math.log(there / (total - there))
     assert_close(marginalise_log_odds(log_odds, score), expected)
-
-
-def test_gradient_of_the_odds(draw):
-    for size in (1, 10):
-        log_odds, score = (size * draw(M, A, H, W)).requires_grad_(), draw(M, H, W).requires_grad_()
-        assert gradcheck(marginalise_log_odds, (log_odds, score))
 
 
 @PRECISION

@@ -30,6 +30,7 @@ def test_ask_each_question_is_indexing(counts, layout):
     assert asked.is_contiguous(memory_format=torch.channels_last)
     upstream = draw(*expected.shape, seed=1)
     (gradient,) = torch.autograd.grad(asked, shared, upstream)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
     (gradient_expected,) = torch.autograd.grad(expected, shared, upstream)
     assert_close(gradient, gradient_expected)
     assert gradcheck(lambda features: for_each_question(features, image), (shared,))

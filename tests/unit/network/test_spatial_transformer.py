@@ -76,23 +76,10 @@ def test_bfloat16_does_not_move_the_samples(draw):
 # --- localisation -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def localiser():
+def test_is_a_perceptron_on_what_is_shown_and_asked(draw):
     torch.manual_seed(0)
-    return Localiser(6, 4, 5).double()
-
-
-@pytest.fixture
-def moved(draw, localiser):
-    localiser.context.weight.data, localiser.affine.weight.data = draw(5, 6), draw(6, 5)
-    return localiser
-
-
-def test_starts_as_the_identity_whatever_it_sees(draw, localiser):
-    assert_close(localiser(draw(M, 6), torch.tensor([0, 3, 1])), IDENTITY.expand(M, 2, 3), rtol=0, atol=0)
-
-
-def test_is_a_perceptron_on_what_is_shown_and_asked(draw, moved):
+    moved = Localiser(6, 4, 5).double()
+    moved.context.weight.data, moved.affine.weight.data = draw(5, 6), draw(6, 5)
     shown, image, query = draw(2, 6), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
     first = torch.cat([moved.context.weight, moved.query.weight.T], 1)  # on [shown, one-hot query]
     expected = []
@@ -103,13 +90,3 @@ def test_is_a_perceptron_on_what_is_shown_and_asked(draw, moved):
         expected.append((moved.affine.weight @ hidden + moved.affine.bias).view(2, 3))
     assert_close(moved(shown, query, image), torch.stack(expected))
     assert_close(moved(shown[image], query), torch.stack(expected))
-
-
-def test_gradient_of_localisation(draw, moved):
-    shown, image, query = draw(2, 6).requires_grad_(), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
-    names, values = zip(*moved.named_parameters(), strict=True)
-
-    def transform(shown: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(moved, dict(zip(names, values, strict=True)), (shown, query, image))
-
-    assert gradcheck(transform, (shown, *values))

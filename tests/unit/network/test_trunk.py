@@ -82,15 +82,9 @@ def test_what_is_trained_behind_kept_features_has_the_same_gradient():
 @pytest.mark.parametrize(
     "features, message",
     [
-        (
-            torch.zeros(3, 3, 62, 62),
-            r"features behind 2 stages must be \(B, 32, H, W\) of floats, got \(3, 3, 62, 62\)",
-        ),
-        (torch.zeros(3, 14, 14, 32), r"got \(3, 14, 14, 32\) torch.float32; trunk\(image, 2\) gives them"),
-        (torch.zeros(3, 32, 14), r"features behind 2 stages must be .*got \(3, 32, 14\)"),
+        (torch.zeros(3, 3, 62, 62), r"behind 2 stages must be \(B, 32, H, W\) of floats, got .*; trunk\(image, 2\)"),
         (torch.zeros(3, 32, 14, 14).long(), r"of floats, got \(3, 32, 14, 14\) torch.int64"),
         (torch.zeros(3, 32, 6, 6), r"image is too small for this network: got 6 x 6 cells of a stage, of which 2 x 2"),
-        (torch.zeros(2, 32, 14, 14), r"query must be integer ids .*for B = 2 images, got \(3, 3\)"),
     ],
 )
 def test_other_features_are_refused(features, message):
