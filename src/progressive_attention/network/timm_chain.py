@@ -174,9 +174,6 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
     return maps[1:]
 
 
-# --- pretrained weights -------------------------------------------------------------------------------------------------
-
-
 def pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation, by channel, of the pixels in [0, 1] that timm's weights of that name have learnt from."""
     import timm
@@ -225,7 +222,8 @@ def downloaded(weights: str, name: str) -> Path:
         return Path(hf_hub_download(timm.get_pretrained_cfg(weights).hf_hub_id, "model.safetensors"))
     except Exception as error:  # whatever goes wrong between here and there
         raise ValueError(
-            f"backbone weights {weights!r} can't be downloaded ({first_line(error)}); give the path of a local .safetensors file"
+            f"backbone weights {weights!r} can't be downloaded ({first_line(error)}); "
+            "give the path of a local .safetensors file"
         ) from error
 
 
