@@ -32,7 +32,7 @@ from progressive_attention.pages.report import Missing, Network, Report, duratio
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.predict.text_queries import Encode, knowing
 from progressive_attention.reproduce.machine import package_version
-from progressive_attention.saved import weights
+from progressive_attention.saved import find
 from progressive_attention.saved.network_folder import read_config
 from progressive_attention.training.loop import read_log
 
@@ -47,7 +47,7 @@ def gather(
     ``data`` and ``split`` as in ``load_questions``, by default those of the run; ``encode`` as in ``knowing``. Raises
     ValueError for what is no trained network, and for ``data`` that can't be used.
     """
-    folder = weights.find(given)
+    folder = find(given)
     _, about = read_config(folder)
     result = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
     log, missing = log_of(folder / "log.jsonl")
@@ -136,7 +136,7 @@ def add_measured(
 
 def is_of(notes: Mapping[str, Any], given: str) -> bool:
     """Whether noted rows are those of this network, as far as its weights are there to compare."""
-    here = (weights.find(given) / "weights.safetensors").exists()
+    here = (find(given) / "weights.safetensors").exists()
     return bool(notes) and (not here or notes["weights"] == fingerprint_of_weights(given))
 
 
