@@ -73,9 +73,7 @@ class Windows(nn.Module):
 def test_sizes_that_a_backbone_cannot_take(stage):
     backbone = Backbone([stage], ["a"], [3])
     assert backbone.map_sizes(32)[0][0] == 3
-    with pytest.raises(
-        ValueError, match=r"images of 33 x 33 pixels don't fit this backbone \(.*\); try a multiple of 32"
-    ):
+    with pytest.raises(ValueError, match=r"images of 33 x 33 pixels don't fit .*; try a multiple of 32"):
         backbone.map_sizes(33)
 
 
@@ -133,10 +131,7 @@ def test_other_chains_have_timms_stages(made, name):
     [
         ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as resnet18 or vgg16"),
         ("mambaout_femto", "has maps of NHWC, not of N, C, H, W; choose e.g. resnet18"),
-        (
-            "maxvit_rmlp_pico_rw_256",
-            "can't be run as a chain of stages on 96 px images .*divisible.*choose e.g. resnet18",
-        ),
+        ("maxvit_rmlp_pico_rw_256", "can't be run as a chain of stages on 96 px images .*divisible"),
     ],
 )
 def test_other_networks_are_refused(name, reason):
@@ -179,9 +174,7 @@ def test_a_network_that_does_more_than_its_stages_is_rejected(monkeypatch, name,
 
 def test_unknown_name_gives_near_ones():
     known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
-    with pytest.raises(
-        ValueError, match=f"unknown backbone 'resnet19'; known: {known}, or a timm network, e.g. .*resnet"
-    ):
+    with pytest.raises(ValueError, match=f"unknown backbone 'resnet19'; known: {known}, or a timm .*resnet"):
         build_backbone("resnet19")
     with pytest.raises(ValueError, match=rf"known: {known} \(did you mean conv-stack-padded\?\), or a timm"):
         build_backbone("conv-stack-paded")
@@ -191,11 +184,10 @@ def test_unknown_name_gives_near_ones():
 
 def test_missing_timm_gives_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    known = "conv-stack, conv-stack-padded, conv-stack-norm-first"
-    remedy = r"and others come from timm, .*pip install 'progressive-attention\[backbones\]'"
-    with pytest.raises(ValueError, match=f"'resnet18' is none of {known}, {remedy}"):
-        build_backbone("resnet18")
-    with pytest.raises(ValueError, match=r"\(did you mean conv-stack-padded\?\)"):
+    message = (
+        r"none of conv-stack, .*did you mean conv-stack-padded\?.*pip install 'progressive-attention\[backbones\]'"
+    )
+    with pytest.raises(ValueError, match=message):
         build_backbone("conv-stack-paded")
 
 

@@ -13,10 +13,10 @@ from tiny_models import (
     BY_TEXT,
     EXACT,
     QUERIES,
+    SCORING,
     build,
     every_likelihood,
     every_model,
-    every_scoring_model,
     flat,
     loss_of,
     pictures,
@@ -74,11 +74,12 @@ def test_bfloat16_arithmetic_still_gives_float32_probabilities(name, likelihood)
         assert_close(alpha.sum((-2, -1)), torch.ones(2, 2))
 
 
-@every_scoring_model
-@pytest.mark.parametrize("likelihood, prior", [("softmax", False), ("softmax", True), ("bernoulli", True)])
 @torch.no_grad()
-def test_whole_network_against_a_slow_twin(name, likelihood, prior):
-    model, image = build(name, likelihood=likelihood, prior=prior).eval(), pictures(2)
+@pytest.mark.parametrize("name, radius", [*((name, None) for name in SCORING), ("pan-hard-ctx", 2)])
+@pytest.mark.parametrize("likelihood, prior", [("softmax", False), ("softmax", True), ("bernoulli", True)])
+def test_whole_network_against_a_slow_twin(name, radius, likelihood, prior):
+    changes = {} if radius is None else {"radius": radius}
+    model, image = build(name, likelihood=likelihood, prior=prior, **changes).eval(), pictures(2)
     query = torch.tensor([[4, 0, 4], [1, 2, 3]])
     assert_close(tuple(flat(model(image, query))), tuple(flat(slow_forward(model, image, query))), **EXACT)
 

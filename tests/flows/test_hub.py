@@ -107,18 +107,14 @@ def test_names_must_be_told_and_fit(model, tmp_path, given, got):
 def test_another_kind_of_network_is_refused(tmp_path):
     other = build("stn-s").float()
     save(tmp_path, other.state_dict(), describe(other.config, *NAMES.values()))
-    with pytest.raises(
-        ValueError, match="holds a network of kind 'stn', and ProgressiveAttentionNetwork is of kind 'pan'"
-    ):
+    with pytest.raises(ValueError, match="network of kind 'stn', and ProgressiveAttentionNetwork is of kind 'pan'"):
         ProgressiveAttentionNetwork.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["no-such-name", "deeply/nested/name", ".", "a folder/it"])
 def test_nothing_there(name, tmp_path, monkeypatch, fake):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ValueError, match="no trained weights at .*: expected a folder with config.json and weights.safetensors"
-    ):
+    with pytest.raises(ValueError, match="no trained weights at .*: expected a folder with config.json and weights"):
         ProgressiveAttentionNetwork.from_pretrained(name)
     assert not fake.calls
 
@@ -157,9 +153,7 @@ def test_without_the_package_only_the_hub_is_missing(model, tmp_path, monkeypatc
     model.save_pretrained(tmp_path / "it", **NAMES)
     ProgressiveAttentionNetwork.from_pretrained(tmp_path / "it")
     for ask in (lambda: model.push_to_hub("me/it"), lambda: ProgressiveAttentionNetwork.from_pretrained("me/it")):
-        with pytest.raises(
-            ValueError, match=r"huggingface_hub is not installed; pip install 'progressive-attention\[hub\]'"
-        ):
+        with pytest.raises(ValueError, match=r"huggingface_hub is not .*; pip install 'progressive-attention\[hub\]'"):
             ask()
     with pytest.raises(ValueError, match="'me/it' is no folder here, and to ask the Hub for it: huggingface_hub is"):
         load("me/it")
@@ -202,10 +196,8 @@ def test_a_card_says_what_was_measured_and_measuring_again_gives_it(fake, tmp_pa
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| measured on 60 test questions | |" in card
     assert f"| accuracy | {results['accuracy']:.2%} (95 %: " in card
-    read = huggingface_hub.ModelCard(card).data.eval_results
-    assert [(one.metric_type, one.metric_value, one.dataset_name) for one in read] == [
-        ("accuracy", results["accuracy"], "mref")
-    ]
+    (read,) = huggingface_hub.ModelCard(card).data.eval_results
+    assert (read.metric_type, read.metric_value, read.dataset_name) == ("accuracy", results["accuracy"], "mref")
     assert main(["evaluate", "--weights", str(folder), "--images", "180", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == results["accuracy"]
 
@@ -225,20 +217,13 @@ def test_what_was_measured_of_other_weights_is_not_told(tmp_path):
 
 
 def test_a_card_by_hand(model):
-    about = describe(
-        model.config, *NAMES.values(), data='my "birds"', name="pan-hard-ctx", seed=3, license="apache-2.0"
-    )
-    about |= {"command": "pan train", "test": {"count": 90, "weighted_mean_ap": 0.5, "mean_ap": None}}
+    about = describe(model.config, *NAMES.values(), data='my "birds"', name="pan-hard-ctx", license="apache-2.0")
+    about |= {"seed": 3, "command": "pan train", "test": {"count": 90, "weighted_mean_ap": 0.5, "mean_ap": None}}
     card = model_card(about, "birds", 1234)
     text = huggingface_hub.ModelCard(card).text
     shown = ["# birds", "pan-hard-ctx", 'my "birds"', "seed 3", "1,234 parameters", "a, b, c, d, e", "red, green, wet"]
     shown += ['from_pretrained("birds")', "measured on 90", "50.00%", "pan train", "`pan evaluate --weights birds"]
     assert not [word for word in shown if word not in text]
     data = huggingface_hub.ModelCard(card).data
-    assert (data.library_name, data.license, data.model_name, data.pipeline_tag) == (
-        "progressive-attention",
-        "apache-2.0",
-        "birds",
-        "visual-question-answering",
-    )
+    assert (data.library_name, data.license, data.model_name) == ("progressive-attention", "apache-2.0", "birds")
     assert [one.dataset_name for one in data.eval_results] == ['my "birds"']

@@ -123,10 +123,3 @@ def test_a_config_that_describes_no_model(saved, changes, reason):
     write_json(saved / "config.json", {**read_json(saved / "config.json"), **changes})
     with pytest.raises(ValueError, match=rf"config.json does not describe a model: .*{reason}"):
         weights.load(saved)
-
-
-@pytest.mark.parametrize("old, new", network_folder.REPLACED.items())
-def test_a_replaced_name_points_to_the_new_one(old, new):
-    with pytest.raises(ValueError, match=f"{old} no longer comes with the package; use {new}"):
-        weights.load(old)
-    assert new in weights.shipped()

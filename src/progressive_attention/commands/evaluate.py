@@ -4,7 +4,7 @@ examples:
   pan evaluate --weights mref-pan --data mref
   pan evaluate --weights runs/mine --data my-folder --json
   pan evaluate --weights mref-san --data scenes.npz --json
-  pan evaluate --weights mref-pan-hard-ctx --faithfulness --limit 100
+  pan evaluate --weights mref-pan --faithfulness --limit 100
 """
 
 import argparse

@@ -89,8 +89,7 @@ def flow_map(prediction: Prediction, geometry: Geometry) -> Tensor:
     """Where the attended energy came from, layer by layer: (B, K, H, W) float64, each map sums to one. Ours.
 
     The last map's probabilities are handed down to the cells that each cell saw, in proportion to what passed their
-    gates: the attention times the fourth power of the magnitude. Of one attended layer it is ``last_map``.
-    ``docs/attention-maps.md`` says how this was chosen.
+    gates: the attention times the fourth power of the magnitude (chosen in ``docs/attention-maps.md``).
     """
     share = prediction.attention[-1].double()
     below = list(zip(prediction.attention[:-1], prediction.magnitude[:-1], geometry.paths, strict=True))
@@ -173,8 +172,7 @@ def reads(step: Step, axis: int, cells: int) -> Tensor:
 def quadrilateral(prediction: Prediction, geometry: Geometry) -> Tensor:
     """Corners, x before y, of the parallelogram of the image that reaches the last transformer's whole output.
 
-    (B, K, 4, 2) float64 in pixels, from the output's top left clockwise. Every transformer, and every stage between two
-    of them, moves coordinates affinely, so composing them is exact.
+    (B, K, 4, 2) float64 in pixels, from the output's top left clockwise. Exact: all moves of coordinates are affine.
     """
     height, width = geometry.canvases[-1].size
     like = {"dtype": torch.float64, "device": prediction.logit.device}

@@ -92,10 +92,7 @@ class Canvas(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a network looks in images of H x W pixels: each attended layer's field, (rows, columns), or canvases.
-
-    ``paths`` lead from each attended layer to the next: one fewer than fields.
-    """
+    """Where a network looks in images of H x W pixels: attended layers' fields and the paths between, or canvases."""
 
     fields: list[Both]
     image_size: tuple[int, int]

@@ -59,10 +59,7 @@ class LabelCounts(NamedTuple):
 
     @property
     def f1_at_15(self) -> float:
-        """Overall F1@15, of precision and recall over all attributes' labels at once: in [0, 1], NaN without positives.
-
-        2 P R / (P + R) with P = TP / (TP + FP) and R = TP / positives is 2 TP / (TP + FP + positives).
-        """
+        """Overall F1@15, 2 TP / (TP + FP + positives) over all labels at once: in [0, 1], NaN without positives."""
         right, wrong, positive = self.top_true_positive.sum(), self.top_false_positive.sum(), self.positive.sum()
         return float(2 * right / (right + wrong + positive)) if positive else np.nan
 

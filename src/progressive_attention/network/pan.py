@@ -73,13 +73,7 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         soft, likelihood = self.config.pooling == "soft", self.config.likelihood
         if soft:
             features = eq.soft_pool(features, self.config.soft_reduction)
-        norm = self.norms[-1]
-        if norm.training and features.numel() == features.shape[1] and isinstance(norm, nn.BatchNorm2d):
-            raise ValueError(
-                "in training a batch norm needs two questions at a time, got 1; ask more at once (a larger batch), or "
-                "call .eval()"
-            )
-        features = norm(features)  # of the pooled feature, or of each location's
+        features = self.norms[-1](features)  # of the pooled feature, or of each location's
         if self.prior is not None:
             features = self.prior(features, question)
         logit = eq.as_logit(self.classifier(self.dropout(features)), likelihood)

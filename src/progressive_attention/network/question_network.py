@@ -45,11 +45,13 @@ class Prediction(NamedTuple):
         return self.logit if self.likelihood == "softmax" else logsigmoid(self.logit)
 
 
-def for_each_question(shared: Tensor, image: Tensor) -> Tensor:
-    """``shared[image]``: (N, C, H, W), the image that each question is about (M,) -> (M, C, H, W).
+def for_each_question(shared: Tensor, image: Tensor | None) -> Tensor:
+    """``shared[image]``: (N, C, H, W), each question's image (M,) -> (M, C, H, W); None changes nothing.
 
     Channels last, its gradient too; by indexing, either would be copied through another layout.
     """
+    if image is None:
+        return shared
     return shared.permute(0, 2, 3, 1).index_select(0, image).permute(0, 3, 1, 2)
 
 

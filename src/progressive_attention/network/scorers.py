@@ -49,9 +49,7 @@ class AttentionScorer(nn.Module):
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """(M, C, H, W), queries (M,) or (M, D) -> score (M, H, W); with ``image`` (M,) the features are of N images."""
-        hidden = self.context(features)
-        if image is not None:
-            hidden = for_each_question(hidden, image)
+        hidden = for_each_question(self.context(features), image)
         hidden = hidden + self.query(query).to(hidden.dtype)[..., None, None]
         return at_least_float32(self.score(hidden.relu()).squeeze(1))
 
@@ -70,8 +68,7 @@ class ChannelPoolScorer(nn.Module):
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """As AttentionScorer's."""
-        if image is not None:
-            features = for_each_question(features, image)
+        features = for_each_question(features, image)
         weighed = features * self.query(query).to(features.dtype)[..., None, None]
         pooled = torch.cat([weighed.mean(1, keepdim=True), weighed.amax(1, keepdim=True)], 1)
         return at_least_float32(self.score(pooled).squeeze(1))
@@ -89,9 +86,7 @@ class DotProductScorer(nn.Module):
 
     def forward(self, features: Tensor, query: Tensor, image: Tensor | None = None) -> Tensor:
         """As AttentionScorer's."""
-        key = self.key(features)
-        if image is not None:
-            key = for_each_question(key, image)
+        key = for_each_question(self.key(features), image)
         score = (key * self.query(query).to(key.dtype)[..., None, None]).sum(1)
         return at_least_float32(score) / key.shape[1] ** 0.5
 
@@ -99,8 +94,7 @@ class DotProductScorer(nn.Module):
 class QueryPrior(nn.Module):
     """The attended feature fused with the query once more, ReLU(W f + E[q]): "prior" of section 4.2.
 
-    The paper gives neither its width nor its nonlinearity; without one, the query could only add the same to an
-    attribute's odds whatever the image shows. Of hard attention every location's feature is fused.
+    The paper gives neither its width nor its nonlinearity. Of hard attention every location's feature is fused.
     """
 
     def __init__(self, channels: int, units: int, num_queries: int, query_size: int = 0) -> None:

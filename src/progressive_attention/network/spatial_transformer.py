@@ -46,8 +46,7 @@ class Localiser(nn.Module):
 def sampled_at(transform: Tensor, height: int, width: int) -> Tensor:
     """Where each cell of the output is sampled: affine maps (M, 2, 3) -> (M, H, W, 2), x before y. Eq. (1).
 
-    Coordinates run from -1 to 1 over the outer edges of the map's cells. No matrix product: autocast would round it to
-    bfloat16, which misplaces by up to half a cell.
+    Coordinates run from -1 to 1 over the map's outer edges. No matrix product, which autocast would round to bfloat16.
     """
     x = (2 * torch.arange(width, device=transform.device, dtype=transform.dtype) + 1) / width - 1
     y = (2 * torch.arange(height, device=transform.device, dtype=transform.dtype) + 1) / height - 1

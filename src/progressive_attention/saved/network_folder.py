@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parents[1] / "assets" / "weights"
 FORMAT = 1
 FILES = ["config.json", "weights.safetensors"]
-REPLACED = {  # what shipped once -> what ships in its place
-    "mref-pan-hard-ctx": "mref-pan",
-    "mdist-pan-hard-ctx": "mdist-pan",
-    "mbg-pan-hard-ctx": "mbg-pan",
-}
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
 
 
@@ -73,8 +68,6 @@ def find(name_or_folder: str | Path, **download: Any) -> Path:
         return SHIPPED / name
     if (folder / FILES[0]).is_file():
         return folder
-    if name in REPLACED:
-        raise ValueError(f"{name} no longer comes with the package; use {REPLACED[name]}, which has replaced it")
     if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
         raise ValueError(
             f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "

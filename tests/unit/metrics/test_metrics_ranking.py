@@ -1,10 +1,9 @@
-"""VOC's AP by hand, against loops in fractions, the kit's loops and libraries; batches against the whole."""
+"""VOC's AP by hand, against the kit's loops and libraries; batches against the whole."""
 
 import gc
 import json
 import tempfile
 import warnings
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,22 +25,6 @@ def ap_of(score, label):
     """The three APs."""
     found = precision_recall(np.array(score, float), np.array(label))
     return np.array([found.eleven_point_ap, found.all_point_ap, found.average_precision])
-
-
-def ap_by_definition(score, label):
-    """The three APs in fractions: every threshold, every recall level, by looking at all."""
-    labelled = [(s, y) for s, y in zip(score, label, strict=True) if y != -1]
-    positives = sum(y for _, y in labelled)
-    points = []
-    for threshold in sorted({s for s, _ in labelled}, reverse=True):
-        marked = [y for s, y in labelled if s >= threshold]
-        points.append((Fraction(sum(marked), positives), Fraction(sum(marked), len(marked))))  # recall, precision
-    at = {recall: max(p for r, p in points if r >= recall) for recall in [Fraction(k, 10) for k in range(11)]}
-    eleven = sum(at.values()) / 11
-    recalls = [Fraction(0), *(recall for recall, _ in points)]
-    steps = [(here, here - before, precision) for before, (here, precision) in zip(recalls, points, strict=False)]
-    every = sum(step * max(p for r, p in points if r >= recall) for recall, step, _ in steps)
-    return [float(eleven), float(every), float(sum(step * precision for _, step, precision in steps))]
 
 
 def devkit_ap(score, label):
@@ -90,14 +73,6 @@ def test_a_recall_of_exactly_k_tenths_is_reached(tenth):
     precision = np.cumsum(np.array(label) == 1) / np.arange(1, 21)
     trapped = np.mean([precision[recall >= t].max() for t in np.arange(0, 1.05, 0.1)])
     assert (trapped < ours) == (tenth in (3, 6, 7))  # where k * 0.1 > k / 10
-
-
-@any_pace
-@given(rows_of_one)
-def test_ap_is_the_definition(rows):
-    score, label = zip(*rows, strict=True)
-    assume(1 in label)
-    assert_allclose(ap_of(score, label), ap_by_definition(score, label), rtol=1e-14)
 
 
 @any_pace

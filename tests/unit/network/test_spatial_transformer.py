@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from progressive_attention.network.spatial_transformer import Localiser, sampled_at, transformed
+from progressive_attention.network.spatial_transformer import sampled_at, transformed
 
 M, C, H, W = 3, 2, 5, 7  # rows, channels, cells down and across
 IDENTITY = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=torch.float64)
@@ -71,22 +71,3 @@ def test_bfloat16_does_not_move_the_samples(draw):
     assert sampled.dtype == torch.bfloat16
     exact = transformed(features.bfloat16().double(), transform.double())
     assert_close(sampled.double(), exact, rtol=2**-8, atol=1e-3)  # rounded once, at the end
-
-
-# --- localisation -----------------------------------------------------------------------------------------------------
-
-
-def test_is_a_perceptron_on_what_is_shown_and_asked(draw):
-    torch.manual_seed(0)
-    moved = Localiser(6, 4, 5).double()
-    moved.context.weight.data, moved.affine.weight.data = draw(5, 6), draw(6, 5)
-    shown, image, query = draw(2, 6), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
-    first = torch.cat([moved.context.weight, moved.query.weight.T], 1)  # on [shown, one-hot query]
-    expected = []
-    for n, q in zip(image, query, strict=True):
-        one_hot = torch.zeros(4, dtype=torch.float64)
-        one_hot[q] = 1
-        hidden = (first @ torch.cat([shown[n], one_hot])).clamp(min=0)
-        expected.append((moved.affine.weight @ hidden + moved.affine.bias).view(2, 3))
-    assert_close(moved(shown, query, image), torch.stack(expected))
-    assert_close(moved(shown[image], query), torch.stack(expected))

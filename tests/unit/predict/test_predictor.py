@@ -183,12 +183,6 @@ def test_point_and_box_beside_the_picture_are_moved_onto_it():
     assert (high.point, high.box()) == ((61.5, 8), (61, 4, 62, 12))
 
 
-def test_a_map_of_zeros_points_nowhere():
-    answer = pointing_at(slice(0, 1), slice(0, 1), (90, 60))
-    answer.maps["flow"][:] = 0
-    assert (answer.point, answer.box()) == (None, None)
-
-
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
