@@ -8,7 +8,6 @@ images together, M mentions of an attribute, V words (class names and attributes
 
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,30 +38,12 @@ REASONS = (
     "in no split",
     "no name",
     "no attributes",
-    "no box",
-    "empty box",
-    "box outside the image",
+    "no box in the image",
     "class too rare",
     "attribute too rare",
 )
 CODE = {reason: code for code, reason in enumerate(REASONS)}
-
-
-class Paper(NamedTuple):
-    """What a paper says of its selection, of classes and attributes "that appear more than 100 times"."""
-
-    classes: int
-    attributes: int
-    labels: int
-    images: int
-    split: tuple[int, int, int]  # images of each of SPLITS
-
-
-PAPERS = {
-    "2018": Paper(827, 749, 667_882, 86_674, (43_337, 8_667, 34_670)),
-    "2016": Paper(488, 274, 255_118, 45_393, (25_393, 10_000, 10_000)),
-}
-MIN_COUNT = {"2018": 101, "2016": 101, "all": 1}
+MIN_COUNT = {"2018": 101, "2016": 101, "all": 1}  # the papers: classes and attributes "that appear more than 100 times"
 
 
 class Objects(NamedTuple):
@@ -123,12 +104,11 @@ def import_visual_genome(
     if not len(row):
         raise nothing_left(annotations, images, reason, least)
     if split is None:
-        split = split_by_hash(records.id, np.unique(objects.image[row]), PAPERS.get(setting), notes)
+        split = split_by_hash(records.id, np.unique(objects.image[row]))
     label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, records.id.tolist(), strict=True)), None], pa.string())
     rows = kept_rows(objects, row, stay, label, split)
     for name, column in find_masks(masks, records.id[objects.image[row]], objects.entries.place[row], notes).items():
         rows = rows.append_column(name, column)
-    counts = count(rows)
     rare = ~stay & (reason[objects.entries.owner] == KEPT)
     repaired = {what: int(often[row].sum()) for what, often in objects.repaired.items()}
     return write_dataset(
@@ -139,9 +119,9 @@ def import_visual_genome(
         images=images,
         masks=masks,
         settings={"setting": setting, "min_count": least, "splits": str(splits or "by a hash of the image id")},
-        counts=counts,
+        counts=count(rows),
         mended={**repaired, "rare attributes left out of kept rows": int(rare.sum())},
-        notes=notes + compare(setting, counts),
+        notes=notes,
     )
 
 
@@ -172,17 +152,17 @@ def read_objects(folder: Path, records: Images, progress: Progress | None, notes
     if len(files) == 1:
         notes.append("there is no objects.json: names and boxes are those of attributes.json, no objects are merged")
     images = len(records.id)
-
-    def report(before: int, done: int) -> None:
-        if progress is not None:
-            progress(before + min(done, images), images * len(files))
-
     words: defaultdict[str, int] = defaultdict()
     words.default_factory = words.__len__  # a new word gets the next number
-    joined, often = join(
-        *(read_entries(folder, file, words, partial(report, i * images)) for i, file in enumerate(files))
-    )
-    return tidy(joined, list(words), often, records)
+    entries = []
+    for before, file in enumerate(files):
+
+        def report(done: int, before: int = before * images) -> None:
+            if progress is not None:
+                progress(before + min(done, images), images * len(files))
+
+        entries.append(read_entries(folder, file, words, report))
+    return tidy(*join(*entries), list(words), records)
 
 
 def find(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -234,7 +214,7 @@ def join(entries: Entries, objects: Entries | None = None) -> tuple[Entries, np.
     return joined, np.bincount(row, minlength=len(leader)) - 1
 
 
-def tidy(entries: Entries, words: list[str], joined: np.ndarray, records: Images) -> Objects:
+def tidy(entries: Entries, joined: np.ndarray, words: list[str], records: Images) -> Objects:
     """Words written one way, rare plurals read as singulars, repeated and blank attributes left out, boxes clipped."""
     normal = [normalise(word) for word in words]
     known = {word: i for i, word in enumerate(dict.fromkeys(filter(None, normal)))}
@@ -247,22 +227,17 @@ def tidy(entries: Entries, words: list[str], joined: np.ndarray, records: Images
     frequency = {word: often for word, often in zip(known, seen, strict=True) if often}
     for plural, word in rare_plurals(frequency).items():
         singular[known[plural]] = known[word]
-    plurals = singular[name] != name
-    blank = mention < 0
-    first = np.zeros(len(mention), bool)
-    first[np.unique(entries.owner * (len(known) + 1) + mention, return_index=True)[1]] = True
-    stay = first & ~blank
+    stay = np.zeros(len(mention), bool)
+    stay[np.unique(entries.owner * (len(known) + 1) + mention, return_index=True)[1]] = True
+    stay &= mention >= 0
     image = find(entries.image, records.id)
     size = pick(records.size, image, 0)
     box, clipped = clip(entries.box, size)
-    often = partial(np.bincount, minlength=len(entries.id))
+    changed = entries.owner[rewritten[entries.mention] | ~stay]
     repaired = {
         "entries joined": joined,
-        "names rewritten": rewritten[entries.name] | plurals,
-        "of these, plurals read as singular": plurals,
-        "attributes rewritten": often(entries.owner[rewritten[entries.mention] & stay]),
-        "repeated attributes left out": often(entries.owner[~first & ~blank]),
-        "blank attributes left out": often(entries.owner[blank]),
+        "names rewritten": rewritten[entries.name] | (singular[name] != name),
+        "attributes rewritten or left out": np.bincount(changed, minlength=len(name)),
         "boxes clipped to the image": clipped,
     }
     entries = entries._replace(name=singular[name], owner=entries.owner[stay], mention=mention[stay])
@@ -291,9 +266,7 @@ def unusable(objects: Objects, path: list[str | None], split: np.ndarray | None)
         np.zeros(many, bool) if split is None else pick(split, objects.image, 0) < 0,
         entries.name < 0,
         np.bincount(entries.owner, minlength=many) == 0,
-        np.isnan(entries.box).any(1),
-        (entries.box[:, 2:] <= 0).any(1),
-        ~((x1 > x0) & (y1 > y0)),
+        (entries.box[:, 2:] <= 0).any(1) | ~((x1 > x0) & (y1 > y0)),
     ]
     return np.select(against, [np.int8(code) for code in range(1, len(against) + 1)], np.int8(KEPT))
 
@@ -317,14 +290,12 @@ def choose(entries: Entries, reason: np.ndarray, least: int) -> tuple[np.ndarray
 
 
 def nothing_left(annotations: Path, images: Path, reason: np.ndarray, least: int) -> ValueError:
-    """The error where no object is kept, with the remedy that fits the reasons (N,)."""
+    """The error where no object is kept, from the reasons (N,)."""
     reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-    remedy = "an object needs a name, attributes and a box inside its image"
-    if "too rare" in reasons:
-        remedy = f"a min_count below {least} keeps what is rarer"
-    elif "image file missing" in reasons:
-        remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
-    return ValueError(f"nothing is left of {annotations} ({reasons}); {remedy}")
+    return ValueError(
+        f"nothing is left of {annotations} ({reasons}); an object needs an image in {images}, a name, attributes, a "
+        f"box inside the image, and words that {least} objects have (min_count)"
+    )
 
 
 def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -339,22 +310,16 @@ def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
     return split
 
 
-def split_by_hash(ids: np.ndarray, image: np.ndarray, paper: Paper | None, notes: list[str]) -> np.ndarray:
+def split_by_hash(ids: np.ndarray, image: np.ndarray) -> np.ndarray:
     """(I,) int8 into SPLITS for the images of the data set, rows ``image`` of ``ids``; -1 for all others.
 
-    In the order of the SHA-256 of the images' ids: the paper's numbers of images if there are as many images as it
-    has, else 50 % for training, 10 % for validation and the rest for testing, which are the 2018 paper's shares.
+    In the order of the SHA-256 of their ids: 50 % for training, 10 % for validation, the rest for testing, which are
+    the 2018 paper's shares.
     """
     many = len(image)
-    if paper is not None and many == paper.images:
-        train, validation, _ = paper.split
-    else:
-        train, validation = many // 2, many // 10
-        published = "" if paper is None else f"; the paper's own numbers are of {paper.images:,} images"
-        notes.append(f"the {many:,} images were split 50 / 10 / 40 % by a hash of their ids{published}")
     order = sorted(image.tolist(), key=lambda i: sha256(str(ids[i]).encode()).digest())
     split = np.full(len(ids), -1, np.int8)
-    split[order] = np.repeat(np.arange(3), [train, validation, many - train - validation])
+    split[order] = np.repeat(np.arange(3), [many // 2, many // 10, many - many // 2 - many // 10])
     return split
 
 
@@ -391,17 +356,13 @@ def find_masks(masks: Path | None, ids: np.ndarray, place: np.ndarray, notes: li
 def rejected_rows(objects: Objects, label: pa.Array, reason: np.ndarray) -> pa.Table:
     """The rejected table, from reasons (N,) and the images' labels (I + 1,); ``detail`` says what was there."""
     entries = objects.entries
-    rare = np.isin(reason, [CODE["class too rare"], CODE["attribute too rare"]])
-    seen = np.bincount(entries.name[rare | (reason == KEPT)], minlength=len(objects.words))
     detail = np.full(len(reason), None, object)
-    for row in np.flatnonzero(np.isin(reason, [CODE["empty box"], CODE["box outside the image"]])):
+    for row in np.flatnonzero(reason == CODE["no box in the image"]):
         (x, y, w, h), (wide, high) = entries.box[row], objects.size[row]
         detail[row] = f"x {x:g}, y {y:g}, w {w:g}, h {h:g} in {wide} x {high} pixels"
     for row in np.flatnonzero(reason == CODE["image not in image_data.json"]):
         detail[row] = f"image_id {entries.image[row]}"
-    for row in np.flatnonzero(reason == CODE["class too rare"]):
-        detail[row] = f"{seen[entries.name[row]]} objects"
-    row = np.flatnonzero(reason == CODE["attribute too rare"])
+    row = np.flatnonzero(reason >= CODE["class too rare"])
     every = np.ones(len(entries.mention), bool)
     detail[row] = [", ".join(words) for words in objects.attributes(row, every).to_pylist()]
     gone = np.flatnonzero(reason)
@@ -432,13 +393,3 @@ def count(rows: pa.Table) -> dict[str, Any]:
 
     split = rows["split"].to_numpy()
     return {**counts(rows), "splits": {name: counts(rows.filter(pa.array(split == name))) for name in SPLITS}}
-
-
-def compare(setting: str, counts: dict[str, Any]) -> list[str]:
-    """A sentence that sets the data set's numbers beside the paper's, for a setting that has a paper."""
-    paper = PAPERS.get(setting)
-    if paper is None:
-        return []
-    numbers = ((counts[name], getattr(paper, name), name) for name in ("classes", "attributes", "labels", "images"))
-    listed = ", ".join(f"{n:,} ({p:,}) {name}" for n, p, name in numbers)
-    return [f"the {setting} paper's numbers beside these: {listed}"]

@@ -21,7 +21,6 @@ NONE = -(2**63)  # an id that is not stated
 
 Id = Annotated[int, msgspec.Meta(gt=NONE, le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-T = TypeVar("T")
 
 
 class Item(msgspec.Struct, gc=False):
@@ -29,6 +28,9 @@ class Item(msgspec.Struct, gc=False):
 
     image_id: Id = NONE
     id: Id = NONE
+
+
+T = TypeVar("T", bound=Item)
 
 
 class Record(Item, kw_only=True, gc=False):
@@ -58,13 +60,16 @@ class Entry(msgspec.Struct, gc=False):
 class AttributeList(Item, kw_only=True):
     """One image of attributes.json."""
 
-    entries: list[Entry] = msgspec.field(name="attributes")
+    attributes: list[Entry]
 
 
 class ObjectList(Item, kw_only=True):
     """One image of objects.json."""
 
-    entries: list[Entry] = msgspec.field(name="objects")
+    objects: list[Entry]
+
+
+LISTS = {"attributes": AttributeList, "objects": ObjectList}
 
 
 class Splits(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,7 +103,7 @@ class Entries(NamedTuple):
 
 def read_images(folder: Path) -> Images:
     """image_data.json; raises ValueError for a broken file, and for an image that is there twice."""
-    records = [(image_id(where, record), record) for where, record in read_list(folder, "image_data", Record)]
+    records = list(read_list(folder, "image_data", Record))
     ids = np.array([number for number, _ in records], np.int64)
     size = np.array([(record.width, record.height) for _, record in records], np.int64).reshape(-1, 2)
     reject_repeated(f"{folder}: image_data.json", ids)
@@ -115,23 +120,22 @@ def read_entries(
     """
     image, length, number, name, box = array("q"), array("q"), array("q"), array("i"), array("d")
     mentions, mention, merged = array("i"), array("i"), array("q")
-    for where, item in read_list(folder, file, AttributeList if file == "attributes" else ObjectList):
+    for image_id, item in read_list(folder, file, LISTS[file]):
         # Whole lists at a time: with millions of entries, each call for a single one is felt.
-        entries = item.entries
+        entries: list[Entry] = getattr(item, file)
         ids = [entry.id if entry.object_id == NONE else entry.object_id for entry in entries]
         if NONE in ids:
-            raise ValueError(f"{where}: entry {ids.index(NONE) + 1} of its list has no object_id")
+            raise ValueError(f"{folder}: {file}.json: image {image_id}: entry {ids.index(NONE) + 1} has no object_id")
         names = [entry.names or entry.object_names or entry.name for entry in entries]
         attributes = [entry.attributes or () for entry in entries]
-        image.append(image_id(where, item))
+        image.append(image_id)
         length.append(len(entries))
         number.extend(ids)
         name.extend([words[n[0] if isinstance(n, list) else n] if n else -1 for n in names])
         box.extend([side for entry in entries for side in (entry.x, entry.y, entry.w, entry.h)])
         mentions.extend(map(len, attributes))
         mention.extend([words[word] for listed in attributes for word in listed])
-        if file == "objects":
-            merged.extend([i for e, id in zip(entries, ids, strict=True) for gone in e.merged for i in (gone, id)])
+        merged.extend([i for e, id in zip(entries, ids, strict=True) for gone in e.merged for i in (gone, id)])
         if len(image) % STEP == 0:
             report(len(image))
     report(len(image))
@@ -148,22 +152,6 @@ def read_entries(
     )
 
 
-def image_id(where: str, item: Item) -> int:
-    """An image's id under either key; raises ValueError if neither is there."""
-    number = item.id if item.image_id == NONE else item.image_id
-    if number == NONE:
-        raise ValueError(f"{where} has no image_id")
-    return number
-
-
-def reject_repeated(where: str, ids: np.ndarray) -> None:
-    """Raises ValueError if an image is there more than once: which size, or which list, would count?"""
-    images, count = np.unique(ids, return_counts=True)
-    if len(images) < len(ids):
-        worst = count.argmax()
-        raise ValueError(f"{where}: image {images[worst]} is there {count[worst]} times, expected once; keep one")
-
-
 def read_splits(path: Path) -> tuple[np.ndarray, ...]:
     """Image ids (int64) for training, validation and test, from {"train": [ids], "validation": [ids], "test": [ids]}.
 
@@ -178,8 +166,16 @@ def read_splits(path: Path) -> tuple[np.ndarray, ...]:
     return ids
 
 
-def read_list(folder: Path, file: str, kind: type[T]) -> Iterator[tuple[str, T]]:
-    """The items of a file's list, decoded one by one, each with where it stands (for messages)."""
+def reject_repeated(where: str, ids: np.ndarray) -> None:
+    """Raises ValueError if an image is there more than once: which size, or which list, would count?"""
+    images, count = np.unique(ids, return_counts=True)
+    if len(images) < len(ids):
+        worst = count.argmax()
+        raise ValueError(f"{where}: image {images[worst]} is there {count[worst]} times, expected once; keep one")
+
+
+def read_list(folder: Path, file: str, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """Id and content of each image in a file's list, decoded one by one; raises ValueError for a broken file."""
     path = find_file(folder, file)
     if path is None:
         raise ValueError(f"{folder} has neither {file}.json nor {file}.json.zip; give the folder with the annotations")
@@ -192,9 +188,11 @@ def read_list(folder: Path, file: str, kind: type[T]) -> Iterator[tuple[str, T]]
         try:
             item = decoder.decode(part)
         except (ValueError, RecursionError) as error:
-            place = str(error).replace("`$", f"`$[{i}]") if "`$" in str(error) else f"{error} - at `$[{i}]`"
-            raise ValueError(f"{path} is not as Visual Genome publishes it: {place}") from error
-        yield f"{path}: $[{i}]", item
+            raise ValueError(f"{path} is not as Visual Genome publishes it: $[{i}]: {error}") from error
+        number = item.id if item.image_id == NONE else item.image_id
+        if number == NONE:
+            raise ValueError(f"{path}: $[{i}] has no image_id")
+        yield number, item
 
 
 def find_file(folder: Path, file: str) -> Path | None:
@@ -208,11 +206,9 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     try:
         with zipfile.ZipFile(path) as archive:
-            files = [info for info in archive.infolist() if not info.filename.startswith("__MACOSX")]
-            members = [info for info in files if info.filename.endswith(".json")]
-            if len(members) == 1 and members[0].file_size <= MAX_JSON:
-                return archive.read(members[0])
+            names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith("__MACOSX")]
+            if len(names) == 1 and archive.getinfo(names[0]).file_size <= MAX_JSON:
+                return archive.read(names[0])
     except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
         raise ValueError(f"as a zip it can't be read ({error})") from error
-    sizes = ", ".join(f"{info.filename} ({info.file_size:,} bytes)" for info in members) or "none"
-    raise ValueError(f"it must hold one .json file of at most {MAX_JSON:,} bytes, got {sizes}")
+    raise ValueError(f"it must hold one .json file of at most {MAX_JSON:,} bytes, got {', '.join(names) or 'none'}")

@@ -96,17 +96,17 @@ BAD_FILES = [
     ("attributes", GOOD.replace("cow", "\\ud800", 1), r"malformed: .*escape \(byte \d+\)"),
     ("attributes", GOOD + "]", r"malformed: trailing characters \(byte \d+\)"),
     ("attributes", GOOD.replace("10", "NaN", 1), r"malformed: invalid character \(byte \d+\)"),
-    ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\[0\]\.attributes\[0\]\.x`"),
-    ("attributes", GOOD.replace("22", '"22"'), r"Expected .*got `str` - at `\$\[1\]\.attributes\[1\]\.object_id`"),
-    ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\[1\]\.attributes\[1\]\.object_id`"),
-    ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\[0\]\.attributes\[0\]\.attrib"),
-    ("attributes", GOOD.replace('"object_id": 22, ', ""), r"\$\[1\]: entry 2 of its list has no object_id"),
+    ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\.attributes\[0\]\.x`"),
+    ("attributes", GOOD.replace("22", '"22"'), r"\$\[1\]: Expected .*got `str` - at `\$\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\.attributes\[0\]\.attrib"),
+    ("attributes", GOOD.replace('"object_id": 22, ', ""), r"image 2: entry 2 has no object_id"),
     ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\] has no image_id"),
     ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there 2 times, expected once"),
-    ("attributes", '[{"image_id": 1, "objects": []}]', r"missing required field `attributes` - at `\$\[0\]`"),
+    ("attributes", '[{"image_id": 1, "objects": []}]', r"\$\[0\]: .*missing required field `attributes`"),
     ("attributes", f'[{{"image_id": 1, "attributes": [], "x": {DEEP}{"]" * 100_000}}}]', "recursion"),
     ("objects", '[{"image_id": 1, "objects": [{"object_id": 1, "merged_object_ids": 5}]}]', "merged_object_ids"),
-    ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*>= 1 - at `\$\[1\]\.width`"),
+    ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*\$\[1\]: .*>= 1 - at `\$\.width`"),
     ("image_data", json.dumps([image(1), image(1)]), r"image_data\.json: image 1 is there 2 times"),
     ("image_data", '[{"width": 1, "height": 1}]', r"image_data\.json: \$\[0\] has no image_id"),
 ]
@@ -150,5 +150,5 @@ def test_bad_zips(tmp_path, monkeypatch):
         read_entries(tmp_path, "attributes", {})
     monkeypatch.setattr("progressive_attention.data.visual_genome_files.MAX_JSON", 1000)
     zip_of(path, {"attributes.json": " " * 1001})  # and it is not unpacked
-    with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json \(1,001 bytes\)"):
+    with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json"):
         read_entries(tmp_path, "attributes", {})
