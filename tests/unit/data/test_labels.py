@@ -186,9 +186,9 @@ def test_nothing_is_asked_about_some_images(gone, many):
 
 def test_labels_of_another_shape():
     labels = Labels(np.zeros(4, int), np.array([], int), np.array([], np.int8), 5)
-    with pytest.raises(ValueError, match=r"^q: labels must be \(3, 4\), got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"^q: attribute must be \(3, 4\), got \(3, 5\)"):
         questions(labels)
-    with pytest.raises(ValueError, match=r"^q: labels must be \(2, 4\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"^q: attribute must be \(2, 4\), got \(3, 4\)"):
         replace(questions(replace(labels, num_attributes=4)), image=np.zeros(2, int), query=np.zeros(2, int))
 
 

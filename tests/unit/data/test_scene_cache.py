@@ -201,7 +201,7 @@ def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(module, "IN_PROCESS", 1)
-    monkeypatch.setattr(module, "worker_chunk", die)
+    monkeypatch.setattr(module, "render_chunk", die)
     with pytest.raises(OSError, match="a process that rendered scenes was killed, .* memory ran out"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path, workers=2)
     assert folders(tmp_path) == []
