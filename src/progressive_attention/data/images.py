@@ -73,17 +73,18 @@ class Fit(NamedTuple):
 
     def box(self, box: np.ndarray, width: int, height: int) -> np.ndarray:
         """(4,) x0 y0 x1 y1 in the picture's pixels -> in the square's, possibly beyond it."""
-        x0, y0, x1, y1 = np.asarray(box, float) * np.array([self.w / width, self.h / height] * 2)
-        if self.mirrored:
-            x0, x1 = self.w - x1, self.w - x0
-        return np.array([x0, y0, x1, y1]) + np.array([self.x, self.y] * 2)
+        scaled = np.asarray(box, float) * np.array([self.w / width, self.h / height] * 2)
+        return self.turned(scaled) + np.array([self.x, self.y] * 2)
 
     def unplaced(self, box: np.ndarray, width: int, height: int) -> np.ndarray:
         """(4,) x0 y0 x1 y1 in the square's pixels -> in the (width, height) picture's, possibly beyond it."""
-        x0, y0, x1, y1 = np.asarray(box, float) - np.array([self.x, self.y] * 2)
-        if self.mirrored:
-            x0, x1 = self.w - x1, self.w - x0
-        return np.array([x0, y0, x1, y1]) * np.array([width, height] * 2) / np.array([self.w, self.h] * 2)
+        moved = np.asarray(box, float) - np.array([self.x, self.y] * 2)
+        return self.turned(moved) * np.array([width, height] * 2) / np.array([self.w, self.h] * 2)
+
+    def turned(self, box: np.ndarray) -> np.ndarray:
+        """A box of the scaled picture, left and right exchanged where the picture is mirrored."""
+        x0, y0, x1, y1 = box
+        return np.array([self.w - x1, y0, self.w - x0, y1]) if self.mirrored else box
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
@@ -336,13 +337,13 @@ class BoxMasks:
     side: int
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        x0, y0, x1, y1 = self.box[rows].clip(0, self.side).T
+        return self.pixels(y0, y1)[:, :, None] & self.pixels(x0, x1)[:, None]
+
+    def pixels(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """(n,) ends of intervals -> (n, side) bool: the pixels inside along one side."""
         middle = np.arange(self.side) + 0.5
-        masks = np.zeros((len(rows), self.side, self.side), bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, self.box[rows].clip(0, self.side), strict=True):
-            if x0 < x1 and y0 < y1:
-                across, down = (middle >= x0) & (middle < x1), (middle >= y0) & (middle < y1)
-                for line, low, high in ((across, x0, x1), (down, y0, y1)):
-                    if not line.any():
-                        line[int((low + high) / 2)] = True  # thinner than a pixel
-                mask[:] = down[:, None] & across
-        return masks
+        inside = (middle >= low[:, None]) & (middle < high[:, None])
+        thin = np.flatnonzero((low < high) & ~inside.any(1))
+        inside[thin, ((low + high) / 2)[thin].astype(int)] = True
+        return inside
