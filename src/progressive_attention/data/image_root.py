@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ZIPS = ("images.zip", "images2.zip")
+Member = tuple[zipfile.ZipFile, zipfile.ZipInfo]
 MAX_MEMBER = 256 * 2**20  # bytes of an unpacked zip member; no photograph comes near
 
 
@@ -64,13 +65,13 @@ class ImageRoot:
             raise ValueError(f"{path!r} lies outside {self.root}; paths, and links on their way, must stay in it")
         return full
 
-    def packed(self, path: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo] | None:
+    def packed(self, path: str) -> Member | None:
         """A member of Visual Genome's zips; it is looked up in there, so that no name can lead elsewhere."""
         path = path.removeprefix("./")
-        return self.members.get(path) if path.partition("/")[0] in ZIPS else None
+        return self.members.get(path) if path.startswith(ZIPS) else None
 
     @cached_property
-    def members(self) -> dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    def members(self) -> dict[str, Member]:
         """Path -> archive and member, for Visual Genome's zips in the root; raises ValueError for a broken one."""
         members = {}
         for full in (self.inside(name) for name in ZIPS if (self.root / name).is_file()):

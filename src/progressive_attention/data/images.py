@@ -90,21 +90,18 @@ class Fit(NamedTuple):
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 
-def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
-    """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else.
-
-    ``near`` is as for ``upright``.
-    """
+def open_picture(path: Path | str) -> Image.Image:
+    """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else."""
     with opened(path, str(path)) as picture:
-        return to_rgb(upright(picture, near))
+        return to_rgb(upright(picture))
 
 
 @contextmanager
 def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> Iterator[Image.Image]:
     """An image file of which only the header has been read.
 
-    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels (default:
-    MAX_PIXELS).
+    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels, by default
+    MAX_PIXELS.
     """
     most = most or MAX_PIXELS
     try:
@@ -115,8 +112,7 @@ def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> I
                 return
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
-    except Exception as error:  # Pillow raises whatever a damaged file runs into
-        # Pillow's own words on an unknown format hold an address in memory, which differs from run to run.
+    except Exception as error:  # Pillow raises whatever a damaged file runs into, at times with an address in memory
         why = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(f"{name} can't be read as an image ({why}); expected {', '.join(FORMATS)}") from error
     raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
@@ -191,7 +187,6 @@ class FileImages:
         unknown = np.flatnonzero((sizes <= 0).any(1))
         if len(unknown):
             self.read_sizes(share(unknown))
-        self.check_share()
         self.fits = [Fit.into(side, *size) for size in self.sizes.tolist()]
         self.kept = np.zeros(self.shape, np.uint8) if self.nbytes <= KEEP_BYTES else None
         self.known = np.zeros(len(self), bool)
@@ -250,9 +245,9 @@ class FileImages:
     def read_sizes(self, unknown: np.ndarray) -> None:
         """Those of some images (n,); each process reads its share, and learns the others'."""
         sizes = np.array([*self.threads.map(self.read_size, unknown.tolist())], np.int64).reshape(-1, 2)
-        for images, theirs, unreadable in gathered((unknown, sizes, self.unreadable)):
+        for images, theirs in gathered((unknown, sizes)):
             self.sizes[images] = theirs
-            self.unreadable |= unreadable
+        self.end_pass()
 
     def read_size(self, image: int) -> tuple[int, int]:
         """Width and height by the file's header; 1 x 1 if it is unreadable."""

@@ -108,7 +108,7 @@ class SceneSource:
         self.fingerprint = [FINGERPRINT, self.photographs.fingerprint if self.photographs else ""]
 
     def __reduce__(self) -> tuple:
-        return source_of, self.arguments  # digits and photographs don't travel to workers
+        return source_of, self.arguments  # digits and photographs do not travel to workers
 
     def scene(self, index: int) -> Scene:
         """The scene of an index >= 0."""
