@@ -52,8 +52,8 @@ def test_one_object_of_each_fate(take):
     ]
     assert about["mended"] == {
         "entries joined": 0,
-        "names rewritten": 1,
-        "attributes rewritten or left out": 2,
+        "plurals read as singular": 0,
+        "repeated or blank attributes left out": 1,
         "boxes clipped to the image": 1,
         "rare attributes left out of kept rows": 0,
     }
@@ -110,7 +110,7 @@ def test_objects_json_fills_in_what_attributes_json_lacks(take):
 def test_a_rare_plural_is_read_as_its_singular(take):
     about, rows, _ = take({1: [*[thing(i, "berry") for i in range(20)], thing(20, "Berries"), thing(21, "peas")]})
     assert Counter(r["query"] for r in rows) == {"berry": 21, "peas": 1}
-    assert about["mended"]["names rewritten"] == 1
+    assert about["mended"]["plurals read as singular"] == 1
 
 
 def test_keys_of_the_first_version_and_of_single_names(take):
@@ -167,7 +167,7 @@ def test_splits_from_a_file(take, tmp_path):
 
 
 BAD_SPLITS = [
-    ('{"train": [1, 2], "test": [2]}', "image 2 is there 2 times, expected once"),
+    ('{"train": [1, 2], "test": [2]}', "image 2 is in several splits"),
     ('{"train": [1], "dev": [2]}', "unknown field `dev`"),
     ('{"train": ["1"]}', r"Expected `int`, got `str` - at `\$.train\[0\]`"),
     ('{"train": [1', "truncated"),
