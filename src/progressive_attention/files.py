@@ -49,11 +49,11 @@ def temporary_for(path: Path, folder: bool = False) -> Iterator[Path]:
             remove(left)
     while True:
         if folder:
-            name = tempfile.mkdtemp("", prefix, path.parent)
+            temporary = Path(tempfile.mkdtemp("", prefix, path.parent))
         else:
             handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
             os.close(handle)
-        temporary = Path(name)
+            temporary = Path(name)
         try:
             with ExitStack() as stack:
                 with suppress(OSError):
@@ -122,10 +122,9 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[st
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = dict(notes or {})
     with replacing(path) as temporary:
         try:
-            save_file(whole, temporary, {**told, DIGEST: digest_of(whole, told)})
+            save_file(whole, temporary, {**(notes or {}), DIGEST: digest_of(whole, notes or {})})
         except SafetensorError as error:  # not an OSError, whatever the cause
             raise OSError(f"{path} can't be written ({error}); free some space or choose another folder") from error
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE = 600.0  # seconds after which a silent process counts as lost; PAN_TIMEOUT in the environment replaces it
-AGAIN = (
-    "start the job again, and a training goes on from its last checkpoint; torchrun --max-restarts 3 does so by itself"
-)
+AGAIN = "start the job again; a training goes on from its checkpoint, by itself with torchrun --max-restarts 3"
 
 
 def several() -> bool:
@@ -41,14 +39,12 @@ def group() -> Any:
 
 def rank() -> int:
     """This process's number, from 0."""
-    joined_now = group()
-    return joined_now.get_rank() if joined_now else 0
+    return group().get_rank() if group() else 0
 
 
 def world() -> int:
     """Number of processes."""
-    joined_now = group()
-    return joined_now.get_world_size() if joined_now else 1
+    return group().get_world_size() if group() else 1
 
 
 def is_first() -> bool:
@@ -71,10 +67,7 @@ def joined() -> Iterator[None]:
     from torch.distributed.rendezvous import rendezvous
 
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise ValueError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start several processes "
-            "by torchrun, or unset WORLD_SIZE"
-        )
+        raise ValueError(f"WORLD_SIZE is set, but {', '.join(missing)} is not set; start by torchrun, or unset it")
     patience = read_patience()
     signal.signal(signal.SIGTERM, stopped)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -93,11 +86,9 @@ def joined() -> Iterator[None]:
 def read_patience() -> timedelta:
     """``PAN_TIMEOUT`` of the environment, PATIENCE if it is not set; raises ValueError for what is no time."""
     text = os.environ.get("PAN_TIMEOUT", str(PATIENCE))
-    try:
+    with suppress(ValueError, OverflowError):
         if (seconds := float(text)) > 0:
             return timedelta(seconds=seconds)
-    except (ValueError, OverflowError):
-        pass
     raise ValueError(f"PAN_TIMEOUT must be a number of seconds above zero, got {text!r}")
 
 
@@ -166,33 +157,26 @@ def own_part(count: int, size: int) -> range:
 
 def gathered(value: T) -> list[T]:
     """What every process has, in the order of their numbers; in every process."""
-    joined_now = group()
-    if joined_now is None:
+    if group() is None:
         return [value]
     values: list[Any] = [None] * world()
     with exchange():
-        joined_now.all_gather_object(values, value)
+        group().all_gather_object(values, value)
     return values
 
 
 def from_first(make: Callable[[], T]) -> T:
     """What the first process makes, in every process."""
-    made: list[Any] = [make() if is_first() else None]
-    joined_now = group()
-    if joined_now is not None:
-        with exchange():
-            joined_now.broadcast_object_list(made, src=0)
-    return made[0]
+    return gathered(make() if is_first() else None)[0]  # type: ignore[return-value]
 
 
 def summed(values: "Tensor") -> "Tensor":
     """Sum over processes of values of one shape; no gradient goes through it."""
-    joined_now = group()
-    if joined_now is None:
+    if group() is None:
         return values
     total = values.detach().clone()
     with exchange():
-        joined_now.all_reduce(total)
+        group().all_reduce(total)
     return total
 
 
@@ -213,10 +197,8 @@ def in_turn() -> Iterator[None]:
 
     No exchange, so nobody's patience ends meanwhile.
     """
-    if not several():
-        yield
-        return
     from filelock import FileLock
 
-    with FileLock(Path(tempfile.gettempdir()) / f"pan-{os.getppid()}.lock"):  # they have one parent
+    lock = FileLock(Path(tempfile.gettempdir()) / f"pan-{os.getppid()}.lock")  # they have one parent
+    with lock if several() else nullcontext():
         yield

@@ -18,20 +18,15 @@ def bars(console: Console) -> Iterator[Progress]:
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     left = TimeRemainingColumn(elapsed_when_finished=True)
     progress = Progress(*columns, left, TextColumn("{task.fields[note]}"), console=console)
-    show, warnings.showwarning = (
-        warnings.showwarning,
-        lambda message, *rest: console.print(f"note: {message}", markup=False, soft_wrap=True),
-    )
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, *_: console.print(f"note: {message}", markup=False, soft_wrap=True)
     progress.start()
     try:
         yield progress
     finally:
         warnings.showwarning = show
-        if progress.tasks:
-            progress.stop()
-        else:  # the end of an empty display would leave an empty line
-            progress.live.transient = True
-            progress.live.stop()
+        progress.live.transient = not progress.tasks  # the end of an empty display would leave an empty line
+        (progress if progress.tasks else progress.live).stop()
 
 
 @contextmanager

@@ -58,16 +58,15 @@ def genome_options(parser: shared.Parser) -> None:
     add("--annotations", type=Path, required=True, metavar="DIR", help="image_data, objects and attributes .json")
     images_help = "folder of VG_100K and VG_100K_2, or their zips"
     add("--images", type=Path, required=True, metavar="DIR", help=images_help)
-    settings_help = (
-        "the papers' selection, split as in the paper of that year if the number of images is its own, else "
-        "50 / 10 / 40 %%; or every class and attribute (default: 2018)"
-    )
+    settings_help = "the papers' selection (the same for both), or every class and attribute (default: 2018)"
     add("--setting", choices=("2018", "2016", "all"), default="2018", help=settings_help)
     count_help = "classes and attributes seen N times or more (default: the papers' 101; 1 for all)"
     add("--min-count", type=int, metavar="N", help=count_help)
     masks_help = "IMAGE_ID.png whose value k is the k-th object (default: masks beside the annotations, if any)"
     add("--masks", type=Path, metavar="DIR", help=masks_help)
-    splits_help = f"JSON with image ids for {', '.join(SPLITS)} (default: splits.json there, else as by --setting)"
+    splits_help = (
+        f"JSON with image ids for {', '.join(SPLITS)} (default: splits.json there, else 50 / 10 / 40 %% by a hash)"
+    )
     add("--splits", type=Path, metavar="FILE", help=splits_help)
 
 

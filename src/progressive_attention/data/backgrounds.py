@@ -41,10 +41,8 @@ class Photographs:
         if protocol == "authors":
             members[split] = list(usable)
         elif empty := [part for part in SPLITS if not members[part]]:
-            raise ValueError(
-                f"{root}: expected photographs for every split, got {len(usable)} in all and none for "
-                f"{', '.join(empty)}; add photographs (they are split by name, about 60/20/20)"
-            )
+            got = f"{len(usable)} in all and none for {', '.join(empty)}"
+            raise ValueError(f"{root}: expected photographs for every split, got {got}; add some (split by name)")
         self.paths = [root / name for name in members[split]]
         self.sizes = [usable[name] for name in members[split]]
         self.fingerprint = fingerprint(root, members[split], contents=folder is None)
@@ -60,7 +58,7 @@ class Photographs:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 return np.asarray(image.convert("RGB"))
-        except Exception as error:  # as below
+        except Exception as error:  # Pillow raises whatever a damaged file runs into
             raise ValueError(f"{path}: expected a whole image, got {error!r}; replace it or remove it") from error
 
 
@@ -69,34 +67,27 @@ def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
     if not root.is_dir():
         raise ValueError(f"{root}: expected a folder of photographs, got no such folder; check --backgrounds")
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not names:
-        raise ValueError(f"{root}: expected photographs ({', '.join(SUFFIXES)}), got none; check --backgrounds")
     sizes = {name: header_size(root / name) for name in names}
-    readable = {name: size for name, size in sizes.items() if size is not None}
-    usable = {name: size for name, size in readable.items() if min(size) >= side}
-    skipped = {
-        f"smaller than {side} x {side} pixels": len(readable) - len(usable),
-        f"unreadable (or above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)": len(names) - len(readable),
-    }
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+    usable = {name: size for name, size in sizes.items() if min(size) >= side}
+    skipped = f"{len(names) - len(usable)} unreadable or smaller than {side} x {side} pixels"
     if not usable:
-        raise ValueError(f"{root}: expected photographs of at least {side} x {side} pixels, got {reasons}; add larger")
-    if reasons:
-        warnings.warn(f"{root}: skipped {reasons}; {len(usable)} photographs left", stacklevel=3)
+        raise ValueError(f"{root}: expected photographs ({', '.join(SUFFIXES)}), got {skipped}; check --backgrounds")
+    if len(usable) < len(names):
+        warnings.warn(f"{root}: skipped {skipped}; {len(usable)} photographs left", stacklevel=3)
     return usable
 
 
-def header_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of a photograph, None for a broken or a far too large one."""
+def header_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a photograph, (0, 0) for a broken or a far too large one."""
     if not path.is_file():  # a pipe would be waited for
-        return None
+        return 0, 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 return image.height, image.width
     except Exception:  # a broken header can raise nearly anything
-        return None
+        return 0, 0
 
 
 def hashed_split(name: str) -> str:

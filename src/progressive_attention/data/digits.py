@@ -24,7 +24,6 @@ def load_digits() -> dict[str, np.ndarray]:
     """
     content = PACK.read_bytes() if PACK.is_file() else b""
     if (got := sha256(content).hexdigest()) != PACK_SHA256:
-        got = got if content else "no file"
         raise ValueError(f"{PACK}: expected sha256 {PACK_SHA256}, got {got}; reinstall progressive_attention")
     with np.load(io.BytesIO(content), allow_pickle=False) as pack:
         digits = {name: pack[name] for name in ("train_images", "train_labels", "test_images", "test_labels")}

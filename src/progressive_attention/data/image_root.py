@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ZIPS = ("images.zip", "images2.zip")
+Member = tuple[zipfile.ZipFile, zipfile.ZipInfo]
 MAX_MEMBER = 256 * 2**20  # bytes of an unpacked zip member; no photograph comes near
 
 
@@ -32,15 +33,13 @@ class ImageRoot:
             return io.BytesIO(unpacked(path, *packed))
         full = self.inside(path)
         try:
-            if not stat.S_ISREG(full.stat().st_mode):  # a pipe would be waited for
-                raise ValueError(f"{full} is no file")
-            return full.open("rb")
+            if stat.S_ISREG(full.stat().st_mode):  # a pipe would be waited for
+                return full.open("rb")
         except OSError as error:
             what = "does not exist" if isinstance(error, FileNotFoundError) else f"can't be opened ({error.strerror})"
-            remedy = f"is {self.root} the right folder?"
-            if ".zip/" in path.lower():
-                remedy = f"only members of {' and '.join(ZIPS)} are read from zips, unpack others"
+            remedy = f"is {self.root} the right folder? of zips only {' and '.join(ZIPS)} are read"
             raise ValueError(f"{full} {what}; {remedy}") from error
+        raise ValueError(f"{full} is no file")
 
     def check(self, path: str) -> None:
         """Raises ValueError for a path out of the root, or one that is not written from there on."""
@@ -60,30 +59,27 @@ class ImageRoot:
         """A path on disk; raises ValueError if it, or a link on its way, leads out of the root."""
         try:
             full = (self.root / path).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path!r} leads nowhere ({error}); are there links in a circle on its way?") from error
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, or what no path can hold
+            raise ValueError(f"{path!r} leads nowhere ({error})") from error
         if not full.is_relative_to(self.root):
-            raise ValueError(
-                f"{path!r} lies outside {self.root}; a manifest's paths must stay in its folder, and links on their way"
-            )
+            raise ValueError(f"{path!r} lies outside {self.root}; paths, and links on their way, must stay in it")
         return full
 
-    def packed(self, path: str) -> tuple[zipfile.ZipFile, zipfile.ZipInfo] | None:
+    def packed(self, path: str) -> Member | None:
         """A member of Visual Genome's zips; it is looked up in there, so that no name can lead elsewhere."""
         path = path.removeprefix("./")
-        return self.members.get(path) if path.partition("/")[0] in ZIPS else None
+        return self.members.get(path) if path.startswith(ZIPS) else None
 
     @cached_property
-    def members(self) -> dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
+    def members(self) -> dict[str, Member]:
         """Path -> archive and member, for Visual Genome's zips in the root; raises ValueError for a broken one."""
         members = {}
-        for name in [name for name in ZIPS if (self.root / name).is_file()]:
-            full = self.inside(name)
+        for full in (self.inside(name) for name in ZIPS if (self.root / name).is_file()):
             try:
                 archive = zipfile.ZipFile(full)
             except Exception as error:  # zipfile, zlib and lzma raise whatever a damaged archive runs into
                 raise ValueError(f"{full} can't be read as a zip ({error}); fetch it again") from error
-            members |= {f"{name}/{info.filename}": (archive, info) for info in archive.infolist()}
+            members |= {f"{full.name}/{info.filename}": (archive, info) for info in archive.infolist()}
         return members
 
     def files(self) -> Iterator[str]:

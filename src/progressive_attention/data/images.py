@@ -73,37 +73,35 @@ class Fit(NamedTuple):
 
     def box(self, box: np.ndarray, width: int, height: int) -> np.ndarray:
         """(4,) x0 y0 x1 y1 in the picture's pixels -> in the square's, possibly beyond it."""
-        x0, y0, x1, y1 = np.asarray(box, float) * np.array([self.w / width, self.h / height] * 2)
-        if self.mirrored:
-            x0, x1 = self.w - x1, self.w - x0
-        return np.array([x0, y0, x1, y1]) + np.array([self.x, self.y] * 2)
+        scaled = np.asarray(box, float) * np.array([self.w / width, self.h / height] * 2)
+        return self.turned(scaled) + np.array([self.x, self.y] * 2)
 
     def unplaced(self, box: np.ndarray, width: int, height: int) -> np.ndarray:
         """(4,) x0 y0 x1 y1 in the square's pixels -> in the (width, height) picture's, possibly beyond it."""
-        x0, y0, x1, y1 = np.asarray(box, float) - np.array([self.x, self.y] * 2)
-        if self.mirrored:
-            x0, x1 = self.w - x1, self.w - x0
-        return np.array([x0, y0, x1, y1]) * np.array([width, height] * 2) / np.array([self.w, self.h] * 2)
+        moved = np.asarray(box, float) - np.array([self.x, self.y] * 2)
+        return self.turned(moved) * np.array([width, height] * 2) / np.array([self.w, self.h] * 2)
+
+    def turned(self, box: np.ndarray) -> np.ndarray:
+        """A box of the scaled picture, left and right exchanged where the picture is mirrored."""
+        x0, y0, x1, y1 = box
+        return np.array([self.w - x1, y0, self.w - x0, y1]) if self.mirrored else box
 
 
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 
-def open_picture(path: Path | str, near: int | None = None) -> Image.Image:
-    """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else.
-
-    ``near`` is as for ``upright``.
-    """
+def open_picture(path: Path | str) -> Image.Image:
+    """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else."""
     with opened(path, str(path)) as picture:
-        return to_rgb(upright(picture, near))
+        return to_rgb(upright(picture))
 
 
 @contextmanager
 def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> Iterator[Image.Image]:
     """An image file of which only the header has been read.
 
-    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels (default:
-    MAX_PIXELS).
+    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels, by default
+    MAX_PIXELS.
     """
     most = most or MAX_PIXELS
     try:
@@ -114,8 +112,7 @@ def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> I
                 return
     except FileNotFoundError as error:
         raise ValueError(f"{name} does not exist; give the path of an image file or of a folder with images") from error
-    except Exception as error:  # Pillow raises whatever a damaged file runs into
-        # Pillow's own words on an unknown format hold an address in memory, which differs from run to run.
+    except Exception as error:  # Pillow raises whatever a damaged file runs into, at times with an address in memory
         why = "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(f"{name} can't be read as an image ({why}); expected {', '.join(FORMATS)}") from error
     raise ValueError(f"{name} has {width} x {height} pixels, expected at most {most:,}")
@@ -190,7 +187,6 @@ class FileImages:
         unknown = np.flatnonzero((sizes <= 0).any(1))
         if len(unknown):
             self.read_sizes(share(unknown))
-        self.check_share()
         self.fits = [Fit.into(side, *size) for size in self.sizes.tolist()]
         self.kept = np.zeros(self.shape, np.uint8) if self.nbytes <= KEEP_BYTES else None
         self.known = np.zeros(len(self), bool)
@@ -249,9 +245,9 @@ class FileImages:
     def read_sizes(self, unknown: np.ndarray) -> None:
         """Those of some images (n,); each process reads its share, and learns the others'."""
         sizes = np.array([*self.threads.map(self.read_size, unknown.tolist())], np.int64).reshape(-1, 2)
-        for images, theirs, unreadable in gathered((unknown, sizes, self.unreadable)):
+        for images, theirs in gathered((unknown, sizes)):
             self.sizes[images] = theirs
-            self.unreadable |= unreadable
+        self.end_pass()
 
     def read_size(self, image: int) -> tuple[int, int]:
         """Width and height by the file's header; 1 x 1 if it is unreadable."""
@@ -336,13 +332,13 @@ class BoxMasks:
     side: int
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        x0, y0, x1, y1 = self.box[rows].clip(0, self.side).T
+        return self.pixels(y0, y1)[:, :, None] & self.pixels(x0, x1)[:, None]
+
+    def pixels(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """(n,) ends of intervals -> (n, side) bool: the pixels inside along one side."""
         middle = np.arange(self.side) + 0.5
-        masks = np.zeros((len(rows), self.side, self.side), bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, self.box[rows].clip(0, self.side), strict=True):
-            if x0 < x1 and y0 < y1:
-                across, down = (middle >= x0) & (middle < x1), (middle >= y0) & (middle < y1)
-                for line, low, high in ((across, x0, x1), (down, y0, y1)):
-                    if not line.any():
-                        line[int((low + high) / 2)] = True  # thinner than a pixel
-                mask[:] = down[:, None] & across
-        return masks
+        inside = (middle >= low[:, None]) & (middle < high[:, None])
+        thin = np.flatnonzero((low < high) & ~inside.any(1))
+        inside[thin, ((low + high) / 2)[thin].astype(int)] = True
+        return inside

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,33 +15,10 @@ from progressive_attention.data.images import Fit
 
 ABSENT = "absent"  # the attribute of questions about what is not in the image, in every data set that has them
 SAMPLED = 16  # images whose pixels identify a set
-
-
-class Masks(Protocol):
-    """Anything that gives the target masks of some rows: an (R, H, W) bool array, a memory map, or owner maps."""
-
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """(n,) row indices -> (n, H, W) bool."""
-        ...
-
-
-class Images(Protocol):
-    """Anything that gives some images' pixels: an (N, H, W, 3) uint8 array, a memory map, or files."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, images: np.ndarray, /) -> np.ndarray:
-        """(n,) image indices -> (n, H, W, 3) uint8."""
-        ...
+Masks = (
+    Any  # gives the target masks of rows (n,) as (n, H, W) bool: an array, a memory map, or a class below or in images
+)
+Images = Any  # gives images (n,) as (n, H, W, 3) uint8, with an array's shape, dtype and nbytes: an array or FileImages
 
 
 @dataclass(frozen=True)
@@ -121,7 +98,7 @@ class RowsOfMasks:
 
     def read(self, rows: np.ndarray, fits: Iterable[Fit]) -> np.ndarray:
         """As that of masks in files."""
-        return self.masks.read(self.chosen[rows], fits)  # type: ignore[attr-defined]
+        return self.masks.read(self.chosen[rows], fits)
 
 
 @dataclass(frozen=True)
@@ -147,19 +124,16 @@ class QuestionSet:
     void: Masks | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        images = self.images
+        images, rows = self.images, len(self.image)
         if len(images.shape) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"{self.name}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
         limits = {"image": len(images), "query": len(self.query_names), "attribute": len(self.attribute_names)}
-        if isinstance(self.attribute, Labels):
-            shape = len(self.image), limits.pop("attribute")
-            if self.attribute.shape != shape:
-                raise ValueError(f"{self.name}: labels must be {shape}, got {self.attribute.shape}")
         for column, limit in limits.items():
             values = getattr(self, column)
-            if values.shape != (len(self.image),):
-                raise ValueError(f"{self.name}: {column} must be ({len(self.image)},), got {values.shape}")
-            if len(values) and not 0 <= values.min() <= values.max() < limit:
+            shape = (rows, limit) if isinstance(values, Labels) else (rows,)
+            if values.shape != shape:
+                raise ValueError(f"{self.name}: {column} must be {shape}, got {values.shape}")
+            if rows and not isinstance(values, Labels) and not 0 <= values.min() <= values.max() < limit:
                 got = f"{values.min()}..{values.max()}"
                 raise ValueError(f"{self.name}: {column} ids must be in 0..{limit - 1}, got {got}")
 
@@ -180,16 +154,11 @@ class QuestionSet:
     def rows(self, rows: np.ndarray) -> "QuestionSet":
         """The same images with only these questions, in this order; by row numbers or a (R,) bool array."""
         rows = np.arange(len(self))[rows]
-        return replace(
-            self,
-            image=self.image[rows],
-            query=self.query[rows],
-            attribute=self.attribute.rows(rows) if isinstance(self.attribute, Labels) else self.attribute[rows],
-            scale=None if self.scale is None else self.scale[rows],
-            box=None if self.box is None else self.box[rows],
-            masks=None if self.masks is None else RowsOfMasks(self.masks, rows),
-            void=None if self.void is None else RowsOfMasks(self.void, rows),
-        )
+        columns = {
+            name: getattr(self, name) for name in ("image", "query", "attribute", "scale", "box", "masks", "void")
+        }
+        some: dict[str, Any] = {name: chosen(values, rows) for name, values in columns.items() if values is not None}
+        return replace(self, **some)
 
     def groups(self, together: bool) -> list[np.ndarray]:
         """Rows to ask in one go: all questions of an image together, or each row by itself."""
@@ -197,6 +166,13 @@ class QuestionSet:
             return list(np.arange(len(self))[:, None])
         order = np.argsort(self.image, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(self.image[order])) + 1)
+
+
+def chosen(values: Any, rows: np.ndarray) -> Any:
+    """Some rows of a column, of labels, or of masks, which are not read yet."""
+    if isinstance(values, Labels):
+        return values.rows(rows)
+    return values[rows] if isinstance(values, np.ndarray) and values.ndim < 3 else RowsOfMasks(values, rows)
 
 
 def fingerprint_of(questions: QuestionSet) -> str:

@@ -10,10 +10,9 @@ import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextlib import closing, suppress
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -76,15 +75,10 @@ def synthetic(
     image = arrays["image"]
     questions = QuestionSet(
         name=f"{style}/{split}",
-        images=arrays["images"],
-        image=image,
-        query=arrays["query"],
-        attribute=arrays["attribute"],
         query_names=tuple("0123456789"),
         attribute_names=attributes,
-        scale=arrays["scale"],
-        box=arrays["box"],
         masks=OwnerMasks(arrays["owner"], image, arrays["label"]),
+        **{name: arrays[name] for name in ("images", "image", "query", "attribute", "scale", "box")},
     )
     if protocol == "authors":
         part = {"train": slice(images), "validation": slice(images, images + third), "test": slice(-third, None)}
@@ -99,16 +93,16 @@ def synthetic(
 
 def rows_of(scenes: list[Scene], start: int) -> Columns:
     """Columns (R,) of every digit in row order; ``box`` (R, 4), ``label`` its value in owner, ``asked`` bool."""
-    rows = [(start + i, k, scene) for i, scene in enumerate(scenes) for k in range(len(scene.digits))]
-    digits = [scene.digits[k] for _, k, scene in rows]
+    rows = [(start + i, k, k == scene.asked, d) for i, scene in enumerate(scenes) for k, d in enumerate(scene.digits)]
+    image, position, asked, digits = zip(*rows, strict=True)
     return {
-        "image": np.array([image for image, _, _ in rows], np.int64),
+        "image": np.array(image, np.int64),
         "query": np.array([digit.number for digit in digits], np.int64),
         "attribute": np.array([digit.colour for digit in digits], np.int64),
         "scale": np.array([digit.scale for digit in digits], np.float64),
         "box": np.array([(d.x, d.y, d.x + d.size, d.y + d.size) for d in digits], np.int64),
-        "label": np.array([k + 1 for _, k, _ in rows], np.uint8),
-        "asked": np.array([k == scene.asked for _, k, scene in rows]),
+        "label": np.array(position, np.uint8) + np.uint8(1),
+        "asked": np.array(asked),
     }
 
 
@@ -159,16 +153,15 @@ def cached(source: SceneSource, count: int, cache: Path, workers: int, progress:
                 os.rename(temporary, folder)
             return open_folder(folder, spec)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            needed = count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)  # rows are 9 x 60 bytes at most
-            remedy = "free some, or choose another folder with cache_dir or the environment variable PAN_CACHE"
-            message = f"{cache}: no room for {count} images, {needed} bytes needed; {remedy}"
-            raise OSError(error.errno, message) from error
-        raise
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            raise
+        needed = count * (sum(math.prod(shape) for shape in PIXELS.values()) + 600)  # rows are 9 x 60 bytes at most
+        remedy = "free some, or choose another folder with cache_dir or the environment variable PAN_CACHE"
+        message = f"{cache}: no room for {count} images, {needed} bytes needed; {remedy}"
+        raise OSError(error.errno, message) from error
     except BrokenExecutor as error:
-        raise OSError(
-            "a process that rendered scenes was killed, often because memory ran out; the same command starts again"
-        ) from error
+        message = "a process that rendered scenes was killed, often because memory ran out; start the command again"
+        raise OSError(message) from error
 
 
 def open_folder(folder: Path, spec: list) -> Columns:
@@ -199,60 +192,35 @@ def checksum(path: Path) -> int:
 def render_folder(
     folder: Path, source: SceneSource, spec: list, count: int, workers: int, progress: Progress | None
 ) -> None:
-    """Render ``count`` scenes into an empty folder; key.json is written last."""
+    """Render ``count`` scenes into an empty folder, here or in worker processes; key.json is written last."""
     for name, shape in PIXELS.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (count, *shape))
-    chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    rows = {}
-    done = 0
-    with closing(rendered(source, folder, chunks, workers if count >= IN_PROCESS else 1)) as results:
-        for start, size, columns in results:
-            rows[start] = columns
-            done += size
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    rows: dict[range, Columns] = {}
+    parallel = joblib.Parallel(workers if count >= IN_PROCESS else 1, return_as="generator_unordered")
+    results: Any = parallel(joblib.delayed(render_chunk)(source, folder, chunk) for chunk in chunks)
+    with closing(results):
+        for chunk, columns in results:
+            rows[chunk] = columns
             if progress:
-                progress(done, count)
-    columns: Any = {name: np.concatenate([rows[start][name] for start, _ in chunks]) for name in rows[0]}
+                progress(sum(map(len, rows)), count)
+    columns: Any = {name: np.concatenate([rows[chunk][name] for chunk in chunks]) for name in rows[chunks[0]]}
     np.savez(folder / "questions.npz", **columns)
     crcs = {path.name: checksum(path) for path in sorted(folder.iterdir())}
     (folder / "key.json").write_text(json.dumps({"spec": spec, "crc32": crcs}, indent=1), encoding="utf-8")
 
 
-def rendered(
-    source: SceneSource, folder: Path, chunks: list[tuple[int, int]], workers: int
-) -> Generator[tuple[int, int, Columns], None, None]:
-    """Render chunks in any order, here or in worker processes: (start, scenes, columns) of each."""
-    if workers == 1:
-        yield from (render_chunk(source, folder, *chunk) for chunk in chunks)
-    else:
-        jobs = (joblib.delayed(worker_chunk)(source.arguments, folder, *chunk) for chunk in chunks)
-        results: Any = joblib.Parallel(workers, return_as="generator_unordered")(jobs)
-        yield from results
-
-
-def worker_chunk(arguments: tuple, folder: Path, start: int, stop: int) -> tuple:
-    """`render_chunk` in a worker."""
-    return render_chunk(worker_source(arguments), folder, start, stop)
-
-
-@lru_cache(maxsize=1)
-def worker_source(arguments: tuple) -> SceneSource:
-    """The source of these arguments, which a worker opens once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the caller has warned of skipped photographs already
-        return SceneSource(*arguments)
-
-
-def render_chunk(source: SceneSource, folder: Path, start: int, stop: int) -> tuple[int, int, Columns]:
-    """Render scenes start..stop-1 into the folder's files; (start, scenes, columns of their rows).
+def render_chunk(source: SceneSource, folder: Path, chunk: range) -> tuple[range, Columns]:
+    """Render some scenes into the folder's files; returns the columns of their rows.
 
     Plain writes, not a memory map: on a full disk a map ends the process with SIGBUS, a write raises OSError.
     """
-    scenes = [source.scene(index) for index in range(start, stop)]
+    scenes = [source.scene(index) for index in chunk]
     pixels = zip(*map(source.render, scenes), strict=True)
     for (name, shape), arrays in zip(PIXELS.items(), pixels, strict=True):
         path = folder / f"{name}.npy"
         offset = np.load(path, mmap_mode="r").offset
         with path.open("r+b") as file:
-            file.seek(offset + start * math.prod(shape))
+            file.seek(offset + chunk.start * math.prod(shape))
             file.write(np.stack(arrays).data)
-    return start, stop - start, rows_of(scenes, start)
+    return chunk, rows_of(scenes, chunk.start)

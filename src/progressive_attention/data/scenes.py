@@ -8,6 +8,7 @@ whose streams it does not. Rendering holds no randomness and computes in integer
 Legend: images are SIZE x SIZE; a glyph is a digit resized to (size, size) uint8; (x, y) is a top left corner in pixels.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -106,6 +107,9 @@ class SceneSource:
         self.photographs = Photographs(split, protocol, backgrounds, SIZE) if style == "mbg" else None
         self.fingerprint = [FINGERPRINT, self.photographs.fingerprint if self.photographs else ""]
 
+    def __reduce__(self) -> tuple:
+        return source_of, self.arguments  # digits and photographs do not travel to workers
+
     def scene(self, index: int) -> Scene:
         """The scene of an index >= 0."""
         sizes = self.photographs.sizes if self.photographs else ()
@@ -114,6 +118,14 @@ class SceneSource:
     def render(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         """Image (100, 100, 3) uint8 and owner (100, 100) uint8."""
         return render_scene(scene, self.pool, self.photographs)
+
+
+@lru_cache(maxsize=1)
+def source_of(*arguments: Any) -> SceneSource:
+    """A worker's source, opened once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the caller has warned of skipped photographs already
+        return SceneSource(*arguments)
 
 
 class Stream:

@@ -6,10 +6,12 @@ images together, M mentions of an attribute, V words (class names and attributes
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
+from array import array
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from hashlib import sha256
+from math import isnan
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,15 +24,17 @@ from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.names import frequent, normalise, rare_plurals
 from progressive_attention.data.table import BOX, write_dataset
 from progressive_attention.data.visual_genome_files import (
-    Entries,
-    Images,
+    AttributeList,
+    Entry,
+    Listed,
+    ObjectList,
+    Record,
     find_file,
-    read_entries,
-    read_images,
     read_splits,
 )
 
 Progress = Callable[[int, int], None]
+STEP = 1000  # images between two reports of progress
 KEPT = 0
 REASONS = (
     "kept",
@@ -39,50 +43,61 @@ REASONS = (
     "in no split",
     "no name",
     "no attributes",
-    "no box",
-    "empty box",
-    "box outside the image",
+    "no box in the image",
     "class too rare",
     "attribute too rare",
 )
 CODE = {reason: code for code, reason in enumerate(REASONS)}
+MIN_COUNT = {"2018": 101, "2016": 101, "all": 1}  # the papers: classes and attributes "that appear more than 100 times"
 
 
-class Paper(NamedTuple):
-    """What a paper says of its selection, of classes and attributes "that appear more than 100 times"."""
+class Words(dict[str, int]):
+    """Number of a word that people typed, -1 for a blank one; ``known`` has the words as they are written here."""
 
-    classes: int
-    attributes: int
-    labels: int
-    images: int
-    split: tuple[int, int, int]  # images of each of SPLITS
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def __missing__(self, raw: str) -> int:
+        word = normalise(raw)
+        self[raw] = self.known.setdefault(word, len(self.known)) if word else -1
+        return self[raw]
 
 
-PAPERS = {
-    "2018": Paper(827, 749, 667_882, 86_674, (43_337, 8_667, 34_670)),
-    "2016": Paper(488, 274, 255_118, 45_393, (25_393, 10_000, 10_000)),
-}
-MIN_COUNT = {"2018": 101, "2016": 101, "all": 1}
+OBJECT = np.dtype(
+    [
+        ("image_id", "i8"),
+        ("place", "i4"),  # in its image's list in attributes.json, from 1
+        ("id", "i8"),
+        ("name", "i4"),  # as typed, into the words; -1 where there is none
+        ("box", "f8", 4),  # x, y, w, h in pixels, nan where there is none
+        ("joined", "i4"),  # how many entries became one, less one
+        ("left", "i4"),  # how many attributes were repeated or blank
+        ("attributes", "i4"),  # how many it has
+    ]
+)
 
 
 class Objects(NamedTuple):
     """All objects, each there once, their words normalised, no attribute listed twice."""
 
-    entries: Entries  # N; names and mentions index ``words``
+    table: np.ndarray  # (N,) OBJECT
     words: pa.Array  # (V,)
+    name: np.ndarray  # (N,) into the words, rare plurals as their singulars; -1 where there is none
     image: np.ndarray  # (N,) row of image_data.json, -1 where it lacks the image
     size: np.ndarray  # (N, 2) width, height of the image
     box: np.ndarray  # (N, 4) float32 x0, y0, x1, y1, clipped to the image; nan where there is none
-    repaired: dict[str, np.ndarray]  # (N,) how often each was repaired, by what was wrong
+    clipped: np.ndarray  # (N,) which boxes were
+    owner: np.ndarray  # (M,) the mention's object, rising
+    mention: np.ndarray  # (M,) into the words
 
     def attributes(self, row: np.ndarray, which: np.ndarray) -> pa.ListArray:
         """Words of the objects ``row`` (R,), rising: those of their mentions that are in the mask ``which`` (M,)."""
-        place = np.full(len(self.entries.id), -1)
+        place = np.full(len(self.table), -1)
         place[row] = np.arange(len(row))
-        which = which & (place[self.entries.owner] >= 0)
-        count = np.bincount(place[self.entries.owner[which]], minlength=len(row))
+        which = which & (place[self.owner] >= 0)
+        count = np.bincount(place[self.owner[which]], minlength=len(row))
         offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, self.words.take(pa.array(self.entries.mention[which])))
+        return pa.ListArray.from_arrays(offsets, self.words.take(pa.array(self.mention[which])))
 
 
 def import_visual_genome(
@@ -101,7 +116,7 @@ def import_visual_genome(
     A class or an attribute is kept if at least ``min_count`` objects of the data set have it (default: the papers'
     101, for "all" 1). ``masks`` has ID.png whose value k marks the k-th entry of the image's list in attributes.json,
     ``splits`` lists image ids by split; left out, they are the folder masks and splits.json beside the annotations,
-    if there. ``progress`` gets (images read, images to read in all files). What comes back has "notes", sentences to
+    if there. ``progress`` gets (images read, images to read). What comes back has "notes", sentences to
     show to the user.
 
     Raises ValueError for files that are missing, broken or contradict themselves, if nothing is left, and if ``out``
@@ -114,23 +129,29 @@ def import_visual_genome(
     notes: list[str] = []
     masks = masks or beside(annotations / "masks", notes)
     splits = splits or beside(annotations / "splits.json", notes)
-    records = read_images(annotations)
+    listed = Listed(annotations, "image_data")
+    records = [listed.get(image, Record) for image in listed.parts]
+    ids = np.array([record.image_id for record in records], np.int64)
     path = locate(records, ImageRoot(images))
-    split = None if splits is None else split_by_file(splits, records.id, notes)  # and now: the next takes a minute
+    split = None if splits is None else split_by_file(splits, ids, notes)  # and now: the next takes a minute
     objects = read_objects(annotations, records, progress, notes)
-    reason, stay = choose(objects.entries, unusable(objects, path, split), least)
+    reason, stay = choose(objects, unusable(objects, path, split), least)
     row = np.flatnonzero(reason == KEPT)
     if not len(row):
         raise nothing_left(annotations, images, reason, least)
     if split is None:
-        split = split_by_hash(records.id, np.unique(objects.image[row]), PAPERS.get(setting), notes)
-    label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, records.id.tolist(), strict=True)), None], pa.string())
+        split = split_by_hash(ids, np.unique(objects.image[row]))
+    label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, ids.tolist(), strict=True)), None], pa.string())
     rows = kept_rows(objects, row, stay, label, split)
-    for name, column in find_masks(masks, records.id[objects.image[row]], objects.entries.place[row], notes).items():
+    for name, column in find_masks(masks, objects.table["image_id"][row], objects.table["place"][row], notes).items():
         rows = rows.append_column(name, column)
-    counts = count(rows)
-    rare = ~stay & (reason[objects.entries.owner] == KEPT)
-    repaired = {what: int(often[row].sum()) for what, often in objects.repaired.items()}
+    rare = ~stay & (reason[objects.owner] == KEPT)
+    repaired = {
+        "entries joined": objects.table["joined"],
+        "plurals read as singular": objects.table["name"] != objects.name,
+        "repeated or blank attributes left out": objects.table["left"],
+        "boxes clipped to the image": objects.clipped,
+    }
     return write_dataset(
         out,
         rows,
@@ -139,9 +160,10 @@ def import_visual_genome(
         images=images,
         masks=masks,
         settings={"setting": setting, "min_count": least, "splits": str(splits or "by a hash of the image id")},
-        counts=counts,
-        mended={**repaired, "rare attributes left out of kept rows": int(rare.sum())},
-        notes=notes + compare(setting, counts),
+        counts=count(rows),
+        mended={what: int(often[row].sum()) for what, often in repaired.items()}
+        | {"rare attributes left out of kept rows": int(rare.sum())},
+        notes=notes,
     )
 
 
@@ -153,36 +175,93 @@ def beside(path: Path, notes: list[str]) -> Path | None:
     return path
 
 
-def locate(records: Images, root: ImageRoot) -> list[str | None]:
+def locate(records: list[Record], root: ImageRoot) -> list[str | None]:
     """(I,) each image's path: the file with the name that its url ends with, or ID.jpg; None if neither is there.
 
     Of several files of that name the one in the url's folder. Only names are looked up among the files that are there,
     so no url leads outside of the folder.
     """
     paths = []
-    for url, i in zip(records.url, records.id.tolist(), strict=True):
-        folder, name = ("", *url.split("/"))[-2:]
-        paths.append(root.named(name, folder) or root.named(f"{i}.jpg", folder))
+    for record in records:
+        folder, name = ("", *(record.url or "").split("/"))[-2:]
+        paths.append(root.named(name, folder) or root.named(f"{record.image_id}.jpg", folder))
     return paths
 
 
-def read_objects(folder: Path, records: Images, progress: Progress | None, notes: list[str]) -> Objects:
+def read_objects(folder: Path, records: list[Record], progress: Progress | None, notes: list[str]) -> Objects:
     """The objects of attributes.json, joined by objects.json if that is there; that it is not is noted."""
-    files = ["attributes", "objects"] if find_file(folder, "objects") else ["attributes"]
-    if len(files) == 1:
+    entries = Listed(folder, "attributes")
+    drawn = Listed(folder, "objects") if find_file(folder, "objects") else None
+    if drawn is None:
         notes.append("there is no objects.json: names and boxes are those of attributes.json, no objects are merged")
-    images = len(records.id)
-
-    def report(before: int, done: int) -> None:
-        if progress is not None:
-            progress(before + min(done, images), images * len(files))
-
-    words: defaultdict[str, int] = defaultdict()
-    words.default_factory = words.__len__  # a new word gets the next number
-    joined, often = join(
-        *(read_entries(folder, file, words, partial(report, i * images)) for i, file in enumerate(files))
+    words, mention = Words(), array("i")
+    table = np.fromiter(things(entries, drawn, words, mention, progress), OBJECT)
+    image = find(table["image_id"], np.array([record.image_id for record in records], np.int64))
+    size = pick(np.array([(record.width, record.height) for record in records], np.int64).reshape(-1, 2), image, 0)
+    return Objects(
+        table,
+        pa.array(list(words.known), pa.string()),
+        singulars_of(table["name"], words.known)[table["name"]],
+        image,
+        size,
+        *clip(table["box"], size),
+        owner=np.repeat(np.arange(len(table)), table["attributes"]),
+        mention=np.asarray(mention),
     )
-    return tidy(joined, list(words), often, records)
+
+
+def things(
+    entries: Listed, drawn: Listed | None, words: Words, mention: array, progress: Progress | None
+) -> Iterator[tuple]:
+    """Every object as a row of OBJECT; the numbers of its attributes are added to ``mention``."""
+    for done, image in enumerate(entries.parts, 1):
+        here = drawn.get(image, ObjectList).objects if drawn and image in drawn.parts else []
+        for place, number, name, box, typed, joined in joined_entries(
+            entries.get(image, AttributeList).attributes, here
+        ):
+            attributes = dict.fromkeys(words[word] for word in typed)
+            attributes.pop(-1, None)
+            mention.extend(attributes)
+            left = len(typed) - len(attributes)
+            yield image, place, number, words[name or ""], box, joined, left, len(attributes)
+        if progress and (done % STEP == 0 or done == len(entries.parts)):
+            progress(done, len(entries.parts))
+
+
+def joined_entries(entries: list[Entry], drawn: list[Entry]) -> Iterator[tuple]:
+    """Place, id, name, box, attributes and number of further entries of each object of an image.
+
+    Entries are of one object if they have one id, or if objects.json says that one was merged into the other (v1.4
+    did so with objects that were drawn twice). Their attributes are united. objects.json gives name and box where it
+    has the object, else the entry of the object's own id does, else the first one.
+    """
+    known: dict[int, Entry] = {}
+    into: dict[int, int] = {}
+    for entry in drawn:
+        known.setdefault(entry.object_id, entry)
+        for gone in entry.merged:
+            into.setdefault(gone, entry.object_id)
+    groups = defaultdict(list)
+    for place, entry in enumerate(entries, 1):
+        number = entry.object_id
+        this = number if number in known else into.get(number, number)
+        groups[this].append((number != this, place, entry))
+    leaders = {this: min(group, key=itemgetter(0, 1)) for this, group in groups.items()}
+    for this, (_, place, leader) in sorted(leaders.items(), key=lambda item: item[1][1]):
+        source = known.get(this, leader)
+        box = source.box if leader is source or not any(map(isnan, source.box)) else leader.box
+        typed = [word for _, _, entry in groups[this] for word in entry.attributes or ()]
+        yield place, this, source.name or leader.name, box, typed, len(groups[this]) - 1
+
+
+def singulars_of(name: np.ndarray, words: dict[str, int]) -> np.ndarray:
+    """(V + 1,) each word's number or, of a plural that is rare among the names (N,), its singular's; the last is -1."""
+    singular = np.append(np.arange(len(words)), -1)
+    seen = np.bincount(name[name >= 0], minlength=len(words)).tolist()
+    frequency = {word: often for word, often in zip(words, seen, strict=True) if often}
+    for plural, word in rare_plurals(frequency).items():
+        singular[words[plural]] = words[word]
+    return singular
 
 
 def find(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -194,79 +273,6 @@ def find(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def pick(values: np.ndarray, index: np.ndarray, missing: float) -> np.ndarray:
     """``values[index]``, with ``missing`` for the index -1. (K, ...), (N,) -> (N, ...)"""
     return np.concatenate([values, np.full((1, *values.shape[1:]), missing, values.dtype)])[index]
-
-
-def join(entries: Entries, objects: Entries | None = None) -> tuple[Entries, np.ndarray]:
-    """One entry for each object of an image, in the order of the first file, and how many others joined it (N,).
-
-    Entries are of one object if they have one id, or if objects.json says that one was merged into the other (v1.4
-    did so with objects that were drawn twice). Their attributes are united. objects.json gives name and box where it
-    has the object, else the entry of the object's own id does, else the first one.
-    """
-    this = entries.id
-    if objects is not None:
-        into = np.where(find(this, objects.id) < 0, find(this, objects.merged[:, 0]), -1)
-        this = np.where(into < 0, this, pick(objects.merged[:, 1], into, -1))
-    order = np.lexsort((this != entries.id, this, entries.image))  # stable; the entry of the object's own id leads
-    new = np.ones(len(order), bool)
-    new[1:] = (np.diff(entries.image[order]) != 0) | (np.diff(this[order]) != 0)
-    leader = np.sort(order[new])
-    row = np.empty(len(order), np.int64)
-    row[order] = np.searchsorted(leader, order[new])[np.cumsum(new) - 1]
-    by_row = np.argsort(row[entries.owner], kind="stable")
-    name, box, image = entries.name[leader], entries.box[leader], entries.image[leader]
-    if objects is not None:
-        at = find(this[leader], objects.id)
-        at = np.where(pick(objects.image, at, -1) == image, at, -1)
-        drawn, outline = pick(objects.name, at, -1), pick(objects.box, at, np.nan)
-        name = np.where(drawn < 0, name, drawn)
-        box = np.where(np.isnan(outline).any(1, keepdims=True), box, outline)
-    joined = Entries(
-        image=image,
-        id=this[leader],
-        place=entries.place[leader],
-        name=name,
-        box=box,
-        owner=row[entries.owner][by_row],
-        mention=entries.mention[by_row],
-        merged=entries.merged,
-    )
-    return joined, np.bincount(row, minlength=len(leader)) - 1
-
-
-def tidy(entries: Entries, words: list[str], joined: np.ndarray, records: Images) -> Objects:
-    """Words written one way, rare plurals read as singulars, repeated and blank attributes left out, boxes clipped."""
-    normal = [normalise(word) for word in words]
-    known = {word: i for i, word in enumerate(dict.fromkeys(filter(None, normal)))}
-    # These three are indexed with -1, no name, too: their last value is for it.
-    code = np.array([*(known.get(word, -1) for word in normal), -1])
-    rewritten = np.array([*(raw != word for raw, word in zip(words, normal, strict=True)), False])
-    singular = np.append(np.arange(len(known)), -1)
-    name, mention = code[entries.name], code[entries.mention]
-    seen = np.bincount(name[name >= 0], minlength=len(known)).tolist()
-    frequency = {word: often for word, often in zip(known, seen, strict=True) if often}
-    for plural, word in rare_plurals(frequency).items():
-        singular[known[plural]] = known[word]
-    plurals = singular[name] != name
-    blank = mention < 0
-    first = np.zeros(len(mention), bool)
-    first[np.unique(entries.owner * (len(known) + 1) + mention, return_index=True)[1]] = True
-    stay = first & ~blank
-    image = find(entries.image, records.id)
-    size = pick(records.size, image, 0)
-    box, clipped = clip(entries.box, size)
-    often = partial(np.bincount, minlength=len(entries.id))
-    repaired = {
-        "entries joined": joined,
-        "names rewritten": rewritten[entries.name] | plurals,
-        "of these, plurals read as singular": plurals,
-        "attributes rewritten": often(entries.owner[rewritten[entries.mention] & stay]),
-        "repeated attributes left out": often(entries.owner[~first & ~blank]),
-        "blank attributes left out": often(entries.owner[blank]),
-        "boxes clipped to the image": clipped,
-    }
-    entries = entries._replace(name=singular[name], owner=entries.owner[stay], mention=mention[stay])
-    return Objects(entries, pa.array(list(known), pa.string()), image, size, box, repaired)
 
 
 def clip(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -282,49 +288,44 @@ def unusable(objects: Objects, path: list[str | None], split: np.ndarray | None)
 
     From the images' paths (I,), None for a missing file, and their splits (I,), -1 for none, if a file gives them.
     """
-    entries, (x0, y0, x1, y1) = objects.entries, objects.box.T
-    many = len(entries.id)
+    x0, y0, x1, y1 = objects.box.T
     there = np.array([p is not None for p in path], bool)
     against = [
         objects.image < 0,
         ~pick(there, objects.image, True),
-        np.zeros(many, bool) if split is None else pick(split, objects.image, 0) < 0,
-        entries.name < 0,
-        np.bincount(entries.owner, minlength=many) == 0,
-        np.isnan(entries.box).any(1),
-        (entries.box[:, 2:] <= 0).any(1),
-        ~((x1 > x0) & (y1 > y0)),
+        np.zeros(len(objects.table), bool) if split is None else pick(split, objects.image, 0) < 0,
+        objects.name < 0,
+        objects.table["attributes"] == 0,
+        (objects.table["box"][:, 2:] <= 0).any(1) | ~((x1 > x0) & (y1 > y0)),
     ]
     return np.select(against, [np.int8(code) for code in range(1, len(against) + 1)], np.int8(KEPT))
 
 
-def choose(entries: Entries, reason: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+def choose(objects: Objects, reason: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Of the objects with no reason against them (N,), leave out what is rare (``names.frequent``).
 
     Returns the reasons with those of rare objects added, and which mentions stay (M,).
     """
     usable = reason == KEPT
-    on = np.flatnonzero(usable[entries.owner])
-    owner = (np.cumsum(usable) - 1)[entries.owner[on]]
-    classes, chosen = frequent(entries.name[usable], owner, entries.mention[on], least)
-    stay = np.zeros(len(entries.mention), bool)
+    on = np.flatnonzero(usable[objects.owner])
+    owner = (np.cumsum(usable) - 1)[objects.owner[on]]
+    classes, chosen = frequent(objects.name[usable], owner, objects.mention[on], least)
+    stay = np.zeros(len(objects.mention), bool)
     stay[on[chosen]] = True
     kept = np.bincount(owner[chosen], minlength=usable.sum()) > 0
-    rare = np.where(classes[entries.name[usable]], CODE["attribute too rare"], CODE["class too rare"])
+    rare = np.where(classes[objects.name[usable]], CODE["attribute too rare"], CODE["class too rare"])
     reason = reason.copy()
     reason[usable] = np.where(kept, KEPT, rare)
     return reason, stay
 
 
 def nothing_left(annotations: Path, images: Path, reason: np.ndarray, least: int) -> ValueError:
-    """The error where no object is kept, with the remedy that fits the reasons (N,)."""
+    """The error where no object is kept, from the reasons (N,)."""
     reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-    remedy = "an object needs a name, attributes and a box inside its image"
-    if "too rare" in reasons:
-        remedy = f"a min_count below {least} keeps what is rarer"
-    elif "image file missing" in reasons:
-        remedy = f"is {images} the folder with their images? links that lead out of it are not followed"
-    return ValueError(f"nothing is left of {annotations} ({reasons}); {remedy}")
+    return ValueError(
+        f"nothing is left of {annotations} ({reasons}); an object needs an image in {images}, a name, attributes, a "
+        f"box inside the image, and words that {least} objects have (min_count)"
+    )
 
 
 def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -339,22 +340,16 @@ def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
     return split
 
 
-def split_by_hash(ids: np.ndarray, image: np.ndarray, paper: Paper | None, notes: list[str]) -> np.ndarray:
+def split_by_hash(ids: np.ndarray, image: np.ndarray) -> np.ndarray:
     """(I,) int8 into SPLITS for the images of the data set, rows ``image`` of ``ids``; -1 for all others.
 
-    In the order of the SHA-256 of the images' ids: the paper's numbers of images if there are as many images as it
-    has, else 50 % for training, 10 % for validation and the rest for testing, which are the 2018 paper's shares.
+    In the order of the SHA-256 of their ids: 50 % for training, 10 % for validation, the rest for testing, which are
+    the 2018 paper's shares.
     """
     many = len(image)
-    if paper is not None and many == paper.images:
-        train, validation, _ = paper.split
-    else:
-        train, validation = many // 2, many // 10
-        published = "" if paper is None else f"; the paper's own numbers are of {paper.images:,} images"
-        notes.append(f"the {many:,} images were split 50 / 10 / 40 % by a hash of their ids{published}")
     order = sorted(image.tolist(), key=lambda i: sha256(str(ids[i]).encode()).digest())
     split = np.full(len(ids), -1, np.int8)
-    split[order] = np.repeat(np.arange(3), [train, validation, many - train - validation])
+    split[order] = np.repeat(np.arange(3), [many // 2, many // 10, many - many // 2 - many // 10])
     return split
 
 
@@ -364,13 +359,13 @@ def kept_rows(objects: Objects, row: np.ndarray, stay: np.ndarray, label: pa.Arr
     return pa.table(
         {
             "image": label.take(pa.array(image)),
-            "query": objects.words.take(pa.array(objects.entries.name[row])),
+            "query": objects.words.take(pa.array(objects.name[row])),
             "attributes": objects.attributes(row, stay),
             "split": pa.array(SPLITS).take(pa.array(split[image])),
             **{side: objects.box[row, i] for i, side in enumerate(BOX)},
             "width": objects.size[row, 0],
             "height": objects.size[row, 1],
-            "id": objects.entries.id[row],
+            "id": objects.table["id"][row],
         }
     )
 
@@ -390,27 +385,22 @@ def find_masks(masks: Path | None, ids: np.ndarray, place: np.ndarray, notes: li
 
 def rejected_rows(objects: Objects, label: pa.Array, reason: np.ndarray) -> pa.Table:
     """The rejected table, from reasons (N,) and the images' labels (I + 1,); ``detail`` says what was there."""
-    entries = objects.entries
-    rare = np.isin(reason, [CODE["class too rare"], CODE["attribute too rare"]])
-    seen = np.bincount(entries.name[rare | (reason == KEPT)], minlength=len(objects.words))
     detail = np.full(len(reason), None, object)
-    for row in np.flatnonzero(np.isin(reason, [CODE["empty box"], CODE["box outside the image"]])):
-        (x, y, w, h), (wide, high) = entries.box[row], objects.size[row]
+    for row in np.flatnonzero(reason == CODE["no box in the image"]):
+        (x, y, w, h), (wide, high) = objects.table["box"][row], objects.size[row]
         detail[row] = f"x {x:g}, y {y:g}, w {w:g}, h {h:g} in {wide} x {high} pixels"
     for row in np.flatnonzero(reason == CODE["image not in image_data.json"]):
-        detail[row] = f"image_id {entries.image[row]}"
-    for row in np.flatnonzero(reason == CODE["class too rare"]):
-        detail[row] = f"{seen[entries.name[row]]} objects"
-    row = np.flatnonzero(reason == CODE["attribute too rare"])
-    every = np.ones(len(entries.mention), bool)
+        detail[row] = f"image_id {objects.table['image_id'][row]}"
+    row = np.flatnonzero(reason >= CODE["class too rare"])
+    every = np.ones(len(objects.mention), bool)
     detail[row] = [", ".join(words) for words in objects.attributes(row, every).to_pylist()]
     gone = np.flatnonzero(reason)
-    image, name = objects.image[gone], entries.name[gone]
+    image, name = objects.image[gone], objects.name[gone]
     return pa.table(
         {
             "image": label.take(pa.array(image, mask=image < 0)),
             "query": objects.words.take(pa.array(name, mask=name < 0)),
-            "id": entries.id[gone],
+            "id": objects.table["id"][gone],
             "reason": pa.array(REASONS).take(pa.array(reason[gone])),
             "detail": pa.array(detail[gone], pa.string()),
         }
@@ -432,13 +422,3 @@ def count(rows: pa.Table) -> dict[str, Any]:
 
     split = rows["split"].to_numpy()
     return {**counts(rows), "splits": {name: counts(rows.filter(pa.array(split == name))) for name in SPLITS}}
-
-
-def compare(setting: str, counts: dict[str, Any]) -> list[str]:
-    """A sentence that sets the data set's numbers beside the paper's, for a setting that has a paper."""
-    paper = PAPERS.get(setting)
-    if paper is None:
-        return []
-    numbers = ((counts[name], getattr(paper, name), name) for name in ("classes", "attributes", "labels", "images"))
-    listed = ", ".join(f"{n:,} ({p:,}) {name}" for n, p, name in numbers)
-    return [f"the {setting} paper's numbers beside these: {listed}"]

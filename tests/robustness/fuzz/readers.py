@@ -138,7 +138,7 @@ def picture(folder: Path, rng: Random) -> None:
     path = next(folder.iterdir())
     with opened(path, path.name) as file:
         size, as_mask = upright_size(file), target(upright(file))
-    as_image = open_picture(path, near=8)
+    as_image = open_picture(path)
     assert Fit.into(8, *size).image(as_image).shape == (8, 8, 3)
     assert Fit.into(8, *size).mask(as_mask).shape == (8, 8)
 

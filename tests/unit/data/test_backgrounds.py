@@ -101,11 +101,9 @@ def test_unusable_photographs_are_counted_and_skipped(folder, monkeypatch):
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")  # would be waited for
     (folder / "notes.txt").write_text("not looked at")
-    with pytest.warns(UserWarning, match="mine: skipped .*; 21 photographs left") as caught:
+    expected = "mine: skipped 8 unreadable or smaller than 100 x 100 pixels; 21 photographs left"
+    with pytest.warns(UserWarning, match=expected) as caught:
         photographs = Photographs("train", "authors", folder)
-    message = str(caught[0].message)
-    for part in ("6 unreadable", "above Pillow's limit of 20000 pixels", "2 smaller than 100 x 100 pixels"):
-        assert part in message
     assert len(caught) == 1
     assert len(photographs) == 21
 
@@ -113,11 +111,11 @@ def test_unusable_photographs_are_counted_and_skipped(folder, monkeypatch):
 def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match="nowhere: expected a folder of photographs, got no such folder; check --back"):
         Photographs("train", folder=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"expected photographs \(.jpg, .*\), got none; check --backgrounds"):
+    with pytest.raises(ValueError, match=r"expected photographs \(.jpg, .*\), got 0 .*; check --backgrounds"):
         Photographs("train", folder=tmp_path)
     Image.new("RGB", (50, 50)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").touch()
-    with pytest.raises(ValueError, match="at least 100 x 100 pixels, got 1 smaller .*, 1 unreadable .*; add larger"):
+    with pytest.raises(ValueError, match="got 2 unreadable or smaller than 100 x 100 pixels; check --backgrounds"):
         Photographs("train", folder=tmp_path)
 
 
@@ -125,7 +123,7 @@ def test_every_split_needs_a_photograph(tmp_path):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     only = hashed_split("a.png")
     others = ", ".join(split for split in SPLITS if split != only)
-    with pytest.raises(ValueError, match=f"for every split, got 1 in all and none for {others}; add photographs"):
+    with pytest.raises(ValueError, match=f"for every split, got 1 in all and none for {others}; add some"):
         Photographs(only, folder=tmp_path)
 
 

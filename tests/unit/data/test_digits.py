@@ -22,13 +22,13 @@ def test_pack():
     assert sha256(b"".join(array.tobytes() for array in digits.values())).hexdigest() == module.FINGERPRINT
 
 
-@pytest.mark.parametrize("content, got", [(b"version https://git-lfs", "got [0-9a-f]{64}"), (None, "got no file")])
-def test_damaged_pack(tmp_path, monkeypatch, content, got):
+@pytest.mark.parametrize("content", [b"version https://git-lfs", None])
+def test_damaged_pack(tmp_path, monkeypatch, content):
     path = tmp_path / "mnist.npz"
     if content:
         path.write_bytes(content)
     monkeypatch.setattr(module, "PACK", path)
-    with pytest.raises(ValueError, match=rf"mnist.npz: expected sha256 {module.PACK_SHA256}, {got}; reinstall"):
+    with pytest.raises(ValueError, match=rf"mnist.npz: expected sha256 {module.PACK_SHA256}, got .*; reinstall"):
         load_digits.__wrapped__()
 
 

@@ -85,7 +85,7 @@ def test_another_zip_must_be_unpacked(folder):
     assert "photos.zip/a.png" not in root.files()
     assert not root.has("photos.zip/a.png")
     for path in ("photos.zip/a.png", "images.zip/gone.png"):
-        with pytest.raises(ValueError, match=rf"{path} .*; only members of images\.zip and images2\.zip are read from"):
+        with pytest.raises(ValueError, match=rf"{path} .*of zips only images\.zip and images2\.zip are read"):
             root.open(path)
 
 
@@ -121,7 +121,7 @@ def test_nothing_outside_is_opened(folder, tmp_path):
     root = ImageRoot(folder)
     for path in paths:
         for use in (root.open, root.check):
-            with pytest.raises(ValueError, match="lies outside .*a manifest's paths must stay in its folder"):
+            with pytest.raises(ValueError, match="lies outside .*must stay in it"):
                 use(path)
     assert not any(root.has(path) for path in paths)
     root.check("sub/c.jpeg")

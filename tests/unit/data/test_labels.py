@@ -101,14 +101,6 @@ def test_other_ids(both, places):
     assert_array_equal(all_of(renamed), expected)
 
 
-def test_labels_by_hand():
-    some = Labels(np.array([0, 2, 2, 3]), np.array([3, 1, 0]), np.array([1, 0, 1], np.int8), 4, -1)
-    assert_array_equal(all_of(some), [[-1, 0, -1, 1], [-1, -1, -1, -1], [1, -1, -1, -1]])
-    assert_array_equal(all_of(replace(some, unlisted=0)), [[0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
-    assert_array_equal(some.totals, [[1, 0, 0, 1], [1, 1, 0, 1]])
-    assert_array_equal(replace(some, unlisted=0).totals, [[1, 0, 0, 1], [3, 3, 3, 3]])
-
-
 # --- from a table's lists ---------------------------------------------------------------------------------------------
 
 lists = st.lists(st.sampled_from(NAMES), unique=True)
@@ -186,9 +178,9 @@ def test_nothing_is_asked_about_some_images(gone, many):
 
 def test_labels_of_another_shape():
     labels = Labels(np.zeros(4, int), np.array([], int), np.array([], np.int8), 5)
-    with pytest.raises(ValueError, match=r"^q: labels must be \(3, 4\), got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"^q: attribute must be \(3, 4\), got \(3, 5\)"):
         questions(labels)
-    with pytest.raises(ValueError, match=r"^q: labels must be \(2, 4\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"^q: attribute must be \(2, 4\), got \(3, 4\)"):
         replace(questions(replace(labels, num_attributes=4)), image=np.zeros(2, int), query=np.zeros(2, int))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from progressive_attention.data.questions import Labels, OwnerMasks, QuestionSet, batches, fingerprint_of, make_batch
+from progressive_attention.data.questions import Labels, OwnerMasks, QuestionSet, batches, fingerprint_of
 
 any_pace = settings(deadline=None)
 
@@ -71,21 +71,6 @@ def test_batches_hold_each_row_once_on_its_image(image, together, size, random):
             assert_array_equal(questions.image[real], number)
         assert (batch.row >= 0).sum(1).max() == batch.row.shape[1]  # no wider than its longest group
     assert seen == [groups[i].tolist() for i in order]
-
-
-def test_batch_by_hand():
-    questions = question_set([2, 0, 2, 2])
-    groups = questions.groups(together=True)
-    assert [group.tolist() for group in groups] == [[1], [0, 2, 3]]
-    batch = make_batch(questions, [groups[1], groups[0]])
-    assert_array_equal(batch.row, [[0, 2, 3], [1, -1, -1]])
-    assert_array_equal(batch.query, [[0, 2, 0], [1, -1, -1]])
-    assert_array_equal(batch.attribute, [[0, 0, 1], [1, -1, -1]])
-    assert_array_equal(batch.image, [2, 0])
-    some = questions.rows(np.array([2, 0]))
-    assert (some.masks, some.scale, some.box) == (None, None, None)
-    assert list(batches(questions, [], np.arange(0), 3)) == []
-    assert len(question_set([]).groups(True)) == len(question_set([]).groups(False)) == 0
 
 
 @any_pace

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -136,22 +134,6 @@ def test_another_process_wins_the_race(tmp_path):
     assert digest(ours) == digest(theirs[0])
 
 
-def test_two_processes_at_once_without_torch(tmp_path):
-    code = (
-        "import sys\n"
-        "from progressive_attention.data.scene_cache import synthetic\n"
-        f"print(int(synthetic('mdist', 'train', images=60, cache_dir={str(tmp_path)!r}).images.sum()))\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    command, env = [sys.executable, "-c", code], {"PYTHONPATH": ":".join(sys.path)}
-    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    results = [process.communicate(timeout=60) for process in both]
-    assert results[0] == results[1]
-    assert results[0][1] == b""
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(folders(tmp_path)) == 1
-
-
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, backgrounds):
     (backgrounds / "broken.png").touch()
     monkeypatch.setattr(module, "IN_PROCESS", 1)
@@ -201,7 +183,7 @@ def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(module, "IN_PROCESS", 1)
-    monkeypatch.setattr(module, "worker_chunk", die)
+    monkeypatch.setattr(module, "render_chunk", die)
     with pytest.raises(OSError, match="a process that rendered scenes was killed, .* memory ran out"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path, workers=2)
     assert folders(tmp_path) == []

@@ -133,18 +133,6 @@ def test_scenes_with_what_they_lack(tmp_path, queries):
     assert both.words(there) == (str(asked[0][1]), ["absent"])
 
 
-def test_authors_scenes_with_what_they_lack(tmp_path):
-    source = SceneSource("mref", "test", "authors")
-    inside = [{digit.number for digit in source.scene(index).digits} for index in range(6)]
-    for split in SPLITS:
-        options = {"protocol": "authors", "images": 13, "cache_dir": tmp_path}
-        plain, both = synthetic("mref", split, **options), synthetic("mref", split, absent=True, **options)
-        np.testing.assert_array_equal(both.query[: len(plain)], plain.query)
-        asked = [*zip(both.image[len(plain) :].tolist(), both.query[len(plain) :].tolist(), strict=True)]
-        scenes = sorted(set(plain.image.tolist()))
-        assert asked == [(i, q) for i in scenes for q in range(10) if q not in inside[i]]
-
-
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from hand_genome import FILES, image, importer, listed, read, thing, write_files
 from PIL import Image
 
 from progressive_attention.data.visual_genome import import_visual_genome
-from progressive_attention.data.visual_genome_files import read_entries
+from progressive_attention.data.visual_genome_files import Listed
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def test_masks_are_found_beside_the_annotations(take, tmp_path):
     assert elsewhere["masks"] == str(tmp_path / "images")
 
 
-def test_progress_counts_the_images_of_all_files(take, monkeypatch):
-    monkeypatch.setattr("progressive_attention.data.visual_genome_files.STEP", 2)
+def test_progress_counts_images(take, monkeypatch):
+    monkeypatch.setattr("progressive_attention.data.visual_genome.STEP", 2)
     shown = []
     things = {n: [thing(n)] for n in range(1, 6)}
     take(things, objects=listed(things, "objects"), progress=lambda done, total: shown.append((done, total)))
-    assert shown == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
+    assert shown == [(2, 5), (4, 5), (5, 5)]
 
 
 # --- bad files --------------------------------------------------------------------------------------------------------
@@ -96,19 +96,23 @@ BAD_FILES = [
     ("attributes", GOOD.replace("cow", "\\ud800", 1), r"malformed: .*escape \(byte \d+\)"),
     ("attributes", GOOD + "]", r"malformed: trailing characters \(byte \d+\)"),
     ("attributes", GOOD.replace("10", "NaN", 1), r"malformed: invalid character \(byte \d+\)"),
-    ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\[0\]\.attributes\[0\]\.x`"),
-    ("attributes", GOOD.replace("22", '"22"'), r"Expected .*got `str` - at `\$\[1\]\.attributes\[1\]\.object_id`"),
-    ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\[1\]\.attributes\[1\]\.object_id`"),
-    ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\[0\]\.attributes\[0\]\.attrib"),
-    ("attributes", GOOD.replace('"object_id": 22, ', ""), r"\$\[1\]: entry 2 of its list has no object_id"),
-    ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\] has no image_id"),
-    ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there 2 times, expected once"),
-    ("attributes", '[{"image_id": 1, "objects": []}]', r"missing required field `attributes` - at `\$\[0\]`"),
+    ("attributes", GOOD.replace("10", "1e999", 1), r"Number out of range - at `\$\.attributes\[0\]\.x`"),
+    ("attributes", GOOD.replace("22", '"22"'), r"image 2: Expected .*got `str` - at `\$\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace("22", "1" * 20), r"Expected .* at `\$\.attributes\[1\]\.object_id`"),
+    ("attributes", GOOD.replace('["red"]', '{"red": 1}', 1), r"got `object` - at `\$\.attributes\[0\]\.attrib"),
+    (
+        "attributes",
+        GOOD.replace('"object_id": 22, ', ""),
+        r"image 2: an entry without object_id - at `\$\.attributes\[1\]`",
+    ),
+    ("attributes", GOOD.replace('"image_id": 2, ', ""), r"\$\[1\]: an image without image_id"),
+    ("attributes", GOOD.replace('"image_id": 2', '"image_id": 1'), "image 1 is there twice, expected once"),
+    ("attributes", '[{"image_id": 1, "objects": []}]', r"image 1: .*missing required field `attributes`"),
     ("attributes", f'[{{"image_id": 1, "attributes": [], "x": {DEEP}{"]" * 100_000}}}]', "recursion"),
     ("objects", '[{"image_id": 1, "objects": [{"object_id": 1, "merged_object_ids": 5}]}]', "merged_object_ids"),
-    ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*>= 1 - at `\$\[1\]\.width`"),
-    ("image_data", json.dumps([image(1), image(1)]), r"image_data\.json: image 1 is there 2 times"),
-    ("image_data", '[{"width": 1, "height": 1}]', r"image_data\.json: \$\[0\] has no image_id"),
+    ("image_data", json.dumps([image(1), image(2, width=0)]), r"image_data\.json .*image 2: .*>= 1 - at `\$\.width`"),
+    ("image_data", json.dumps([image(1), image(1)]), r"image_data\.json: image 1 is there twice"),
+    ("image_data", '[{"width": 1, "height": 1}]', r"image_data\.json .*\$\[0\]: an image without image_id"),
 ]
 
 
@@ -144,11 +148,11 @@ def test_bad_zips(tmp_path, monkeypatch):
     for content in (b"PK nothing", packed):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"attributes\.json\.zip is broken: as a zip .*; fetch it again"):
-            read_entries(tmp_path, "attributes", {})
+            Listed(tmp_path, "attributes")
     zip_of(path, {"readme.txt": ""})
     with pytest.raises(ValueError, match=r"must hold one \.json file of at most .* got none"):
-        read_entries(tmp_path, "attributes", {})
+        Listed(tmp_path, "attributes")
     monkeypatch.setattr("progressive_attention.data.visual_genome_files.MAX_JSON", 1000)
     zip_of(path, {"attributes.json": " " * 1001})  # and it is not unpacked
-    with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json \(1,001 bytes\)"):
-        read_entries(tmp_path, "attributes", {})
+    with pytest.raises(ValueError, match=r"at most 1,000 bytes, got attributes\.json"):
+        Listed(tmp_path, "attributes")
