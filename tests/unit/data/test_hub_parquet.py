@@ -15,7 +15,7 @@ from progressive_attention.data import hub_parquet
 from progressive_attention.data.hub_parquet import export_parquet
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.parquet_files import in_words
-from progressive_attention.data.tables import import_table
+from progressive_attention.data.rows import import_table
 from progressive_attention.files import read_json
 
 SPLITS = ("train", "validation", "test")

@@ -7,9 +7,10 @@ import pytest
 from hand_tables import write_table
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from pyarrow import parquet
 
 from progressive_attention.data.manifest import from_folder, read_manifest
-from progressive_attention.data.table import split_of
+from progressive_attention.data.table import SCHEMA, as_table, split_of
 
 FORMATS = ("parquet", "csv", "jsonl")
 RECTANGLE = (4, 2, 12, 8)
@@ -197,11 +198,18 @@ def test_one_manifest_and_a_known_split(folder):
         from_folder(folder, "train", 20)
 
 
-def test_the_sizes_of_an_imported_table_are_taken(folder):
-    """No header is read again of what an import has read."""
-    rows = [{**row, "width": 4, "height": 2} for row in ROWS if row["image"] == "a.png"]
+def test_what_an_import_wrote_is_taken_as_it_is(folder):
+    """No rule is applied again, and no header is read; but for a table that no import writes."""
+    row = {**ROWS[2], "width": 4, "height": 2, "x0": -3, "y0": 0, "x1": 2, "y1": 1}
     (folder / "dataset.json").write_text(json.dumps({"format": 1}))
-    assert_array_equal(from_folder(write(folder, rows), "train", 20).images.sizes, [[4, 2]])
+    columns = {name: [row[name]] * 2 for name in SCHEMA.names if name in row}
+    parquet.write_table(as_table(columns), folder / "manifest.parquet")
+    train = from_folder(folder, "train", 20)
+    assert_array_equal(train.images.sizes, [[4, 2]])
+    assert_array_equal(train.box, [[-15, 5, 10, 10]] * 2)
+    parquet.write_table(as_table({**columns, "split": ["train", None]}), folder / "manifest.parquet")
+    with pytest.warns(UserWarning, match="unknown split: 1"):
+        assert_array_equal(from_folder(folder, "train", 20).box, [[0, 5, 1, 5.5]])
 
 
 # --- dataset.json -----------------------------------------------------------------------------------------------------

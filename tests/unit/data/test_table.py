@@ -18,16 +18,16 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data import table as module
-from progressive_attention.data.cells import tidy_lists, tidy_words
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.table import (
     BOX,
     REJECTED,
     SCHEMA,
     as_table,
-    conform,
     read_table,
     split_of,
+    tidy_lists,
+    tidy_words,
     write_dataset,
 )
 from progressive_attention.files import read_json
@@ -250,13 +250,6 @@ def test_any_rows_are_read_back_the_same(tmp_path, some):
     out = tmp_path / str(next(numbers))
     write_dataset(out, as_table(columns, SCHEMA), REJECTED.empty_table(), source="test", images=tmp_path, masks=None)
     assert read_table(out / "manifest.parquet").table.to_pydict() == columns
-
-
-def test_columns_are_put_in_order_and_into_their_types():
-    given = pa.table({"id": pa.array([1], pa.int8()), "query": ["car"], "image": ["a.png"], "x0": pa.array([1.5])})
-    assert conform(given, SCHEMA).schema == pa.schema([SCHEMA.field(name) for name in ("image", "query", "x0", "id")])
-    with pytest.raises(AssertionError, match="colour"):
-        conform(given.append_column("colour", [["red"]]), SCHEMA)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])

@@ -10,9 +10,8 @@ from pyarrow import parquet
 from progressive_attention.config import SPLITS
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.manifest import from_folder
-from progressive_attention.data.rows import Draft, Rejection
+from progressive_attention.data.rows import import_table, tidied, write_judged
 from progressive_attention.data.table import MANIFEST, REJECTED_TABLE, split_of
-from progressive_attention.data.tables import import_table
 
 
 @pytest.fixture
@@ -161,10 +160,18 @@ def test_every_row_is_written_or_rejected(folder):
         ({"absent": ("q",), "attributes": ("p", "q")}, "contradiction"),
     ]
     rows = [{**whole, **change} for change, _ in faults]
-    draft = Draft.of(rows, ("image", "query", "attributes", "absent", "split", "width", *box))
-    draft.place = str
-    draft.rejected.append(Rejection("early.png", None, None, "crowd", ""))
-    about = draft.write(folder / "out", source="test", images=ImageRoot(folder), masks=None, settings={"table": "hand"})
+    names = ("image", "query", "attributes", "absent", "split", "width", *box)
+    about = write_judged(
+        folder / "out",
+        tidied(rows, names, Counter()),
+        Counter(),
+        source="test",
+        images=ImageRoot(folder),
+        masks=None,
+        settings={"table": "hand"},
+        rejected=[{"image": "early.png", "reason": "crowd", "detail": ""}],
+        place=str,
+    )
     kept, rejected = read(folder / "out")
     assert [(row["x0"], row["x1"], row["width"]) for row in kept] == [(0, 40, 40), (None, None, 40)]
     assert {row["detail"].partition(":")[0]: row["reason"] for row in rejected} == {
