@@ -37,8 +37,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "contradiction": ("error", "keep the attribute in one of both"),
     "image outside": ("error", PATHS),
     "image file missing": ("error", "put the file there, correct its path, or drop its rows"),
-    "image unreadable": ("error", "fetch or save the file again, or drop its rows"),
-    "image too large": ("error", "save it smaller (its boxes and masks too), or drop its rows"),
+    "image unreadable": (
+        "error",
+        "fetch or save the file again (too large: smaller, with its boxes), or drop its rows",
+    ),
     "image changed since its import": ("error", "import again, or put back the picture that the table is about"),
     "too many unusable images": ("error", "training stops at so many; repair or drop those above"),
     "empty box": ("error", "x0 < x1 and y0 < y1 must be true; correct the box, or leave its four cells empty"),

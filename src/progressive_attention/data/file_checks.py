@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from progressive_attention.data.checks import Finding, Findings
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.images import FORMATS, MAX_PIXELS, labelled, target, to_rgb, upright_size
+from progressive_attention.data.images import labelled, opened, target, to_rgb, upright, upright_size
 from progressive_attention.data.table import numbers, rows_by
 
 T = TypeVar("T")
@@ -92,19 +92,11 @@ def look(root: ImageRoot, kind: str, read: Callable[[Image.Image], T], path: str
         raise Refusal(f"{kind} outside", str(error)) from error
     if not root.has(path):
         raise Refusal(f"{kind} file missing", f"{path!r} is no file below {root.root}")
-    broken, large = ("image unreadable", "image too large") if kind == "image" else ("mask unusable", "mask unusable")
     try:
-        with root.open(path) as file, Image.open(file, formats=FORMATS) as picture:
-            size = f"{picture.width} x {picture.height} pixels"
-            if 0 < picture.width * picture.height <= MAX_PIXELS:
-                return read(picture)
-    except Image.DecompressionBombError as error:
-        raise Refusal(large, f"{path!r}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise Refusal(broken, f"{path!r} is no image; expected {', '.join(FORMATS)}") from error
-    except Exception as error:  # Pillow raises whatever a damaged file runs into
-        raise Refusal(broken, f"{path!r}: {error}") from error
-    raise Refusal(large, f"{path!r} has {size}, expected 1 to {MAX_PIXELS:,}")
+        with root.open(path) as file, opened(file, path) as picture:
+            return read(picture)
+    except ValueError as error:
+        raise Refusal("image unreadable" if kind == "image" else "mask unusable", str(error)) from error
 
 
 def headed(picture: Image.Image) -> Opened:
@@ -114,11 +106,11 @@ def headed(picture: Image.Image) -> Opened:
 
 def decoded(picture: Image.Image) -> Opened:
     """An image's size and pixels, all of them."""
-    upright = to_rgb(ImageOps.exif_transpose(picture))
-    digest = blake2b(repr(upright.size).encode(), digest_size=16)
-    for top in range(0, upright.height, BAND):
-        digest.update(upright.crop((0, top, upright.width, min(top + BAND, upright.height))).tobytes())
-    return Opened(upright.size, digest.digest())
+    pixels = to_rgb(upright(picture))
+    digest = blake2b(repr(pixels.size).encode(), digest_size=16)
+    for top in range(0, pixels.height, BAND):
+        digest.update(pixels.crop((0, top, pixels.width, min(top + BAND, pixels.height))).tobytes())
+    return Opened(pixels.size, digest.digest())
 
 
 def image_sizes(table: pa.Table, images: Files) -> np.ndarray:
@@ -148,11 +140,10 @@ def asked_values(table: pa.Table) -> dict[str, set[int | None]]:
 
 def mask_values(asked: set[int | None], picture: Image.Image) -> Opened:
     """Which of the values asked for a mask has; raises ValueError for one whose pixels are no numbers."""
-    upright = ImageOps.exif_transpose(picture)
-    wanted = asked - {None}
-    present = wanted & set(np.unique(np.asarray(labelled(upright))).tolist()) if wanted else set()
-    nonzero = {None} if None in asked and target(upright).getbbox() else set()
-    return Opened(upright.size, present | nonzero)
+    mask = upright(picture)
+    present = set(np.unique(np.asarray(labelled(mask))).tolist()) if asked - {None} else set()
+    nonzero = {None} if None in asked and target(mask).getbbox() else set()
+    return Opened(mask.size, present | nonzero)
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

@@ -17,25 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import parquet
 
 from progressive_attention.config import SPLITS, one_of
 from progressive_attention.data.checks import judge, left_out, summary
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import FileImages, FileMasks
 from progressive_attention.data.questions import Labels, QuestionSet
-from progressive_attention.data.table import (
-    ABOUT,
-    BOX,
-    FORMAT,
-    LISTS,
-    MANIFEST,
-    SCHEMA,
-    answer_column,
-    flat,
-    numbers,
-    read_table,
-)
+from progressive_attention.data.table import ABOUT, BOX, FORMAT, LISTS, flat, imported_table, numbers, read_table
 from progressive_attention.files import read_json
 
 FORMS = (".parquet", ".csv", ".jsonl")
@@ -111,25 +99,8 @@ def read_folder(folder: Path) -> Manifest:
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{folder / ABOUT} does not say where images and masks are: {error}") from error
     table = imported_table(path) if about.get("format") == FORMAT else None
-    imported = table is not None
-    return Manifest(
-        folder.resolve().name, table if imported else read_table(path).table, images, masks, about, imported
-    )
-
-
-def imported_table(path: Path) -> pa.Table | None:
-    """A table that an import wrote, as it is; None for one that no import writes, and for a broken one."""
-    if path.name != MANIFEST:
-        return None
-    try:
-        table = parquet.read_table(path)
-    except (pa.ArrowException, OSError):
-        return None  # reading it with care says what is wrong
-    if table.schema != pa.schema([field for field in SCHEMA if field.name in table.column_names]):
-        return None
-    needed = {"image", "query", "split", "width", "height", answer_column(table)}
-    known = {name for name in table.column_names if not table[name].null_count}
-    return table if needed <= known else None
+    rows = read_table(path).table if table is None else table
+    return Manifest(folder.resolve().name, rows, images, masks, about, imported=table is not None)
 
 
 def read_manifest(folder: Path) -> Manifest:

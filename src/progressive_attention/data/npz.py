@@ -54,11 +54,10 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
             raise ValueError(f"{path}: {name} must be {shape} beside images {images.shape}, got {arrays[name].shape}")
     attribute, attribute_names = named(path, "attribute", arrays["attribute"], arrays["attribute_names"])
     query, query_names = named(path, "query", arrays["query"], arrays.get("query_names"))
+    if "scale" in arrays and arrays["scale"].dtype.kind not in "iuf":
+        raise ValueError(f"{path}: scale must hold numbers, got {arrays['scale'].dtype}")
+    scale = arrays["scale"].astype(float) if "scale" in arrays else None
     masks = arrays["mask"].astype(bool) if "mask" in arrays else None
-    scale = arrays.get("scale")
-    if scale is not None and scale.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: scale must hold numbers, got {scale.dtype}")
-    scale = None if scale is None else scale.astype(float)
     image = np.arange(len(images))
     whole = QuestionSet(path.name, images, image, query, attribute, query_names, attribute_names, scale, None, masks)
     if split is None:
@@ -72,20 +71,16 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
 
 def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Ids (N,) int64 into names, from ids or from the names themselves."""
-    known = None
+    if values.dtype.kind not in "iuU":
+        raise ValueError(f"{path}: {what} must hold integer ids or names, got {values.dtype}")
+    words = list(map(str, values.tolist()))
+    known = tuple(sorted(set(words)))
     if names is not None:
         known = tuple(map(str, names.tolist())) if names.ndim == 1 else ()
         if names.dtype.kind not in "iuU" or not 0 < len(known) == len(set(known)):
             raise ValueError(f"{path}: {what}_names must be distinct names (n,), got {names.dtype} {names.tolist()}")
-    if values.dtype.kind not in "iuU":
-        raise ValueError(f"{path}: {what} must hold integer ids or names, got {values.dtype}")
-    if known is not None and values.dtype.kind in "iu":
-        if not 0 <= values.min() <= values.max() < len(known):
-            limits = f"0..{len(known) - 1}, got {values.min()}..{values.max()}"
-            raise ValueError(f"{path}: {what} ids must be in {limits}; {what}_names has {len(known)}")
-        return values.astype(np.int64), known
-    words = [str(value) for value in values.tolist()]
-    known = known or tuple(sorted(set(words)))
+        if values.dtype.kind in "iu":
+            return values.astype(np.int64), known  # that these are known is checked by QuestionSet
     for word in dict.fromkeys(words):
         one_of(f"{what} in {path}", word, known)
     return np.array([known.index(word) for word in words], np.int64), known

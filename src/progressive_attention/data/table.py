@@ -74,7 +74,7 @@ Columns = list[tuple[str, list[Any]]]  # names and R cells, as they are written
 
 
 class Rows(NamedTuple):
-    """A table in SCHEMA's types; where its rows are: ``unit`` ("line") and their numbers (R,); what was repaired."""
+    """A table in SCHEMA's types; where its rows are: ``unit`` ("line") and numbers (R,); what was repaired."""
 
     table: pa.Table
     unit: str
@@ -169,8 +169,7 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         )
     for name in names:
         if name not in SCHEMA.names:
-            near = difflib.get_close_matches(name, SCHEMA.names, 1)
-            hint = f"is it {near[0]!r}? " if near else ""
+            hint = "".join(f"is it {near!r}? " for near in difflib.get_close_matches(name, SCHEMA.names, 1))
             raise ValueError(f"{path} has an unknown column {name!r}; {hint}known: {', '.join(SCHEMA.names)}")
         if names.count(name) > 1:
             raise ValueError(f"{path} has {names.count(name)} columns {name!r}, expected one")
@@ -180,6 +179,21 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         raise ValueError(f"{path} has only {box} of the columns {list(BOX)}; a box needs all four")
     if not rows:
         raise ValueError(f"{path} has no rows")
+
+
+def imported_table(path: Path) -> pa.Table | None:
+    """A table that an import wrote, as it is; None for one that no import writes, and for a broken one."""
+    if path.name != MANIFEST:
+        return None
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowException, OSError):
+        return None  # reading it with care says what is wrong
+    if table.schema != pa.schema([field for field in SCHEMA if field.name in table.column_names]):
+        return None
+    needed = {"image", "query", "split", "width", "height", answer_column(table)}
+    known = {name for name in table.column_names if not table[name].null_count}
+    return table if needed <= known else None
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -312,9 +326,8 @@ def flat(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
 
 def word_sets(table: pa.Table, name: str) -> list[set[str]]:
     """The words of each row in a column of words, or of lists of them; none for null, and where there is no column."""
-    if name not in table.column_names:
-        return [set() for _ in range(len(table))]
-    return [{cell} if isinstance(cell, str) else set(cell or ()) for cell in table[name].to_pylist()]
+    cells = table[name].to_pylist() if name in table.column_names else [None] * len(table)
+    return [{cell} if isinstance(cell, str) else set(cell or ()) for cell in cells]
 
 
 def numbers(table: pa.Table, *columns: str, missing: float) -> np.ndarray:

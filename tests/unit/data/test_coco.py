@@ -195,10 +195,7 @@ def test_half_a_box_is_left_out(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            json.dumps(instances({}))[:-20],
-            r"instances.json is broken JSON: Input data was truncated",
-        ),
+        (json.dumps(instances({}))[:-20], r"instances.json is broken JSON: Input data was truncated"),
         ("", r"is broken JSON"),
         ("{}", r"is not of COCO's form: Object missing required field"),
         ("[" * 100_000, r"is (not of COCO's form|broken JSON)"),

@@ -81,16 +81,15 @@ def test_one_set_from_three_formats(folder, form):
     assert not train.images[1][[0, 4, 15, 19]].any()
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_columns_may_be_left_out_or_empty(folder, form):
+def test_columns_may_be_left_out_or_empty(folder):
     empty = dict.fromkeys(("mask", "scale", "x0", "y0", "x1", "y1"))
     bare = {"image": "a.png", "query": 7, "attribute": 1}
-    full = from_folder(write(folder, [{**bare, **empty}], form), split_of("a.png"), 20)
+    full = from_folder(write(folder, [{**bare, **empty}]), split_of("a.png"), 20)
     assert (full.query_names, full.attribute_names) == (("7",), ("1",))
     assert not full.masks[np.array([0])].any()
     assert_array_equal(full.scale, [np.nan])
     assert_array_equal(full.box, [[np.nan] * 4])
-    bare = from_folder(write(folder, [bare], form), split_of("a.png"), 20)
+    bare = from_folder(write(folder, [bare]), split_of("a.png"), 20)
     assert (bare.masks, bare.scale, bare.box) == (None, None, None)
 
 
@@ -120,18 +119,10 @@ def test_lists_with_absent_ones(folder, form):
     assert_array_equal(dense(train), [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("column", ["attributes", "absent"])
-@pytest.mark.parametrize("word", [None, "", "  "])
-def test_blank_words_in_lists_are_left_out(folder, column, word):
-    write(folder, [{**LISTED[3], "split": "train", column: ["wet", word]}])
-    assert "" not in from_folder(folder, "train", 8).attribute_names
-
-
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_targets_and_what_counts_for_nothing(folder, form):
+def test_targets_and_what_counts_for_nothing(folder):
     labels = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (8, 8))
     Image.fromarray(labels).save(folder / "m.png")
     row = {"image": "c.png", "query": "car", "attribute": "red", "split": "train"}
@@ -141,14 +132,14 @@ def test_targets_and_what_counts_for_nothing(folder, form):
         row | {"mask": None, "mask_value": 1, "mask_void": 255},
         row | {"mask": "m.png", "mask_value": 1, "mask_void": 0},
     ]
-    train = from_folder(write(folder, rows, form), "train", 8)
+    train = from_folder(write(folder, rows), "train", 8)
     nothing = np.zeros((8, 8), bool)
     assert_array_equal(train.masks[np.arange(4)], [labels == 2, labels > 0, nothing, labels == 1])
     assert_array_equal(train.void[np.arange(4)], [labels == 255, nothing, nothing, labels == 0])
     some = train.rows(np.array([3, 0]))
     assert_array_equal(some.masks[np.array([1, 0])], [labels == 2, labels == 1])
     assert_array_equal(some.void[np.array([1, 0])], [labels == 255, labels == 0])
-    assert from_folder(write(folder, [{**row, "mask_void": None} for row in rows], form), "train", 8).void is None
+    assert from_folder(write(folder, [{**row, "mask_void": None} for row in rows]), "train", 8).void is None
 
 
 def test_masks_must_fit_their_images(folder):
@@ -234,15 +225,11 @@ def test_images_and_masks_may_be_elsewhere(folder):
     "about, message",
     [
         (b'{"images": "gone"}', "gone is not a folder"),
-        (b'{"masks": "c.png"}', r"c\.png is not a folder"),
         (b'{"images": 5}', "does not say where images and masks are"),
         (b'{"masks": {"at": "here"}}', "does not say where images and masks are"),
         (json.dumps({"images": "a\0b"}).encode(), "b is not a folder"),
-        (json.dumps({"images": "x" * 5000}).encode(), "x is not a folder"),
         (b"[]", "does not say where images and masks are"),
-        (b"null", "does not say where images and masks are"),
         (b'{"images": "a', "is not valid JSON"),
-        (b"\xff\xfe{}", "is not valid JSON"),
     ],
 )
 def test_a_dataset_json_that_lies(folder, about, message):
