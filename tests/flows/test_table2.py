@@ -13,7 +13,7 @@ from tiny_jobs import CPU
 
 from progressive_attention.cli import main
 from progressive_attention.data.manifest import read_manifest
-from progressive_attention.data.tables import import_table
+from progressive_attention.data.rows import import_table
 from progressive_attention.data.voc import import_voc
 from progressive_attention.pages.table2 import MEASURES, measures_table, write_label_results
 from progressive_attention.reproduce import published

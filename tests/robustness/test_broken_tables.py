@@ -6,7 +6,7 @@ from hand_tables import COLUMNS, ROWS, write_pictures, write_table
 from pyarrow import parquet
 
 from progressive_attention.data.manifest import read_manifest
-from progressive_attention.data.tables import import_table
+from progressive_attention.data.rows import import_table
 
 HEAD = "image,query,attributes"
 
@@ -42,7 +42,10 @@ def rejected_by_all(folder, form, message):
         (f'{HEAD}\na.png,"dog"s,red\n', r"line 2: "),
         (f'{HEAD}\na.png,"dog,red\n', r"line 2: unexpected end of data"),
         ("image;query;attributes\na.png;dog;red\n", r"line 1: cells must be separated by commas"),
-        (f"{HEAD},scale\na.png,dog,red,1\na.png,dog,red,big\n", r"line 3, column scale: expected a number, got 'big'"),
+        (
+            f"{HEAD},scale\na.png,dog,red,1\na.png,dog,red,big\n",
+            r"line 3, column scale: expected a finite number, got 'big'",
+        ),
         (f"{HEAD},id\na.png,dog,red,1.5\n", r"column id: expected a whole number of 64 bits, got '1.5'"),
         (f"{HEAD},id\na.png,dog,red,{2**63}\n", r"column id: expected a whole number"),
         (f"{HEAD},mask_value\na.png,dog,red,{2**31}\n", r"column mask_value: expected a whole number of 32 bits"),
@@ -71,8 +74,8 @@ def test_broken_csv(folder, content, message):
         ('{"image": "a.png", "query": ["dog"]}', r"line 3, column query: expected a word, got \['dog'\]"),
         ('{"attributes": ["red", 1.5]}', r"line 3, column attributes: expected a word, got 1.5"),
         ('{"attributes": {"red": true}}', r"line 3, column attributes: expected a list of words"),
-        ('{"scale": false}', r"line 3, column scale: expected a number, got False"),
-        ('{"scale": "12:30:00"}', r"line 3, column scale: expected a number, got '12:30:00'"),
+        ('{"scale": false}', r"line 3, column scale: expected a finite number, got False"),
+        ('{"scale": "12:30:00"}', r"line 3, column scale: expected a finite number, got '12:30:00'"),
         ('{"id": true}', r"line 3, column id: expected a whole number"),
         ('{"id": 1e19}', r"line 3, column id: expected a whole number"),
         ('{"colour": "red"}', r"unknown column 'colour'"),
@@ -88,7 +91,7 @@ def test_broken_jsonl(folder, line, message):
     ("columns", "message"),
     [
         ({"query": [8.0, None]}, r"row 1, column query: expected a word, got 8.0"),
-        ({"scale": [None, "big"]}, r"row 2, column scale: expected a number, got 'big'"),
+        ({"scale": [None, "big"]}, r"row 2, column scale: expected a finite number, got 'big'"),
         ({"scale": [None, float("inf")]}, r"row 2, column scale: expected a finite number"),
         ({"mask_value": [0.5, 1]}, r"row 1, column mask_value: expected a whole number"),
         ({"x0": [1, 2]}, r"a box needs all four"),

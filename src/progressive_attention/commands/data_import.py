@@ -143,8 +143,8 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
             from progressive_attention.data.coco import import_coco
 
             return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
+    from progressive_attention.data.rows import import_table
     from progressive_attention.data.table import ending
-    from progressive_attention.data.tables import import_table
 
     if ending(arguments.file) != f".{arguments.source}":
         raise ValueError(f"{arguments.file} must end with .{arguments.source}; for other forms: pan data import --help")

@@ -3,21 +3,29 @@
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data import checks
-from progressive_attention.data.cells import flat
-from progressive_attention.data.checks import KINDS, Counts, Finding, Findings, answer_column
-from progressive_attention.data.file_checks import Pictures, Progress, Refusal, decoded, mask_faults, open_files
+from progressive_attention.data.checks import KINDS, Counts, Finding, Findings
+from progressive_attention.data.file_checks import (
+    Opened,
+    Progress,
+    decoded,
+    image_sizes,
+    mask_faults,
+    open_files,
+    unusable,
+)
 from progressive_attention.data.images import UNREADABLE_SHARE
 from progressive_attention.data.manifest import find_manifest, read_folder
+from progressive_attention.data.table import answer_column, flat, word_sets
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -30,34 +38,37 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     "errors", "warnings", "notes": how many items there are. Raises ValueError as ``read_folder`` does.
     """
     manifest = read_folder(folder)
-    pictures, masks = open_files(manifest.table, manifest.images, manifest.masks, decoded, progress)
-    table, judged = checks.judge(manifest.table, pictures.sizes)
+    images, masks = open_files(manifest.table, manifest.images, manifest.masks, decoded, progress)
+    image_size = image_sizes(manifest.table, images)
+    table, judged = checks.judge(manifest.table, image_size)
     if manifest.imported:  # the import wrote the files' sizes
         changed = "image changed since its import"
         judged = [f._replace(kind=changed) if f.kind == "image of another size" else f for f in judged]
     words = {"query": word_counts(table, "query"), "attribute": word_counts(table, answer_column(table))}
-    digests = [None if isinstance(one, Refusal) else one.digest for one in pictures.opened]
+    digests = {path: file.content if isinstance(file, Opened) else None for path, file in images.items()}
     findings = [
-        *pictures.faults(),
+        *unusable(table, "image", images),
         *judged,
-        *mask_faults(table, pictures.sizes, masks),
+        *mask_faults(table, image_size, masks),
         *checks.empty_answers(table),
         *checks.disagreements(table),
-        *checks.leaks(table, pictures.paths, digests),
+        *checks.leaks(table, digests),
         *checks.empty_splits(table),
         *checks.word_faults("query", words["query"]),
         *checks.word_faults("attribute", words["attribute"]),
     ]
-    findings += unusable_shares(table, pictures, findings)
+    findings += unusable_shares(table, findings)
+    gone = checks.left_out(findings)
+    usable = Counter(split for row, split in enumerate(table["split"].to_pylist()) if row not in gone)
     items = {kind: [as_item(finding) for finding in findings if finding.kind == kind] for kind in KINDS}
     return {
         "folder": str(folder),
         "table": str(find_manifest(folder)),
         "source": manifest.about.get("source"),
         "rows": len(table),
-        "images": len(pictures.paths),
+        "images": len(images),
         "masks": len(masks),
-        "splits": with_usable(table, findings),
+        "splits": {s: {"rows": n["rows"], "usable": usable[s], **n} for s, n in sizes(table).items()},
         "words": words,
         "findings": [
             {"kind": kind, "severity": severity, "remedy": remedy, "items": items[kind]}
@@ -70,11 +81,10 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
 
 def as_item(finding: Finding) -> dict[str, Any]:
     """A finding for JSON, its rows as a person counts them."""
-    rows = [row + 1 for row in finding.rows]
-    return {"subjects": finding.subjects, "rows": rows, "detail": finding.detail}
+    return {"subjects": finding.subjects, "rows": [row + 1 for row in finding.rows], "detail": finding.detail}
 
 
-def unusable_shares(table: pa.Table, pictures: Pictures, findings: Sequence[Finding]) -> Findings:
+def unusable_shares(table: pa.Table, findings: Sequence[Finding]) -> Findings:
     """Splits with more unusable images than training puts up with."""
     kinds = [kind for kind in KINDS if kind.startswith("image") and KINDS[kind][0] == "error"]
     bad = {path for finding in findings if finding.kind in kinds for path in finding.subjects}
@@ -83,17 +93,6 @@ def unusable_shares(table: pa.Table, pictures: Pictures, findings: Sequence[Find
         if (unusable := len(images & bad)) > UNREADABLE_SHARE * len(images):
             share = f"{unusable} of {len(images)} images ({unusable / len(images):.0%})"
             yield Finding("too many unusable images", [split], [], f"{share}, expected at most {UNREADABLE_SHARE:.0%}")
-
-
-def with_usable(table: pa.Table, findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
-    """``sizes``, and how many rows of each split are used."""
-    usable = np.ones(len(table), bool)
-    usable[list(checks.left_out(findings))] = False
-    split = checks.split_codes(table)
-    return {
-        name: {"rows": size.pop("rows"), "usable": int((usable & (split == code)).sum()), **size}
-        for code, (name, size) in enumerate(sizes(table).items())
-    }
 
 
 def sizes(table: pa.Table) -> dict[str, dict[str, int]]:
@@ -109,12 +108,8 @@ def sizes(table: pa.Table) -> dict[str, dict[str, int]]:
 
 def word_counts(table: pa.Table, column: str) -> Counts:
     """How many rows of each split have a word of a column, words in order."""
-    row, words = flat(table[column])
-    split = np.array([*SPLITS, None], object)[checks.split_codes(table)][row]
-    once = pa.table({"row": row, "word": words, "split": pa.array(split, pa.string())})
-    once = once.group_by(["row", "word", "split"]).aggregate([])  # an attribute may be listed twice
-    grouped = once.filter(pc.and_(pc.is_valid(once["word"]), pc.is_valid(once["split"]))).group_by(["word", "split"])
     counts: Counts = {}
-    for group in grouped.aggregate([([], "count_all")]).sort_by("word").to_pylist():
-        counts.setdefault(group["word"], dict.fromkeys(SPLITS, 0))[group["split"]] = group["count_all"]
-    return counts
+    for split, words in zip(table["split"].to_pylist(), word_sets(table, column), strict=True):
+        for word in words if split in SPLITS else ():
+            counts.setdefault(word, dict.fromkeys(SPLITS, 0))[split] += 1
+    return dict(sorted(counts.items()))

@@ -8,17 +8,16 @@ and a *note* where a look is worth it. Legend: R rows, N images.
 # pyright: reportAttributeAccessIssue=false
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.cells import codes, flat, numbers
 from progressive_attention.data.names import normalise, singulars
-from progressive_attention.data.table import BOX, LISTS
+from progressive_attention.data.table import BOX, LISTS, answer_column, numbers, rows_by, word_sets
 
 RARE = 5  # a word with fewer rows than this to learn from is noted
 REPEATED = "duplicate row"
@@ -38,20 +37,17 @@ KINDS: dict[str, tuple[str, str]] = {
     "contradiction": ("error", "keep the attribute in one of both"),
     "image outside": ("error", PATHS),
     "image file missing": ("error", "put the file there, correct its path, or drop its rows"),
-    "image unreadable": ("error", "fetch or save the file again, or drop its rows"),
-    "image too large": ("error", "save it smaller (its boxes and masks too), or drop its rows"),
+    "image unreadable": (
+        "error",
+        "fetch or save the file again (too large: smaller, with its boxes), or drop its rows",
+    ),
     "image changed since its import": ("error", "import again, or put back the picture that the table is about"),
     "too many unusable images": ("error", "training stops at so many; repair or drop those above"),
-    "box not finite": ("error", "correct the box, or leave its four cells empty"),
     "empty box": ("error", "x0 < x1 and y0 < y1 must be true; correct the box, or leave its four cells empty"),
-    "box outside the image": (
-        "error",
-        "boxes are in pixels of the upright image; correct it, or leave its cells empty",
-    ),
+    "box outside the image": ("error", "give it in pixels of the upright image, or leave its four cells empty"),
     "mask outside": ("error", f"evaluation stops at it; {PATHS}"),
     "mask file missing": ("error", MASKS),
     "mask unusable": ("error", MASKS),
-    "mask too large": ("error", MASKS),
     "mask of another size": ("error", "evaluation stops at it; a mask must have its upright image's size"),
     "image of another size": ("warning", "the file's size is taken; correct width and height, or the picture"),
     "incomplete box": ("warning", "it is left out; give all four numbers, or none"),
@@ -123,46 +119,19 @@ def summary(findings: Iterable[Finding]) -> Counter[str]:
     return counts
 
 
-# --- columns ----------------------------------------------------------------------------------------------------------
+def alike(table: pa.Table, names: Iterable[str]) -> list[list[int]]:
+    """Rows that are equal in some columns, lists in any order: two or more at a time, ascending."""
+    keys = {n: ["\0".join(sorted(s)) for s in word_sets(table, n)] if n in LISTS else table[n] for n in names}
+    keyed = pa.table({**keys, "row": np.arange(len(table))})
+    groups = keyed.group_by(list(keys), use_threads=False).aggregate([("row", "list")])["row_list"]
+    return groups.filter(pc.greater(pc.list_value_length(groups), 1)).to_pylist()
 
 
-def answer_column(table: pa.Table) -> str:
-    """The one of both columns that a table has."""
-    return "attributes" if "attributes" in table.column_names else "attribute"
-
-
-def set_codes(column: pa.ChunkedArray) -> np.ndarray:
-    """(R,) numbers that are equal where the same words are listed, in any order; or words that are equal."""
-    row, words = flat(column)
-    row, code = np.divmod(np.unique(row * (len(words) + 1) + codes(words)), len(words) + 1)
-    offsets = np.searchsorted(row, np.arange(len(column) + 1)).astype(np.int32)
-    return codes(pc.binary_join(pa.ListArray.from_arrays(offsets, pa.array(code).cast(pa.string())), " "))
-
-
-def split_codes(table: pa.Table) -> np.ndarray:
-    """(R,) positions in SPLITS, -1 for what is none."""
-    found = pc.index_in(table["split"].combine_chunks(), pa.array(SPLITS))
-    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
-
-
-def alike(columns: Iterable[np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Those of some rows that are equal in all columns (R,), two or more at a time, ascending."""
-    group = np.zeros(len(rows), np.int64)
-    for column in columns:
-        key = group * (column.max(initial=0) + 1) + column[rows]
-        _, group, count = np.unique(key, return_inverse=True, return_counts=True)
-        shared = count[group] > 1  # what is alone already need not be looked at again
-        rows, group = rows[shared], group[shared]
-        if not len(rows):
-            return
-    order = np.argsort(group, kind="stable")
-    yield from np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1)
-
-
-def about(table: pa.Table, kind: str, rows: Sequence[Any] | np.ndarray, detail: str) -> Finding:
+def about(table: pa.Table, kind: str, rows: Collection[int], detail: str) -> Finding:
     """What was found in some rows of one image."""
-    image = table["image"][int(rows[0])].as_py()
-    return Finding(kind, [] if image is None else [image], [int(row) for row in rows], detail)
+    rows = [int(row) for row in rows]
+    image = table["image"][rows[0]].as_py()
+    return Finding(kind, [] if image is None else [image], rows, detail)
 
 
 # --- rules of import, load and check ----------------------------------------------------------------------------------
@@ -171,40 +140,32 @@ def about(table: pa.Table, kind: str, rows: Sequence[Any] | np.ndarray, detail: 
 def missing_cells(table: pa.Table) -> Findings:
     """Rows without image, query or answer, or of an unknown split."""
     for kind, column in (("no image", "image"), ("no query", "query"), ("no attributes", answer_column(table))):
-        for row in np.flatnonzero(table[column].is_null().to_numpy()) if table[column].null_count else ():
-            remedy = "write [] where none is true, in CSV ;" if column == "attributes" else ""
-            yield about(table, kind, [row], remedy)
-    for row in np.flatnonzero(split_codes(table) < 0):
-        split = table["split"][int(row)].as_py()
+        for row in pc.indices_nonzero(table[column].is_null()).to_pylist():
+            yield about(table, kind, [row], "write [] where none is true, in CSV ;" if column == "attributes" else "")
+    for row in pc.indices_nonzero(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))).to_pylist():
+        split = table["split"][row].as_py()
         yield about(table, "unknown split", [row], f"{split!r}, expected one of {', '.join(SPLITS)}")
 
 
 def contradictions(table: pa.Table) -> Findings:
     """Rows where an attribute is both true and absent."""
-    if "absent" not in table.column_names:
-        return
-    (row, true), (absent_row, absent) = flat(table[answer_column(table)]), flat(table["absent"])
-    code = codes(pa.concat_arrays([true, absent]))
-    key = np.append(row, absent_row) * (len(code) + 1) + code
-    both = np.isin(key[: len(row)], key[len(row) :])
-    for at in np.unique(row[both]):
-        words = sorted(set(true.filter(pa.array(both & (row == at))).to_pylist()))
-        yield about(table, "contradiction", [at], f"{words} both true and absent")
+    both = zip(word_sets(table, answer_column(table)), word_sets(table, "absent"), strict=True)
+    for row, (true, absent) in enumerate(both):
+        if words := sorted(true & absent):
+            yield about(table, "contradiction", [row], f"{words} both true and absent")
 
 
 def stated_sizes(table: pa.Table, sizes: np.ndarray) -> Findings:
     """Rows that state another width or height than their image has."""
     stated = numbers(table, "width", "height", missing=np.nan)
-    wrong = (~np.isnan(stated) & (stated != sizes)).any(1) & (sizes > 0).all(1)
-    if not wrong.any():
-        return
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(wrong):
-        rows_of[table["image"][int(row)].as_py()].append(int(row))
-    for rows in rows_of.values():
-        told = " x ".join("?" if np.isnan(side) else f"{side:.0f}" for side in stated[rows[0]])
+    wrong = np.flatnonzero((~np.isnan(stated) & (stated != sizes)).any(1) & (sizes > 0).all(1))
+    for same in rows_by(table["image"].take(pa.array(wrong))).values():
+        rows = wrong[same]
+        claim = " x ".join("?" if np.isnan(side) else f"{side:.0f}" for side in stated[rows[0]])
         width, height = sizes[rows[0]]
-        yield about(table, "image of another size", rows, f"{told} pixels in the table, {width} x {height} in the file")
+        yield about(
+            table, "image of another size", rows, f"{claim} pixels in the table, {width} x {height} in the file"
+        )
 
 
 def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Finding]]:
@@ -216,8 +177,7 @@ def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Find
     half = np.isnan(box).any(1) & ~np.isnan(box).all(1)
     against = {
         "incomplete box": half,
-        "box not finite": np.isinf(box).any(1),
-        "empty box": (x1 <= x0) | (y1 <= y0),
+        "empty box": (x1 <= x0) | (y1 <= y0) | np.isinf(box).any(1),
         "box outside the image": known & ((x1 <= 0) | (y1 <= 0) | (x0 >= width) | (y0 >= height)),
         "box reaching out of its image": known & ((box < 0) | (box > limits)).any(1),
     }
@@ -234,10 +194,9 @@ def fit_boxes(table: pa.Table, sizes: np.ndarray) -> tuple[np.ndarray, list[Find
 
 def repeats(table: pa.Table, rows: np.ndarray) -> Findings:
     """Those of some rows that are equal in all that they state."""
-    names = [name for name in ("id", *table.column_names) if name in table.column_names]  # ids tell most rows apart
-    columns = (set_codes(table[n]) if n in LISTS else codes(table[n]) for n in names if n not in ("width", "height"))
-    for same in alike(columns, rows):
-        yield about(table, REPEATED, same, f"query {table['query'][int(same[0])].as_py()!r}")
+    names = [name for name in table.column_names if name not in ("width", "height")]
+    for same in alike(table.take(pa.array(rows)), names):
+        yield about(table, REPEATED, rows[same], f"query {table['query'][int(rows[same[0]])].as_py()!r}")
 
 
 # --- rules of the check alone -----------------------------------------------------------------------------------------
@@ -245,74 +204,78 @@ def repeats(table: pa.Table, rows: np.ndarray) -> Findings:
 
 def empty_answers(table: pa.Table) -> Findings:
     """Rows with an empty list of attributes and nothing absent."""
-    row = np.concatenate([flat(table[n])[0] for n in (answer_column(table), "absent") if n in table.column_names])
-    if not len(row):
+    answer = answer_column(table)
+    stated = [true | absent for true, absent in zip(word_sets(table, answer), word_sets(table, "absent"), strict=True)]
+    if not any(stated):
         yield Finding("no attributes in any row", [], [], "")
         return
-    unknown = table[answer_column(table)].is_null().to_numpy()
-    for at in np.flatnonzero((np.bincount(row, minlength=len(table)) == 0) & ~unknown):
-        yield about(table, "none of the attributes", [at], f"query {table['query'][int(at)].as_py()!r}")
+    for row, known in enumerate(table[answer].is_valid().to_pylist()):
+        if known and not stated[row]:
+            yield about(table, "none of the attributes", [row], f"query {table['query'][row].as_py()!r}")
 
 
 def disagreements(table: pa.Table) -> Findings:
     """Rows about one object of one image that give it other attributes."""
-    answer = set_codes(table[answer_column(table)])
-    for rows in alike((codes(table[name]) for name in OBJECT if name in table.column_names), np.arange(len(table))):
-        if len(np.unique(answer[rows])) > 1:
-            query = table["query"][int(rows[0])].as_py()
+    answers = word_sets(table, answer_column(table))
+    for rows in alike(table, [name for name in OBJECT if name in table.column_names]):
+        if any(answers[row] != answers[rows[0]] for row in rows):
+            query = table["query"][rows[0]].as_py()
             yield about(table, "same object, other attributes", rows, f"query {query!r}")
 
 
-def leaks(table: pa.Table, paths: Sequence[str], digests: Sequence[bytes | None]) -> Findings:
-    """Images that are in several splits, or there several times; ``digests`` of their pixels, where known."""
-    split, image = split_codes(table), pc.index_in(table["image"], pa.array(paths, pa.string()))
-    image = pc.fill_null(image, -1).to_numpy()
-    order = np.argsort(image, kind="stable")
-    rows_of = np.split(order, np.searchsorted(image[order], np.arange(len(paths))))[1:]
+def leaks(table: pa.Table, digests: Mapping[str, bytes | None]) -> Findings:
+    """Images that are in several splits, or there several times; ``digests``: path -> of its pixels, where known."""
+    split, rows_of = table["split"].to_pylist(), rows_by(table["image"])
 
-    def in_splits(rows: np.ndarray) -> str:
-        return ", ".join(f"{name} {n}" for code, name in enumerate(SPLITS) if (n := int((split[rows] == code).sum())))
+    def in_splits(rows: Iterable[int]) -> dict[str, int]:
+        counts = Counter(split[row] for row in rows)
+        return {name: counts[name] for name in SPLITS if counts[name]}
 
-    copies: dict[bytes, list[int]] = defaultdict(list)
-    for i, digest in enumerate(digests):
-        if len(set(split[rows_of[i]]) - {-1}) > 1:
-            yield about(table, "image in several splits", rows_of[i], in_splits(rows_of[i]))
+    copies: dict[bytes, list[str]] = defaultdict(list)
+    for path, digest in digests.items():
+        if len(counts := in_splits(rows_of[path])) > 1:
+            yield Finding("image in several splits", [path], rows_of[path], by_split(counts))
         if digest is not None:
-            copies[digest].append(i)
-    for images in copies.values():
-        if len(images) > 1:
-            rows = np.sort(np.concatenate([rows_of[i] for i in images]))
-            leaks_out = len(set(split[rows]) - {-1}) > 1
-            kind = "same picture in several splits" if leaks_out else "same picture under several paths"
-            yield Finding(kind, [paths[i] for i in images], rows.tolist(), in_splits(rows))
+            copies[digest].append(path)
+    for paths in copies.values():
+        if len(paths) > 1:
+            rows = sorted(row for path in paths for row in rows_of[path])
+            counts = in_splits(rows)
+            kind = "same picture in several splits" if len(counts) > 1 else "same picture under several paths"
+            yield Finding(kind, paths, rows, by_split(counts))
 
 
 def empty_splits(table: pa.Table) -> Findings:
     """Splits that nothing is in."""
-    needs = {"test": "`pan evaluate` asks it unless --split names another"}
-    for code, split in enumerate(SPLITS):
-        if not (split_codes(table) == code).any():
-            yield Finding("split without rows", [split], [], needs.get(split, "`pan train` needs it"))
+    have = set(table["split"].to_pylist())
+    for split in [name for name in SPLITS if name not in have]:
+        need = "`pan evaluate` asks it unless --split names another" if split == "test" else "`pan train` needs it"
+        yield Finding("split without rows", [split], [], need)
 
 
 def word_faults(kind: str, counts: Counts) -> Findings:
     """Queries or attributes (``kind``) that can't be learnt, hardly can, or are one word written in several ways."""
     spellings: dict[str, list[str]] = defaultdict(list)
-    learning = any(by_split[SPLITS[0]] for by_split in counts.values())
-    for word, by_split in counts.items():
+    learning = any(splits[SPLITS[0]] for splits in counts.values())
+    for word, splits in counts.items():
         spellings[normalise(word) or word].append(word)
-        detail = ", ".join(f"{split} {rows}" for split, rows in by_split.items() if rows)
-        if learning and by_split[SPLITS[0]] < RARE:
-            yield Finding(f"rare {kind}" if by_split[SPLITS[0]] else f"{kind} never in train", [word], [], detail)
+        if learning and splits[SPLITS[0]] < RARE:
+            fault = f"rare {kind}" if splits[SPLITS[0]] else f"{kind} never in train"
+            yield Finding(fault, [word], [], by_split(splits))
     for word, words in spellings.items():
         if len(words) > 1:
-            yield Finding(f"{kind} in several spellings", words, [], rows_of(words, counts))
+            yield Finding(f"{kind} in several spellings", words, [], rows_each(words, counts))
         for singular in singulars(word):
             if singular in spellings:
                 both = spellings[singular] + words
-                yield Finding(f"{kind} in singular and plural", both, [], rows_of(both, counts))
+                yield Finding(f"{kind} in singular and plural", both, [], rows_each(both, counts))
 
 
-def rows_of(words: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
+def by_split(counts: Mapping[str, int]) -> str:
+    """The rows of each split that has any, as "train 3, test 1"."""
+    return ", ".join(f"{split} {rows}" for split, rows in counts.items() if rows)
+
+
+def rows_each(words: Sequence[str], counts: Counts) -> str:
     """How many rows each word has, as "3 and 1 rows"."""
     return " and ".join(str(sum(counts[word].values())) for word in words) + " rows"

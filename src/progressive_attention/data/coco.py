@@ -12,7 +12,7 @@ import msgspec
 
 from progressive_attention.data.file_checks import Refusal
 from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.rows import Draft, Rejection
+from progressive_attention.data.rows import tidied, write_judged
 from progressive_attention.data.table import BOX
 
 T = TypeVar("T")
@@ -60,20 +60,19 @@ class Annotation(Answer, kw_only=True):
     iscrowd: bool | int = 0
 
 
-class Instances(msgspec.Struct):
+class Answers(msgspec.Struct, kw_only=True):
+    """A file of attributes beside the instances: annotations with the same ids."""
+
+    annotations: Sequence[Answer]
+    attributes: list[Named] = []
+
+
+class Instances(Answers, kw_only=True):
     """instances_*.json."""
 
     images: list[Picture]
     annotations: list[Annotation]
     categories: list[Named]
-    attributes: list[Named] = []
-
-
-class Answers(msgspec.Struct):
-    """A file of attributes beside the instances: annotations with the same ids."""
-
-    annotations: list[Answer]
-    attributes: list[Named] = []
 
 
 def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path | None = None) -> dict[str, Any]:
@@ -83,9 +82,8 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
     annotations' own "attributes" or "attribute_ids", or from those with the same id in another file, ``attributes``:
     a list of names; a list of ids of the top-level list "attributes" ({"id", "name"}); or a mapping as CVAT writes it:
     of names true or false ("red": true), and of words that are true ("color": "red"); numbers are left out. Where no
-    annotation has any, all lists are empty: enough to measure attention, useless for training. Segmentations are not
-    read. The split is by the hash of the image's path. An image that is not at its file_name is looked for in folders
-    below ``images``.
+    annotation has any, all lists are empty: enough to measure attention, useless for training. The split is by the
+    hash of the image's path. An image that is not at its file_name is looked for in folders below ``images``.
 
     Crowds, annotations without attributes (where others have some) and those that can't be used go to
     rejected.parquet. Raises ValueError for a file that is broken or of another form, naming the place; if no
@@ -97,43 +95,55 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
     categories = by_id(annotations, "categories", instances.categories)
     root = ImageRoot(images)
     some = any(answer.stated for answer in answers)
-    rows, rejected, neither = [], [], Counter[str]()
-    for one, answer in zip(instances.annotations, answers, strict=True):
-        picture, category = pictures.get(one.image_id), categories.get(one.category_id)
+    rows, rejected = [], []
+    repaired, neither = Counter[str](), Counter[str]()
+    for thing, answer in zip(instances.annotations, answers, strict=True):
+        picture, category = pictures.get(thing.image_id), categories.get(thing.category_id)
         try:
-            row = row_of(one, picture, category)
+            row = row_of(thing, picture, category)
             if answer.stated or not some:  # else they are unknown
                 row |= words_of(answer, vocabulary, neither)
             rows.append(row)
         except Refusal as refusal:
-            words = picture and picture.file_name, category and category.name
-            rejected.append(Rejection(*words, one.id, refusal.reason, refusal.detail))
+            words = {"image": picture and picture.file_name, "query": category and category.name, "id": thing.id}
+            rejected.append({**words, "reason": refusal.reason, "detail": refusal.detail})
     places = located(root, [row["image"] for row in rows])
-    draft = Draft.of([{**row, "image": places[row["image"]]} for row in rows], COLUMNS)
-    draft.rejected += rejected
-    draft.repaired += neither
-    draft.repaired["images found in a folder below"] += sum(path != name for name, path in places.items())
-    if not some:
-        draft.notes.append(f"{annotations} has no attributes: enough to measure attention, useless for training")
-    settings = {"annotations": str(annotations), "attributes": None if attributes is None else str(attributes)}
-    return draft.write(out, source="coco", images=root, masks=None, settings=settings)
+    table = tidied([{**row, "image": places[row["image"]]} for row in rows], COLUMNS, repaired)
+    neither["images found in a folder below"] += sum(path != name for name, path in places.items())
+    note = f"{annotations} has no attributes: enough to measure attention, useless for training"
+    return write_judged(
+        out,
+        table,
+        repaired + neither,
+        source="coco",
+        images=root,
+        masks=None,
+        settings={"annotations": str(annotations), "attributes": None if attributes is None else str(attributes)},
+        rejected=rejected,
+        notes=[] if some else [note],
+    )
 
 
-def row_of(one: Annotation, picture: Picture | None, category: Named | None) -> dict[str, Any]:
+def row_of(thing: Annotation, picture: Picture | None, category: Named | None) -> dict[str, Any]:
     """A row without its attributes; raises Refusal for an annotation that can't be used."""
     if picture is None:
-        raise Refusal("unknown image", f"image_id {one.image_id}")
+        raise Refusal("unknown image", f"image_id {thing.image_id}")
     if category is None:
-        raise Refusal("unknown class", f"category_id {one.category_id}")
-    if one.iscrowd:
+        raise Refusal("unknown class", f"category_id {thing.category_id}")
+    if thing.iscrowd:
         raise Refusal("crowd", "")
-    size = {"width": picture.width, "height": picture.height}
-    box = dict(zip(BOX, corners(one.bbox), strict=True))
-    return {"image": picture.file_name, "query": category.name, "id": one.id, **size, **box}
+    row = {"image": picture.file_name, "query": category.name, "id": thing.id}
+    row |= {"width": picture.width, "height": picture.height}
+    if thing.bbox and len(thing.bbox) == 4:
+        x, y, width, height = thing.bbox
+        row |= dict(zip(BOX, (x, y, x + width, y + height), strict=True))
+    elif thing.bbox:
+        row |= {BOX[0]: thing.bbox[0]}  # half a box, which the rules leave out
+    return row
 
 
 def words_of(
-    answer: Answer, vocabulary: Mapping[int | None, str], neither: Counter[str]
+    answer: Answer, vocabulary: Mapping[int | None, Named], neither: Counter[str]
 ) -> dict[str, list[str] | None]:
     """The attributes that are true, and those stated false; counts what is neither, raises Refusal for unknown ids."""
     listed: list[int | str] = list(answer.attribute_ids or ())
@@ -150,36 +160,25 @@ def words_of(
         listed += answer.attributes or ()
     if unknown := [id for id in listed if isinstance(id, int) and id not in vocabulary]:
         raise Refusal("unknown attribute", f"attribute ids {unknown}")
-    true = [vocabulary[word] if isinstance(word, int) else word for word in listed]
+    true = [vocabulary[word].name if isinstance(word, int) else word for word in listed]
     return {"attributes": true, "absent": absent or None}
-
-
-def corners(bbox: list[float] | None) -> list[float | None]:
-    """x, y, width, height -> x0, y0, x1, y1; of another number of values half a box, which the rules leave out."""
-    if not bbox or len(bbox) != 4:
-        return [bbox[0] if bbox else None, None, None, None]
-    x, y, width, height = bbox
-    return [x, y, x + width, y + height]
 
 
 def answers_of(
     path: Path, instances: Instances, attributes: Path | None
-) -> tuple[Sequence[Answer], dict[int | None, str]]:
+) -> tuple[Sequence[Answer], dict[int | None, Named]]:
     """Each annotation's attributes, and the vocabulary that ids refer to; from another file if given."""
     if attributes is None:
-        words = by_id(path, "attributes", instances.attributes)
-        return instances.annotations, {id: entry.name for id, entry in words.items()}
+        return instances.annotations, by_id(path, "attributes", instances.attributes)
     other = decoded(attributes, Answers)
-    words = by_id(attributes, "attributes", other.attributes or instances.attributes)
     answers = by_id(attributes, "annotations", other.annotations)
-    if strangers := answers.keys() - {one.id for one in instances.annotations}:
+    if strangers := answers.keys() - {thing.id for thing in instances.annotations}:
         raise ValueError(
             f"{attributes}: {len(strangers)} ids of annotations are not in {path}, such as {min(strangers, key=str)}; "
             "do the two belong together?"
         )
-    silent = Answer()
-    known = [silent if one.id is None else answers.get(one.id, silent) for one in instances.annotations]
-    return known, {id: entry.name for id, entry in words.items()}
+    known = [answers.get(thing.id, Answer()) for thing in instances.annotations]
+    return known, by_id(attributes, "attributes", other.attributes or instances.attributes)
 
 
 def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int | None, E]:
@@ -204,12 +203,10 @@ def located(root: ImageRoot, names: Iterable[str]) -> dict[str, str]:
 def decoded(path: Path, form: type[T]) -> T:
     """A JSON file in its form; raises ValueError naming the file and the place for anything else."""
     try:
-        content = path.read_bytes()
+        return msgspec.json.decode(path.read_bytes(), type=form)
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error.strerror})") from error
-    try:
-        return msgspec.json.decode(content, type=form)
     except msgspec.ValidationError as error:
         raise ValueError(f"{path} is not of COCO's form: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is broken JSON: {error} (it ends at byte {len(content)}); fetch it again") from error
+        raise ValueError(f"{path} is broken JSON: {error}; it may be truncated, fetch it again") from error

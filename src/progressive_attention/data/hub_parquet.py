@@ -2,12 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -19,9 +17,7 @@ from progressive_attention.data.parquet_files import FOLDERS, PICTURE, ROWS
 from progressive_attention.data.table import check_free
 from progressive_attention.files import temporary_for
 
-BYTES = 2**28  # of pictures, each row's counted, in a row group: 2 GiB of nested bytes Arrow can't read again
 Progress = Callable[[int, int], None]
-Picture = dict[str, Any]  # of PICTURE's fields
 
 
 def export_parquet(folder: Path, out: Path, progress: Progress | None = None) -> dict[str, int]:
@@ -47,7 +43,7 @@ def export_parquet(folder: Path, out: Path, progress: Progress | None = None) ->
 
 
 def write_split(manifest: Manifest, path: Path) -> Iterator[int]:
-    """Write a manifest's rows, ROWS or about BYTES of pictures at a time, yielding how many each time."""
+    """Write a manifest's rows, ROWS at a time, yielding how many each time."""
     roots = {"image": manifest.images, "mask": manifest.masks}
     fields = [pa.field(f.name, PICTURE if f.name in FOLDERS else f.type) for f in manifest.table.schema]
     described = {field.name: feature(field.type) for field in fields}
@@ -56,32 +52,22 @@ def write_split(manifest: Manifest, path: Path) -> Iterator[int]:
     with parquet.ParquetWriter(path, schema, use_dictionary=True, dictionary_pagesize_limit=2**30) as writer:
         for start in range(0, len(manifest.table), ROWS):
             rows = manifest.table.slice(start, ROWS)
-            pictures = {name: embedded(rows[name], roots[name]) for name in roots if name in rows.column_names}
-            for place in small_enough(list(pictures.values())):
-                inside = {name: pa.array(cells[place], PICTURE) for name, cells in pictures.items()}
-                part = rows.slice(place.start, place.stop - place.start)
-                writer.write_table(pa.table({name: inside.get(name, part[name]) for name in rows.column_names}, schema))
-                yield len(part)
+            for name in [name for name in roots if name in rows.column_names]:
+                rows = rows.set_column(rows.column_names.index(name), name, embedded(rows[name], roots[name]))
+            writer.write_table(rows.cast(schema))
+            yield len(rows)
 
 
-def small_enough(columns: Sequence[Sequence[Picture | None]]) -> Iterator[slice]:
-    """Consecutive rows of columns of pictures that hold about BYTES together."""
-    cost = np.array([sum(len(cell["bytes"]) for cell in row if cell) for row in zip(*columns, strict=True)], np.int64)
-    ends = np.flatnonzero(np.diff(cost.cumsum() // BYTES)) + 1
-    yield from (slice(a, b) for a, b in pairwise([0, *ends.tolist(), len(cost)]))
-
-
-def embedded(paths: pa.ChunkedArray, root: ImageRoot) -> list[Picture | None]:
+def embedded(paths: pa.ChunkedArray, root: ImageRoot) -> pa.Array:
     """Files as pictures; null stays null. Raises ValueError for a file that is none."""
-    known: dict[str | None, Picture | None] = {None: None}
-    for path in paths.unique().to_pylist():
-        if path is not None:
-            with root.open(path) as file:
-                with opened(file, path):
-                    pass
-                file.seek(0)
-                known[path] = {"bytes": file.read(), "path": path}
-    return [known[path] for path in paths.to_pylist()]
+    known: dict[str | None, dict[str, Any] | None] = {None: None}
+    for path in paths.drop_null().unique().to_pylist():
+        with root.open(path) as file:
+            with opened(file, path):
+                pass
+            file.seek(0)
+            known[path] = {"bytes": file.read(), "path": path}
+    return pa.array([known[path] for path in paths.to_pylist()], PICTURE)
 
 
 def feature(kind: pa.DataType) -> dict[str, Any]:

@@ -4,13 +4,12 @@ A folder holds ``manifest.parquet``, ``manifest.csv`` or ``manifest.jsonl`` with
 (path inside the folder), query, and either attribute (the one that is true) or attributes (all that are; in CSV
 ``red; old``), and optionally split (train, validation, test), mask (path) with mask_value and mask_void, scale, and
 x0, y0, x1, y1 (box in the image's pixels, half open). An imported folder has dataset.json too, which may place the
-images elsewhere. Rows are judged by the rules of ``checks``, as an import judges them.
+images elsewhere; its rows were judged by the rules of ``checks`` then, those of other folders are judged here.
 """
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS, one_of
-from progressive_attention.data.cells import flat, numbers
-from progressive_attention.data.checks import Finding, judge, left_out, summary
+from progressive_attention.data.checks import judge, left_out, summary
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import FileImages, FileMasks
 from progressive_attention.data.questions import Labels, QuestionSet
-from progressive_attention.data.table import ABOUT, BOX, FORMAT, LISTS, read_table
+from progressive_attention.data.table import ABOUT, BOX, FORMAT, LISTS, flat, imported_table, numbers, read_table
 from progressive_attention.files import read_json
 
 FORMS = (".parquet", ".csv", ".jsonl")
@@ -40,25 +38,24 @@ class Manifest:
     images: ImageRoot
     masks: ImageRoot
     about: dict[str, Any]  # dataset.json, empty for a table that was written by hand
-
-    @property
-    def imported(self) -> bool:
-        """Whether an import wrote it, so that it has the images' true sizes."""
-        return self.about.get("format") == FORMAT
+    imported: bool  # whether an import judged its rows and wrote the images' true sizes
 
     def usable(self, sizes: np.ndarray) -> tuple["Manifest", np.ndarray]:
         """What the rules leave of it, and the numbers of these rows; warns of what they changed.
 
         ``sizes`` (R, 2): width and height of each row's image, 0 where they are unknown.
         """
+        if self.imported:
+            return self, np.arange(len(self.table))
         table, findings = judge(self.table, sizes)
-        gone = left_out(findings)
-        rows = np.setdiff1d(np.arange(len(table)), list(gone))
+        changes = ", ".join(f"{kind}: {n:,}" for kind, n in summary(findings).items())
+        rows = np.setdiff1d(np.arange(len(table)), list(left_out(findings)))
         if not len(rows):
-            reasons = ", ".join(f"{kind}: {n}" for kind, n in summary(findings).items())
-            raise ValueError(f"no row of {self.name} can be used ({reasons}); `pan data check` lists them")
-        warn_of(self.name, findings)
-        return replace(self, table=table.take(pa.array(rows)) if gone else table), rows
+            raise ValueError(f"no row of {self.name} can be used ({changes}); `pan data check` lists them")
+        if changes:
+            advice = "(rows left out or repaired; `pan data check` lists them)"
+            warnings.warn(f"{self.name}: {changes} {advice}", stacklevel=3)
+        return replace(self, table=table.take(pa.array(rows))), rows
 
     def rows_of(self, split: str) -> "Manifest":
         """The same with the rows of a split, or of several, ``"train,validation"``; ValueError if there are none."""
@@ -75,13 +72,6 @@ class Manifest:
         """All words of those columns that the table has, sorted."""
         known = [name for name in columns if name in self.table.column_names]
         return tuple(sorted({word for name in known for word in flat(self.table[name])[1].unique().to_pylist()}))
-
-
-def warn_of(name: str, findings: Iterable[Finding]) -> None:
-    """Warn of what the rules changed, in one line."""
-    if counts := summary(findings):
-        changes = ", ".join(f"{kind}: {n:,}" for kind, n in counts.items())
-        warnings.warn(f"{name}: {changes} (rows left out or repaired; `pan data check` lists them)", stacklevel=4)
 
 
 def find_manifest(folder: Path) -> Path:
@@ -102,13 +92,15 @@ def read_folder(folder: Path) -> Manifest:
 
     Raises ValueError for a broken file, unknown or missing columns, and wrong cells.
     """
-    table = read_table(find_manifest(folder)).table
+    path = find_manifest(folder)
     about = read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
     try:
         images, masks = (ImageRoot(folder / (about.get(what) or ".")) for what in ("images", "masks"))
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{folder / ABOUT} does not say where images and masks are: {error}") from error
-    return Manifest(folder.resolve().name, table, images, masks, about)
+    table = imported_table(path) if about.get("format") == FORMAT else None
+    rows = read_table(path).table if table is None else table
+    return Manifest(folder.resolve().name, rows, images, masks, about, imported=table is not None)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -171,8 +163,9 @@ def file_images(manifest: Manifest, side: int) -> tuple[FileImages, np.ndarray]:
 
 def placed_boxes(table: pa.Table, images: FileImages, image: np.ndarray) -> np.ndarray:
     """Boxes (R, 4) in the square's pixels."""
-    boxes = zip(image, numbers(table, *BOX, missing=np.nan), strict=True)
-    return np.stack([images.fits[at].box(box, *images.sizes[at]) for at, box in boxes])
+    place = np.array([(fit.x, fit.y, fit.w, fit.h) for fit in images.fits], float)[image]
+    scale = place[:, [2, 3, 2, 3]] / images.sizes[image][:, [0, 1, 0, 1]]
+    return numbers(table, *BOX, missing=np.nan) * scale + place[:, [0, 1, 0, 1]]
 
 
 def file_masks(manifest: Manifest, images: FileImages, image: np.ndarray) -> tuple[FileMasks | None, FileMasks | None]:
@@ -198,14 +191,11 @@ def ids(column: pa.ChunkedArray | pa.Array, names: tuple[str, ...]) -> np.ndarra
 
 def labels_of(table: pa.Table, names: tuple[str, ...]) -> Labels:
     """The lists ``attributes``, and ``absent`` where there is such a column: then the unlisted are unknown."""
-    parts = [("attributes", 1)] + [("absent", 0)] * ("absent" in table.column_names)
-    rows, listed, values = [], [], []
-    for column, value in parts:
-        row, words = flat(table[column])
-        rows.append(row)
-        listed.append(ids(words, names))
-        values.append(np.full(len(row), value, np.int8))
-    row, attribute, value = (np.concatenate(part) for part in (rows, listed, values))
+    columns = [name for name in LISTS if name in table.column_names]
+    flattened = [flat(table[name]) for name in columns]
+    row = np.concatenate([rows for rows, _ in flattened])
+    attribute = np.concatenate([ids(words, names) for _, words in flattened])
+    value = np.repeat(np.array([1, 0], np.int8)[: len(columns)], [len(rows) for rows, _ in flattened])
     order = np.lexsort((attribute, row))
     start = np.concatenate([[0], np.bincount(row, minlength=len(table)).cumsum()])
-    return Labels(start, attribute[order], value[order], len(names), -1 if len(parts) == 2 else 0)
+    return Labels(start, attribute[order], value[order], len(names), -1 if len(columns) == 2 else 0)

@@ -9,6 +9,8 @@ from progressive_attention.config import SPLITS, one_of
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.table import split_of
 
+NEEDED = ("images", "query", "attribute", "attribute_names")
+
 
 def plain_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz, never a pickle.
@@ -41,24 +43,21 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     is "7"). Raises ValueError naming the array that is missing or of another shape.
     """
     arrays = plain_arrays(path)
-    if missing := [name for name in ("images", "query", "attribute", "attribute_names") if name not in arrays]:
+    if missing := [name for name in NEEDED if name not in arrays]:
         raise ValueError(f"{path} lacks the arrays {missing}; it has {sorted(arrays)}")
     images = arrays["images"]
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"{path}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
     for name in ("query", "attribute", "scale", "mask"):
         shape = images.shape[:3] if name == "mask" else images.shape[:1]
         if name in arrays and arrays[name].shape != shape:
             raise ValueError(f"{path}: {name} must be {shape} beside images {images.shape}, got {arrays[name].shape}")
-    if images.ndim != 4:
-        raise ValueError(f"{path}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
-    if not len(images):
-        raise ValueError(f"{path} has no images")
     attribute, attribute_names = named(path, "attribute", arrays["attribute"], arrays["attribute_names"])
     query, query_names = named(path, "query", arrays["query"], arrays.get("query_names"))
+    if "scale" in arrays and arrays["scale"].dtype.kind not in "iuf":
+        raise ValueError(f"{path}: scale must hold numbers, got {arrays['scale'].dtype}")
+    scale = arrays["scale"].astype(float) if "scale" in arrays else None
     masks = arrays["mask"].astype(bool) if "mask" in arrays else None
-    scale = arrays.get("scale")
-    if scale is not None and scale.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: scale must hold numbers, got {scale.dtype}")
-    scale = None if scale is None else scale.astype(float)
     image = np.arange(len(images))
     whole = QuestionSet(path.name, images, image, query, attribute, query_names, attribute_names, scale, None, masks)
     if split is None:
@@ -72,21 +71,16 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
 
 def named(path: Path, what: str, values: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Ids (N,) int64 into names, from ids or from the names themselves."""
-    if names is not None and (
-        names.ndim != 1 or names.dtype.kind not in "iuU" or len(set(names.tolist())) < len(names)
-    ):
-        raise ValueError(f"{path}: {what}_names must be distinct names (n,), got {names.dtype} {names.tolist()}")
-    if values.dtype.kind in "iu" and names is not None:
-        if len(values) and not 0 <= values.min() <= values.max() < len(names):
-            raise ValueError(
-                f"{path}: {what} ids must be in 0..{len(names) - 1}, got {values.min()}..{values.max()}; "
-                f"{what}_names has {len(names)}"
-            )
-        return values.astype(np.int64), tuple(map(str, names.tolist()))
     if values.dtype.kind not in "iuU":
         raise ValueError(f"{path}: {what} must hold integer ids or names, got {values.dtype}")
-    words = [str(value) for value in values.tolist()]
-    known = tuple(map(str, names.tolist())) if names is not None else tuple(sorted(set(words)))
+    words = list(map(str, values.tolist()))
+    known = tuple(sorted(set(words)))
+    if names is not None:
+        known = tuple(map(str, names.tolist())) if names.ndim == 1 else ()
+        if names.dtype.kind not in "iuU" or not 0 < len(known) == len(set(known)):
+            raise ValueError(f"{path}: {what}_names must be distinct names (n,), got {names.dtype} {names.tolist()}")
+        if values.dtype.kind in "iu":
+            return values.astype(np.int64), known  # that these are known is checked by QuestionSet
     for word in dict.fromkeys(words):
         one_of(f"{what} in {path}", word, known)
     return np.array([known.index(word) for word in words], np.int64), known

@@ -5,7 +5,7 @@ That package is not needed. A picture is a struct of its file's ``bytes`` and it
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,43 +19,21 @@ from progressive_attention.data.images import FORMATS
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-ROWS = 256  # that are in memory, and in a row group, at once
+ROWS = 64  # that are in memory, and in a row group, at once: 2 GiB of nested bytes Arrow can't read again
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation", "dev": "validation"}
-
-
-def files_of(path: Path) -> list[Path]:
-    """A Parquet file, or those of a folder by name; raises ValueError if it has none."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path} can't be read: it holds no .parquet files; give the folder that they are in")
-    return files
-
-
-def pictures_in(path: Path) -> list[str]:
-    """The columns of FOLDERS whose pictures are inside the table; none where it can't be read."""
-    try:
-        return picture_columns(parquet.read_schema(files_of(path)[0]))
-    except (pa.ArrowException, OSError):
-        return []  # reading the whole table says what is wrong
-
-
-def picture_columns(schema: pa.Schema) -> list[str]:
-    """Those of FOLDERS that hold files' bytes, beside their path or alone."""
-    single = [name for name in FOLDERS if schema.names.count(name) == 1]
-    kinds = {name: schema.field(name).type for name in single}
-    return [
-        n for n, t in kinds.items() if pa.types.is_struct(t) or pa.types.is_binary(t) or pa.types.is_large_binary(t)
-    ]
 
 
 def read_parquet(path: Path, home: Path | None = None) -> pa.Table:
     """All columns of a file, or of a folder's files; pictures are written below ``home`` and named there.
 
     Class labels become their names. Of files without a column ``split`` those called train-..., validation-... or
-    test-... are of that split. Raises ValueError for files whose columns differ.
+    test-... are of that split. Raises ValueError for a folder without files, and for files whose columns differ.
     """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} can't be read: it holds no .parquet files; give the folder that they are in")
     tables: list[pa.Table] = []
-    for part in files_of(path):
+    for part in files:
         table = read_part(part, home)
         split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
         if split and path.is_dir() and "split" not in table.column_names:
@@ -74,12 +52,8 @@ def read_part(part: Path, home: Path | None) -> pa.Table:
         names = [name.strip() for name in schema.names]
         if len(set(names)) < len(names):
             raise ValueError(f"{part} has the columns {names}, expected each once")
-        inside = picture_columns(schema) if home is not None else []
-        if home is not None and inside:
-            batches = [*unpacked_batches(file, inside, home)]
-            table = pa.Table.from_batches(batches) if batches else file.read()
-        else:
-            table = file.read()
+        batches = [] if home is None else list(unpacked_batches(file, home))
+        table = pa.Table.from_batches(batches) if batches else file.read()
     for name, classes in class_names(schema).items():
         kind = schema.field(name).type
         if pa.types.is_integer(getattr(kind, "value_type", kind)):
@@ -88,11 +62,14 @@ def read_part(part: Path, home: Path | None) -> pa.Table:
     return table.rename_columns(names)
 
 
-def unpacked_batches(file: parquet.ParquetFile, inside: list[str], home: Path) -> Iterator[pa.RecordBatch]:
-    """A file's rows, a few at a time, with pictures written below ``home``; a batch over several row groups could be
-    more than Arrow can nest.
+def unpacked_batches(file: parquet.ParquetFile, home: Path) -> Iterator[pa.RecordBatch]:
+    """A file's rows, a few at a time, with pictures written below ``home``; none if it has no pictures.
+
+    A batch over several row groups could be more than Arrow can nest.
     """
-    for group in range(file.num_row_groups):
+    is_picture = (pa.types.is_struct, pa.types.is_binary, pa.types.is_large_binary)
+    inside = [f.name for f in file.schema_arrow if f.name in FOLDERS and any(test(f.type) for test in is_picture)]
+    for group in range(file.num_row_groups if inside else 0):
         for batch in file.iter_batches(ROWS, row_groups=[group]):
             for name in inside:
                 paths = [unpacked(cell, home / FOLDERS[name]) for cell in batch.column(name).to_pylist()]
@@ -100,7 +77,27 @@ def unpacked_batches(file: parquet.ParquetFile, inside: list[str], home: Path) -
             yield batch
 
 
-def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
+    """Write a picture's bytes, once, under a name made of them; one without bytes keeps its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture: dict[str, Any] = cell if isinstance(cell, dict) else {"bytes": cell}
+    content = picture.get("bytes")
+    if content is None:
+        return picture.get("path")
+    if not isinstance(content, bytes):
+        raise ValueError(f"a picture's bytes must be binary, got {type(content).__name__}; write the file's content")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            kind = str(opened.format).lower()
+    except Exception:  # Pillow raises whatever a damaged file runs into; the row is rejected later, with the reason
+        kind = "unreadable"
+    path = folder / f"{sha256(content).hexdigest()[:16]}.{kind}"
+    if not path.exists():
+        path.write_bytes(content)
+    return path.name
+
+
+def class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
     """The words of columns that hold numbers of classes, or lists of these."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
@@ -116,30 +113,10 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     return classes
 
 
-def in_words(cell: int | list[int | None] | None, names: list[str]) -> Any:
+def in_words(cell: int | list[int | None] | None, names: Sequence[str]) -> Any:
     """A class's number, or a list of them, as words; -1, which is no class, as None."""
     if isinstance(cell, list):
         return [in_words(number, names) for number in cell]
     if cell is None or cell < 0:
         return None
     return names[cell] if cell < len(names) else str(cell)
-
-
-def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
-    """Write a picture's bytes, once, under a name made of them; one without bytes keeps its path."""
-    picture: dict[str, Any] = cell if isinstance(cell, dict) else {"bytes": cell}
-    content = picture.get("bytes")
-    if content is None:
-        return picture.get("path")
-    if not isinstance(content, bytes):
-        raise ValueError(f"a picture's bytes must be binary, got {type(content).__name__}; write the file's content")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            kind = str(opened.format).lower()
-    except Exception:  # Pillow raises whatever a damaged file runs into; the row is rejected later, with the reason
-        kind = "unreadable"
-    path = folder / f"{sha256(content).hexdigest()[:16]}.{kind}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return path.name

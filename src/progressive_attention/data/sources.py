@@ -48,32 +48,24 @@ def load_questions(
         )
     path = Path(data)
     if not path.is_dir() and path.suffix != ".npz":
-        raise ValueError(
-            f"unknown data {str(data)!r}; known: {', '.join(STYLES)}, a folder with a manifest, or an .npz file"
-        )
-    drawn = {"images": images, "backgrounds": backgrounds}
-    drawn["protocol"] = None if protocol == PROTOCOLS[0] else protocol
-    if given := [name for name, value in drawn.items() if value is not None]:
-        raise ValueError(
-            f"{', '.join(given)}: only for scenes that are drawn ({', '.join(STYLES)}), not for {data}; leave it out"
-        )
-    if path.is_dir():
-        return from_folder(path, split or "test", image_size)
-    return from_npz(path, split)
+        known = f"{', '.join(STYLES)}, a folder with a manifest, or an .npz file"
+        raise ValueError(f"unknown data {str(data)!r}; known: {known}")
+    drawn = {"images": images is not None, "backgrounds": backgrounds is not None, "protocol": protocol != PROTOCOLS[0]}
+    if any(drawn.values()):
+        names = ", ".join(name for name, given in drawn.items() if given)
+        raise ValueError(f"{names}: only for scenes that are drawn ({', '.join(STYLES)}), not for {data}; leave it out")
+    return from_folder(path, split or "test", image_size) if path.is_dir() else from_npz(path, split)
 
 
 def in_words_of(questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]) -> QuestionSet:
     """The same questions with a trained network's ids; raises ValueError for words that it never learnt."""
     changes = {}
-    for column, own, names in (
-        ("query", questions.query_names, query_names),
-        ("attribute", questions.attribute_names, attribute_names),
-    ):
-        ids = getattr(questions, column)
-        used = [own[i] for i in np.unique(ids.attribute if isinstance(ids, Labels) else ids)]
+    for column, names in (("query", query_names), ("attribute", attribute_names)):
+        ids, words = getattr(questions, column), getattr(questions, f"{column}_names")
+        used = [words[i] for i in np.unique(ids.attribute if isinstance(ids, Labels) else ids)]
         if unknown := [word for word in used if word not in names]:
             raise ValueError(f"{questions.name}: unknown {column} {unknown}; this network knows: {', '.join(names)}")
-        table = np.array([names.index(word) if word in names else -1 for word in own], np.int64)
-        renamed = ids.in_ids(table, len(names)) if isinstance(ids, Labels) else table[ids]
-        changes |= {column: renamed, f"{column}_names": names}
+        table = np.array([names.index(word) if word in names else -1 for word in words], np.int64)
+        changes[column] = ids.in_ids(table, len(names)) if isinstance(ids, Labels) else table[ids]
+        changes[f"{column}_names"] = names
     return replace(questions, **changes)

@@ -15,20 +15,21 @@ import difflib
 import io
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.cells import converter, tidy_lists, tidy_words
 from progressive_attention.data.parquet_files import read_parquet
 from progressive_attention.files import temporary_for, write_json
 
@@ -59,28 +60,26 @@ SCHEMA = pa.schema(
 )
 BOX = ("x0", "y0", "x1", "y1")
 LISTS = ("attributes", "absent")
-WORDS = ("image", "query", "attribute", "split", "mask")
-LONGER = re.compile(r"(^|/)\.?(/|$)")  # places in a path that say nothing
 REJECTED = pa.schema(
     {"image": pa.string(), "query": pa.string(), "id": pa.int64(), "reason": pa.string(), "detail": pa.string()}
 )
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+LARGEST = {kind: float(np.finfo(kind.to_pandas_dtype()).max) for kind in (pa.float32(), pa.float64())}
+EXACT = 2**53  # beyond, float64 rounds whole numbers
+BLANKS = "words with blanks around them"
+NOT_NFC = "words not in NFC (Unicode's composed form)"
+TWICE = "words listed twice"
+Columns = list[tuple[str, list[Any]]]  # names and R cells, as they are written
 
 
 class Rows(NamedTuple):
-    """A table in SCHEMA's types; where its rows are: ``unit`` ("line") and their numbers (R,); what was repaired."""
+    """A table in SCHEMA's types; where its rows are: ``unit`` ("line") and numbers (R,); what was repaired."""
 
     table: pa.Table
     unit: str
     numbers: Sequence[int]
     repaired: Counter[str]
-
-
-class Raw(NamedTuple):
-    """A table as it was written: names and R cells of its columns, and where each row is."""
-
-    columns: Sequence[tuple[str, Sequence[Any] | pa.ChunkedArray]]
-    unit: str
-    numbers: Sequence[int]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -98,25 +97,26 @@ def read_table(path: Path, home: Path | None = None) -> Rows:
     """
     try:
         if ending(path) == ".csv":
-            raw = read_csv(path)
+            columns, numbers = read_csv(path)
         elif ending(path) == ".jsonl":
-            raw = read_jsonl(path)
+            columns, numbers = read_jsonl(path)
         elif ending(path) == ".parquet":
             table = read_parquet(path, home)
-            columns = list(zip(table.column_names, table.columns, strict=True))
-            raw = Raw(columns, "row", range(1, len(table) + 1))  # of a folder's files in the order of their names
+            columns = [(name, table[at].to_pylist()) for at, name in enumerate(table.column_names)]
+            numbers = range(1, len(table) + 1)  # of a folder's files in the order of their names
         else:
             raise ValueError(f"{path} must end with .csv, .jsonl, .parquet")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-    check_columns(path, [name for name, _ in raw.columns], len(raw.numbers))
+    check_columns(path, [name for name, _ in columns], len(numbers))
+    unit = "row" if ending(path) == ".parquet" else "line"
+    table = pa.table({name: typed(f"{path}, {unit}", numbers, name, cells) for name, cells in columns})
     repaired: Counter[str] = Counter()
-    table = pa.table({name: typed(path, raw, name, cells) for name, cells in raw.columns})
-    return Rows(tidy(table, repaired), raw.unit, raw.numbers, repaired)
+    return Rows(tidy(table, repaired), unit, numbers, repaired)
 
 
-def read_csv(path: Path) -> Raw:
-    """Commas between cells, quotes around those with commas; UTF-8; the first line names the columns."""
+def read_csv(path: Path) -> tuple[Columns, Sequence[int]]:
+    """Columns and lines; commas between cells, quotes around those with commas; UTF-8; the first line has the names."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -124,8 +124,7 @@ def read_csv(path: Path) -> Raw:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the table as UTF-8") from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    rows, lines = [], []
     try:
         names = [name.strip() for name in next(reader, [])]
         if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
@@ -141,14 +140,13 @@ def read_csv(path: Path) -> Raw:
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return Raw([(name, [row[i] for row in rows]) for i, name in enumerate(names)], "line", lines)
+    return [(name, [row[at] for row in rows]) for at, name in enumerate(names)], lines
 
 
-def read_jsonl(path: Path) -> Raw:
-    """One JSON object a line; blank lines are skipped, and a key may be left out."""
+def read_jsonl(path: Path) -> tuple[Columns, Sequence[int]]:
+    """Columns and lines; one JSON object a line; blank lines are skipped, and a key may be left out."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
+    rows, lines = [], []
     for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         if line.strip():
             try:
@@ -158,7 +156,7 @@ def read_jsonl(path: Path) -> Raw:
             rows.append({key.strip(): value for key, value in row.items()})
             lines.append(number)
     names = dict.fromkeys(name for row in rows for name in row)
-    return Raw([(name, [row.get(name) for row in rows]) for name in names], "line", lines)
+    return [(name, [row.get(name) for row in rows]) for name in names], lines
 
 
 def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
@@ -171,8 +169,7 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         )
     for name in names:
         if name not in SCHEMA.names:
-            near = difflib.get_close_matches(name, SCHEMA.names, 1)
-            hint = f"is it {near[0]!r}? " if near else ""
+            hint = "".join(f"is it {near!r}? " for near in difflib.get_close_matches(name, SCHEMA.names, 1))
             raise ValueError(f"{path} has an unknown column {name!r}; {hint}known: {', '.join(SCHEMA.names)}")
         if names.count(name) > 1:
             raise ValueError(f"{path} has {names.count(name)} columns {name!r}, expected one")
@@ -184,42 +181,77 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         raise ValueError(f"{path} has no rows")
 
 
-def typed(path: Path, raw: Raw, name: str, cells: Sequence[Any] | pa.ChunkedArray) -> pa.Array:
-    """A column in the schema's type, blank cells as null; raises ValueError naming the first wrong cell."""
+def imported_table(path: Path) -> pa.Table | None:
+    """A table that an import wrote, as it is; None for one that no import writes, and for a broken one."""
+    if path.name != MANIFEST:
+        return None
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowException, OSError):
+        return None  # reading it with care says what is wrong
+    if table.schema != pa.schema([field for field in SCHEMA if field.name in table.column_names]):
+        return None
+    needed = {"image", "query", "split", "width", "height", answer_column(table)}
+    known = {name for name in table.column_names if not table[name].null_count}
+    return table if needed <= known else None
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def typed(where: str, places: Sequence[int], name: str, cells: Sequence[Any]) -> pa.Array:
+    """A column in the schema's type, blank numbers and lists as null; raises ValueError naming the first wrong cell."""
     kind = SCHEMA.field(name).type
-    if isinstance(cells, pa.ChunkedArray):
-        if (same := unchanged(cells, kind)) is not None:
-            return same
-        cells = cells.to_pylist()
-    convert = converter(kind)
+    convert = words if name in LISTS else word if pa.types.is_string(kind) else lambda cell: number(cell, kind)
     values = []
-    for cell, number in zip(cells, raw.numbers, strict=True):
+    for cell, place in zip(cells, places, strict=True):
         try:
             values.append(None if cell is None else convert(cell))
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}, {raw.unit} {number}, column {name}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{where} {place}, column {name}: {error}") from error
     return pa.array(values, kind)
 
 
-def unchanged(cells: pa.ChunkedArray, kind: pa.DataType) -> pa.Array | None:
-    """Arrow's values where they are of the wanted type already, or text in another layout; else None."""
-    if cells.type != kind and not (is_text(cells.type) and is_text(kind) and is_list(cells.type) == is_list(kind)):
+def word(cell: Any) -> str:
+    """A word, or a whole number, true or false that is one (digit 7); raises ValueError for anything else."""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, str | int):
+        return str(cell)
+    raise ValueError(f"expected a word, got {cell!r:.80}; in JSON put it in quotes")
+
+
+def words(cell: Any) -> list[str] | None:
+    """A list of words, or ``red; old`` for one: ``;`` and ``[]`` are empty ones, a blank cell is none."""
+    if isinstance(cell, str):
+        cell = cell.strip()
+        return None if not cell else [] if cell == "[]" else [part.strip() for part in cell.split(";")]
+    if not isinstance(cell, list):
+        raise ValueError(f"expected a list of words, got {cell!r:.80}")
+    return [word(part) for part in cell if part is not None]
+
+
+def number(cell: Any, kind: pa.DataType) -> int | float | None:
+    """A number that fits the type, or text that is one and nothing else (no ``NA``, ``0x1F`` or ``1_0``).
+
+    None for blank text and NaN; raises ValueError for anything else.
+    """
+    value = cell.strip() if isinstance(cell, str) else cell
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = int(value) if WHOLE.fullmatch(value) else float(value)
+    elif isinstance(value, Decimal):
+        value = float(value)
+    if value == "" or value != value:
         return None
-    same = cells.cast(kind).combine_chunks()
-    if not pa.types.is_floating(kind):
-        return same
-    return None if pc.any(pc.is_inf(same)).as_py() else pc.if_else(pc.is_nan(same), None, same)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column has lists."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column has words, in lists or a dictionary perhaps."""
-    inner = getattr(kind, "value_type", kind)
-    return pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    whole = pa.types.is_integer(kind)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not whole and abs(value) <= LARGEST[kind]:
+            return float(value)
+        exact = isinstance(value, int) or (value.is_integer() and abs(value) <= EXACT)
+        if whole and exact and -(2 ** (kind.bit_width - 1)) <= value < 2 ** (kind.bit_width - 1):
+            return int(value)
+    what = f"a whole number of {kind.bit_width} bits" if whole else "a finite number"
+    raise ValueError(f"expected {what}, got {cell!r:.80}; leave it empty where it is unknown")
 
 
 # --- tidying ----------------------------------------------------------------------------------------------------------
@@ -231,32 +263,91 @@ def tidy(table: pa.Table, repaired: Counter[str]) -> pa.Table:
     Where no row has a split, each has the one of its image's path. Counts in ``repaired`` what it changes.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
-    for name in columns.keys() & {*WORDS, *LISTS}:
+    for name, cells in columns.items():
         if name in LISTS:
-            columns[name] = tidy_lists(columns[name], repaired)
-        else:
-            columns[name] = tidy_words(columns[name], repaired, path=name in ("image", "mask"))
-    columns["image"] = mapped(one_name, columns["image"])
+            columns[name] = tidy_lists(cells, repaired)
+        elif pa.types.is_string(cells.type):
+            columns[name] = tidy_words(cells, None if name in ("image", "mask") else repaired)
+    columns["image"] = mapped(lambda path: PurePosixPath(path).as_posix(), columns["image"])  # ./a.jpg is a.jpg
     if "split" not in columns or columns["split"].null_count == len(table):
         columns["split"] = mapped(split_of, columns["image"])
     return pa.table(columns)
 
 
+def tidy_words(cells: pa.Array, repaired: Counter[str] | None) -> pa.Array:
+    """Words (R,) without blanks around them, null where nothing is left; unless paths (None), composed (NFC)."""
+    bare = pc.utf8_trim_whitespace(cells)
+    composed = bare if repaired is None else pc.utf8_normalize(bare, "NFC")
+    if repaired is not None:
+        repaired[BLANKS] += pc.sum(pc.not_equal(cells, bare)).as_py() or 0
+        repaired[NOT_NFC] += pc.sum(pc.not_equal(bare, composed)).as_py() or 0
+    return pc.if_else(pc.equal(composed, ""), pa.scalar(None, pa.string()), composed)
+
+
+def tidy_lists(cells: pa.Array, repaired: Counter[str]) -> pa.Array:
+    """Lists of such words (R,), each word once, blank ones left out; null stays null."""
+    row, listed = flat(cells)
+    tidied = tidy_words(listed, repaired)
+    lists: list[dict[str, None] | None] = [{} if known else None for known in cells.is_valid().to_pylist()]
+    for at, text in zip(row.tolist(), tidied.to_pylist(), strict=True):
+        if text is not None:
+            lists[at][text] = None
+    repaired[TWICE] += len(tidied) - tidied.null_count - sum(map(len, filter(None, lists)))
+    return pa.array([None if some is None else list(some) for some in lists], cells.type)
+
+
 def mapped(rule: Callable[[str], str], column: pa.Array) -> pa.Array:
     """``rule`` of each word; null stays null."""
     coded = column.dictionary_encode()
-    return pa.array([rule(word) for word in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
-
-
-def one_name(path: str) -> str:
-    """An image's path as it is written shortest: ./a.jpg is a.jpg."""
-    return PurePosixPath(path).as_posix() if LONGER.search(path) else path
+    return pa.array([rule(text) for text in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
 
 
 def split_of(image: str) -> str:
     """Split of an image where the table names none: 60 / 20 / 20 % by the path's hash, so images never straddle."""
     share = int(sha256(PurePosixPath(image).as_posix().encode()).hexdigest()[:8], 16) / 16**8
     return SPLITS[0] if share < 0.6 else SPLITS[1] if share < 0.8 else SPLITS[2]
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def answer_column(table: pa.Table) -> str:
+    """The one of both columns that a table has."""
+    return "attributes" if "attributes" in table.column_names else "attribute"
+
+
+def flat(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """A column of words, or of lists of them: the row of each word, and the words."""
+    cells = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_list(cells.type):
+        return pc.list_parent_indices(cells).to_numpy(), pc.list_flatten(cells)
+    return np.arange(len(cells)), cells
+
+
+def word_sets(table: pa.Table, name: str) -> list[set[str]]:
+    """The words of each row in a column of words, or of lists of them; none for null, and where there is no column."""
+    cells = table[name].to_pylist() if name in table.column_names else [None] * len(table)
+    return [{cell} if isinstance(cell, str) else set(cell or ()) for cell in cells]
+
+
+def numbers(table: pa.Table, *columns: str, missing: float) -> np.ndarray:
+    """Columns of numbers as (R, columns) float64, ``missing`` where nothing is stated or a column is not there."""
+    known = [
+        pc.fill_null(table[name].cast(pa.float64()), missing).to_numpy()
+        if name in table.column_names
+        else np.full(len(table), missing)
+        for name in columns
+    ]
+    return np.stack(known, 1)
+
+
+def rows_by(column: pa.ChunkedArray) -> dict[Any, list[int]]:
+    """The rows, ascending, of each value of a column; null is none."""
+    rows = defaultdict(list)
+    for row, value in enumerate(column.to_pylist()):
+        if value is not None:
+            rows[value].append(row)
+    return rows
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -282,7 +373,6 @@ def write_dataset(
     """
     out = out.resolve()  # the folder that a link leads to, not the link, is what can be replaced
     check_free(out)
-    reasons = rejected["reason"].value_counts().to_pylist()
     content = {
         "format": FORMAT,
         "source": source,
@@ -290,11 +380,12 @@ def write_dataset(
         "masks": None if masks is None else relative_to(home or out, masks),
         **about,
         "rows": len(rows),
-        "rejected": {count["values"]: count["counts"] for count in sorted(reasons, key=lambda c: -c["counts"])},
+        "rejected": dict(Counter(rejected["reason"].to_pylist()).most_common()),
     }
     with nullcontext(home) if home else temporary_for(out, folder=True) as temporary:
-        parquet.write_table(conform(rows, SCHEMA), temporary / MANIFEST, compression="zstd")
-        parquet.write_table(conform(rejected, REJECTED), temporary / REJECTED_TABLE, compression="zstd")
+        for table, schema, name in ((rows, SCHEMA, MANIFEST), (rejected, REJECTED, REJECTED_TABLE)):
+            fields = pa.schema([field for field in schema if field.name in table.column_names])
+            parquet.write_table(table.select(fields.names).cast(fields), temporary / name, compression="zstd")
         write_json(temporary / ABOUT, content)
         temporary.chmod(0o755)
         os.rename(temporary, out)  # an empty folder there is replaced
@@ -307,19 +398,12 @@ def check_free(out: Path) -> None:
         raise ValueError(f"{out} is there already and not empty; choose another --out, or delete it")
 
 
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table's columns in the schema's order and types; a column that the schema lacks is our mistake."""
-    assert set(table.column_names) <= set(schema.names), set(table.column_names) - set(schema.names)
-    names = [name for name in schema.names if name in table.column_names]
-    return table.select(names).cast(pa.schema([schema.field(name) for name in names]))
-
-
 def relative_to(out: Path, folder: Path) -> str:
     """A folder inside the data set by its relative path, so that both move together; any other by its full path."""
     full, home = folder.resolve(), out.resolve()
     return os.path.relpath(full, home) if full.is_relative_to(home) else str(full)
 
 
-def as_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+def as_table(columns: Mapping[str, Any], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Lists or arrays as a table of the schema's types, only the columns that are given."""
     return pa.table({name: pa.array(values, schema.field(name).type) for name, values in columns.items()})

@@ -4,6 +4,7 @@ docs/voc.md says what a row is, and by which name a network trained on Visual Ge
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,39 +18,22 @@ from progressive_attention.config import SPLITS, one_of
 from progressive_attention.data.file_checks import Refusal, in_threads, look
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import labelled
-from progressive_attention.data.rows import Draft, Rejection
+from progressive_attention.data.rows import tidied, write_judged
 from progressive_attention.data.table import BOX
 
-# VOC's class -> its name in Visual Genome, in VOC's order: pixels of value k in a segmentation are of the k-th class.
-NAMES = {
-    "aeroplane": "airplane",
-    "bicycle": "bicycle",
-    "bird": "bird",
-    "boat": "boat",
-    "bottle": "bottle",
-    "bus": "bus",
-    "car": "car",
-    "cat": "cat",
-    "chair": "chair",
-    "cow": "cow",
-    "diningtable": "table",
-    "dog": "dog",
-    "horse": "horse",
-    "motorbike": "motorcycle",
-    "person": "person",
-    "pottedplant": "plant",
-    "sheep": "sheep",
-    "sofa": "couch",
-    "train": "train",
-    "tvmonitor": "tv",
-}
-CLASSES = tuple(NAMES)
+CLASSES: tuple[str, ...] = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)  # in VOC's order: pixels of value k in a segmentation are of the k-th class
+NAMES = {name: name for name in CLASSES}  # each class's name in Visual Genome
+NAMES |= {"aeroplane": "airplane", "diningtable": "table", "motorbike": "motorcycle"}
+NAMES |= {"pottedplant": "plant", "sofa": "couch", "tvmonitor": "tv"}
 VOID = 255  # the borders of objects, and objects that were too hard to label
 LISTS: dict[str, str] = dict(zip(("train", "val", "test"), SPLITS, strict=True))  # VOC's name of a split -> ours
 TASK = "segmentation"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
 COLUMNS = ("image", "query", "attributes", "split", *BOX, "mask", "mask_value", "mask_void", "width", "height")
-MAX_XML = 2**20  # bytes of an annotation; VOC's own are below a hundredth of that
 
 
 def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -63,10 +47,8 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
     no row can be used, and if ``out`` is there already.
     """
     if task != TASK:
-        raise ValueError(
-            f"task must be {TASK}, got {task!r}; for VOC's boxes write a table with the columns image, query, "
-            "attributes, x0, y0, x1, y1, or COCO's JSON, and import it: pan data import csv, pan data import coco"
-        )
+        remedy = "for boxes import a table or COCO's JSON: pan data import csv, pan data import coco"
+        raise ValueError(f"task must be {TASK}, got {task!r}; {remedy}")
     queries = NAMES | dict(names or {})
     for name in queries:
         one_of("class of VOC", name, CLASSES)
@@ -76,19 +58,25 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
     splits = read_lists(root / "ImageSets" / "Segmentation")
     masks = ImageRoot(root / "SegmentationClass")
     images = in_threads([partial(rows_of, root, masks, queries, stem) for stem in splits])
-    rows: list[dict[str, Any]] = []
-    rejected: list[Rejection] = []
-    for stem, result in zip(splits, images, strict=True):
+    rows, rejected = [], []
+    for (stem, split), result in zip(splits.items(), images, strict=True):
         if isinstance(result, Refusal):
-            rejected.append(Rejection(f"{stem}.jpg", None, None, result.reason, result.detail))
+            rejected.append({"image": f"{stem}.jpg", "reason": result.reason, "detail": result.detail})
         else:
-            rows += [{"image": f"{stem}.jpg", "split": splits[stem], "attributes": (), **row} for row in result]
-    draft = Draft.of(rows, COLUMNS)
-    draft.rejected += rejected
-    if missing := [name for name, split in LISTS.items() if split not in splits.values()]:
-        draft.notes.append(f"{devkit} has no images of VOC's {' and '.join(missing)} split")
-    settings = {"devkit": str(devkit), "task": task, "names": queries}
-    return draft.write(out, source="voc", images=ImageRoot(root / "JPEGImages"), masks=masks, settings=settings)
+            rows += [{"image": f"{stem}.jpg", "split": split, "attributes": [], **row} for row in result]
+    missing = [name for name, split in LISTS.items() if split not in splits.values()]
+    repaired = Counter[str]()
+    return write_judged(
+        out,
+        tidied(rows, COLUMNS, repaired),
+        repaired,
+        source="voc",
+        images=ImageRoot(root / "JPEGImages"),
+        masks=masks,
+        settings={"devkit": str(devkit), "task": task, "names": queries},
+        rejected=rejected,
+        notes=[f"{devkit} has no images of VOC's {' and '.join(missing)} split"] if missing else [],
+    )
 
 
 def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str) -> list[dict[str, Any]]:
@@ -104,18 +92,16 @@ def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str)
     rows = []
     for value in values:
         name = CLASSES[value - 1]
-        row = {"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID, **size}
+        rows.append({"query": queries[name], "mask": mask, "mask_value": value, "mask_void": VOID, **size})
         if name in boxes:
             x0, y0, x1, y1 = zip(*boxes[name], strict=True)
-            row |= dict(zip(BOX, (min(x0), min(y0), max(x1), max(y1)), strict=True))
-        rows.append(row)
+            rows[-1] |= dict(zip(BOX, (min(x0), min(y0), max(x1), max(y1)), strict=True))
     return rows
 
 
 def pixel_values(picture: Image.Image) -> list[int]:
     """The values of a mask's pixels but background and void; raises ValueError for a picture in colours."""
-    values = np.unique(np.asarray(labelled(picture))).tolist()
-    return [int(value) for value in values if value not in (0, VOID)]
+    return np.setdiff1d(np.asarray(labelled(picture)), [0, VOID]).tolist()
 
 
 # --- the devkit's files -----------------------------------------------------------------------------------------------
@@ -125,10 +111,7 @@ def devkit_root(devkit: Path) -> Path:
     """The folder VOC2007; raises ValueError naming what it lacks."""
     root = devkit / "VOC2007" if (devkit / "VOC2007").is_dir() else devkit
     if missing := [name for name in FOLDERS if not (root / name).is_dir()]:
-        raise ValueError(
-            f"{root} lacks the folders {missing}; a devkit must hold {', '.join(FOLDERS)}: give VOCdevkit or "
-            "VOCdevkit/VOC2007 as unpacked from the official files"
-        )
+        raise ValueError(f"{root} lacks the folders {missing}; give VOCdevkit or VOCdevkit/VOC2007 as unpacked")
     return root
 
 
@@ -157,8 +140,8 @@ class NoDoctype(ElementTree.TreeBuilder):
     """Rejects document type declarations, the only place where entities, and so bombs and outside files, come from."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Raises Refusal."""
-        raise Refusal("annotation unusable", f"it declares a document type ({name}), which VOC's never do")
+        """Raises ValueError."""
+        raise ValueError(f"it declares a document type ({name}), which VOC's never do")
 
 
 def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[float]]]]:
@@ -167,31 +150,15 @@ def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[flo
     VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2. Raises Refusal for XML
     that is not of VOC's form.
     """
-    with path.open("rb") as file:
-        content = file.read(MAX_XML + 1)
-    if len(content) > MAX_XML:
-        raise Refusal("annotation unusable", f"{path.name} has more than {MAX_XML:,} bytes")
-    parser = ElementTree.XMLParser(target=NoDoctype())
-    try:
-        parser.feed(content)
-        root = parser.close()
-    except Refusal:
-        raise
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: unknown encodings
-        raise Refusal("annotation unusable", f"{path.name}: {error}") from error
-    if root.tag != "annotation":
-        raise Refusal("annotation unusable", f"{path.name}: its outermost element is {root.tag}, expected annotation")
     boxes: dict[str, list[list[float]]] = {}
-    for number, thing in enumerate(root.iterfind("object"), 1):
-        name = (thing.findtext("name") or "").strip()
-        if name not in CLASSES:
-            raise Refusal("unknown class", f"{path.name}, object {number}: {name!r}")
-        corners = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            x0, y0, x1, y1 = (float(corner or "") for corner in corners)
-        except ValueError as error:
-            detail = f"{path.name}, object {number}: corners must be numbers, got {corners}"
-            raise Refusal("annotation unusable", detail) from error
-        boxes.setdefault(name, []).append([x0 - 1, y0 - 1, x1, y1])
+    try:
+        root = ElementTree.parse(path, ElementTree.XMLParser(target=NoDoctype())).getroot()
+        for thing in root.iterfind("object"):
+            name = (thing.findtext("name") or "").strip()
+            one_of("class of VOC", name, CLASSES)
+            x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{side}") or "") for side in CORNERS)
+            boxes.setdefault(name, []).append([x0 - 1, y0 - 1, x1, y1])
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: unknown encodings
+        raise Refusal("annotation unusable", f"{path.name}: {error}") from error
     texts = {side: (root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")}
     return {side: int(text) for side, text in texts.items() if re.fullmatch(r"\d{1,9}", text)}, boxes

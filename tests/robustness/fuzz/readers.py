@@ -23,7 +23,7 @@ from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import Fit, open_picture, opened, target, to_rgb, upright, upright_size
 from progressive_attention.data.manifest import from_folder, read_folder, read_manifest
 from progressive_attention.data.npz import from_npz
-from progressive_attention.data.tables import import_table
+from progressive_attention.data.rows import import_table
 from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.voc import import_voc
 from progressive_attention.network.build import ProgressiveAttentionNetwork

@@ -15,7 +15,7 @@ from progressive_attention.data import hub_parquet
 from progressive_attention.data.hub_parquet import export_parquet
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.parquet_files import in_words
-from progressive_attention.data.tables import import_table
+from progressive_attention.data.rows import import_table
 from progressive_attention.files import read_json
 
 SPLITS = ("train", "validation", "test")
@@ -102,14 +102,6 @@ def test_datasets_opens_what_is_exported(folder: Path, tmp_path: Path, datasets)
                 np.testing.assert_array_equal(np.asarray(row[name]), expected)
 
 
-def test_datasets_opens_a_manifest_as_it_is(photograph_folder: Path, datasets) -> None:
-    """Without pictures: their paths."""
-    path = next(photograph_folder.glob("manifest.*"))
-    kind = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}[path.suffix]
-    found = datasets.load_dataset(kind, data_files=str(path), split="train")
-    assert found["image"][:] == read_manifest(photograph_folder).table["image"].to_pylist()
-
-
 def test_exported_and_imported_again_it_is_the_same(folder: Path, tmp_path: Path, capsys) -> None:
     assert main(["data", "export", str(folder), "--out", str(tmp_path / "out")]) == 0
     assert f"{tmp_path / 'out'}: train.parquet 4 rows, validation.parquet 2 rows\n" in capsys.readouterr().out
@@ -131,8 +123,8 @@ def test_a_picture_with_many_questions_is_written_once(tmp_path: Path) -> None:
 
 def test_row_groups_hold_few_enough_bytes_to_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow can't read nested cells of 2 GiB, to which a picture with many questions unfolds."""
-    once = one_picture(tmp_path / "set", rows=10, side=50)
-    monkeypatch.setattr(hub_parquet, "BYTES", 3 * once)
+    one_picture(tmp_path / "set", rows=10, side=50)
+    monkeypatch.setattr(hub_parquet, "ROWS", 3)
     assert export_parquet(tmp_path / "set", tmp_path / "out") == {"train": 10}
     with parquet.ParquetFile(tmp_path / "out/train.parquet") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]

@@ -7,9 +7,10 @@ import pytest
 from hand_tables import write_table
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from pyarrow import parquet
 
 from progressive_attention.data.manifest import from_folder, read_manifest
-from progressive_attention.data.table import split_of
+from progressive_attention.data.table import SCHEMA, as_table, split_of
 
 FORMATS = ("parquet", "csv", "jsonl")
 RECTANGLE = (4, 2, 12, 8)
@@ -80,16 +81,15 @@ def test_one_set_from_three_formats(folder, form):
     assert not train.images[1][[0, 4, 15, 19]].any()
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_columns_may_be_left_out_or_empty(folder, form):
+def test_columns_may_be_left_out_or_empty(folder):
     empty = dict.fromkeys(("mask", "scale", "x0", "y0", "x1", "y1"))
     bare = {"image": "a.png", "query": 7, "attribute": 1}
-    full = from_folder(write(folder, [{**bare, **empty}], form), split_of("a.png"), 20)
+    full = from_folder(write(folder, [{**bare, **empty}]), split_of("a.png"), 20)
     assert (full.query_names, full.attribute_names) == (("7",), ("1",))
     assert not full.masks[np.array([0])].any()
     assert_array_equal(full.scale, [np.nan])
     assert_array_equal(full.box, [[np.nan] * 4])
-    bare = from_folder(write(folder, [bare], form), split_of("a.png"), 20)
+    bare = from_folder(write(folder, [bare]), split_of("a.png"), 20)
     assert (bare.masks, bare.scale, bare.box) == (None, None, None)
 
 
@@ -119,18 +119,10 @@ def test_lists_with_absent_ones(folder, form):
     assert_array_equal(dense(train), [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("column", ["attributes", "absent"])
-@pytest.mark.parametrize("word", [None, "", "  "])
-def test_blank_words_in_lists_are_left_out(folder, column, word):
-    write(folder, [{**LISTED[3], "split": "train", column: ["wet", word]}])
-    assert "" not in from_folder(folder, "train", 8).attribute_names
-
-
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_targets_and_what_counts_for_nothing(folder, form):
+def test_targets_and_what_counts_for_nothing(folder):
     labels = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (8, 8))
     Image.fromarray(labels).save(folder / "m.png")
     row = {"image": "c.png", "query": "car", "attribute": "red", "split": "train"}
@@ -140,14 +132,14 @@ def test_targets_and_what_counts_for_nothing(folder, form):
         row | {"mask": None, "mask_value": 1, "mask_void": 255},
         row | {"mask": "m.png", "mask_value": 1, "mask_void": 0},
     ]
-    train = from_folder(write(folder, rows, form), "train", 8)
+    train = from_folder(write(folder, rows), "train", 8)
     nothing = np.zeros((8, 8), bool)
     assert_array_equal(train.masks[np.arange(4)], [labels == 2, labels > 0, nothing, labels == 1])
     assert_array_equal(train.void[np.arange(4)], [labels == 255, nothing, nothing, labels == 0])
     some = train.rows(np.array([3, 0]))
     assert_array_equal(some.masks[np.array([1, 0])], [labels == 2, labels == 1])
     assert_array_equal(some.void[np.array([1, 0])], [labels == 255, labels == 0])
-    assert from_folder(write(folder, [{**row, "mask_void": None} for row in rows], form), "train", 8).void is None
+    assert from_folder(write(folder, [{**row, "mask_void": None} for row in rows]), "train", 8).void is None
 
 
 def test_masks_must_fit_their_images(folder):
@@ -197,11 +189,18 @@ def test_one_manifest_and_a_known_split(folder):
         from_folder(folder, "train", 20)
 
 
-def test_the_sizes_of_an_imported_table_are_taken(folder):
-    """No header is read again of what an import has read."""
-    rows = [{**row, "width": 4, "height": 2} for row in ROWS if row["image"] == "a.png"]
+def test_what_an_import_wrote_is_taken_as_it_is(folder):
+    """No rule is applied again, and no header is read; but for a table that no import writes."""
+    row = {**ROWS[2], "width": 4, "height": 2, "x0": -3, "y0": 0, "x1": 2, "y1": 1}
     (folder / "dataset.json").write_text(json.dumps({"format": 1}))
-    assert_array_equal(from_folder(write(folder, rows), "train", 20).images.sizes, [[4, 2]])
+    columns = {name: [row[name]] * 2 for name in SCHEMA.names if name in row}
+    parquet.write_table(as_table(columns), folder / "manifest.parquet")
+    train = from_folder(folder, "train", 20)
+    assert_array_equal(train.images.sizes, [[4, 2]])
+    assert_array_equal(train.box, [[-15, 5, 10, 10]] * 2)
+    parquet.write_table(as_table({**columns, "split": ["train", None]}), folder / "manifest.parquet")
+    with pytest.warns(UserWarning, match="unknown split: 1"):
+        assert_array_equal(from_folder(folder, "train", 20).box, [[0, 5, 1, 5.5]])
 
 
 # --- dataset.json -----------------------------------------------------------------------------------------------------
@@ -226,15 +225,11 @@ def test_images_and_masks_may_be_elsewhere(folder):
     "about, message",
     [
         (b'{"images": "gone"}', "gone is not a folder"),
-        (b'{"masks": "c.png"}', r"c\.png is not a folder"),
         (b'{"images": 5}', "does not say where images and masks are"),
         (b'{"masks": {"at": "here"}}', "does not say where images and masks are"),
         (json.dumps({"images": "a\0b"}).encode(), "b is not a folder"),
-        (json.dumps({"images": "x" * 5000}).encode(), "x is not a folder"),
         (b"[]", "does not say where images and masks are"),
-        (b"null", "does not say where images and masks are"),
         (b'{"images": "a', "is not valid JSON"),
-        (b"\xff\xfe{}", "is not valid JSON"),
     ],
 )
 def test_a_dataset_json_that_lies(folder, about, message):

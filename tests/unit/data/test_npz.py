@@ -77,8 +77,8 @@ BAD_NPZ = [
     ({"scale": np.ones(2)}, r"scale must be \(3,\) beside images .*got \(2,\)"),
     ({"scale": np.array(["a", "b", "c"])}, "scale must hold numbers, got <U1"),
     ({"mask": np.ones((3, 4, 5), bool)}, r"mask must be \(3, 4, 4\) beside images .*got \(3, 4, 5\)"),
-    ({"attribute": np.array([0, 1, 2])}, r"attribute ids must be in 0\.\.1, got 0\.\.2; attribute_names has 2"),
-    ({"attribute": np.array([0, -1, 1])}, r"attribute ids must be in 0\.\.1, got -1\.\.1; attribute_names has 2"),
+    ({"attribute": np.array([0, 1, 2])}, r"attribute ids must be in 0\.\.1, got 0\.\.2"),
+    ({"attribute": np.array([0, -1, 1])}, r"attribute ids must be in 0\.\.1, got -1\.\.1"),
     ({"attribute": np.array(["red", "new", "old"])}, r"unknown attribute in .*my\.npz 'new'; known: red, old"),
     ({"query": np.array([0.0, 1.0, 2.0])}, "query must hold integer ids or names, got float64"),
     ({"attribute_names": np.array(["red", "red"])}, r"attribute_names must be distinct names \(n,\), got <U3 \['red"),
@@ -86,7 +86,7 @@ BAD_NPZ = [
         {"query": np.array([7, "car", None], object)},
         r"can't be read as an \.npz of plain arrays \(it is something else, or holds Python objects\)",
     ),
-    ({k: v[:0] for k, v in MINIMAL.items() if k != "attribute_names"}, "has no images"),
+    ({k: v[:0] for k, v in MINIMAL.items() if k != "attribute_names"}, r"images must be .* got \(0, 4, 4, 3\)"),
 ]
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.data.audit import audit
-from progressive_attention.data.checks import KINDS, alike, codes, fit_boxes, set_codes
+from progressive_attention.data.checks import KINDS, alike, fit_boxes
 from progressive_attention.data.images import BoxMasks
 from progressive_attention.data.manifest import from_folder, read_manifest
+from progressive_attention.data.rows import import_table
 from progressive_attention.data.table import BOX, MANIFEST, REJECTED_TABLE
-from progressive_attention.data.tables import import_table
 
 SIDE = 20
 BASE = {"image": "wide.png", "query": "dog", "attributes": "red", "split": "train"}
@@ -227,7 +227,7 @@ def fitted(sides, width, height):
         ((39.5, 0, 41, 1), [39.5, 0, 40, 1], ["box reaching out of its image"]),
         ((None,) * 4, [None] * 4, []),
         ((None, None, None, 0), [None] * 4, ["incomplete box"]),
-        ((0, 0, float("inf"), 4), None, ["box not finite"]),
+        ((0, 0, float("inf"), 4), None, ["empty box"]),
         ((3, 3, 3, 9), None, ["empty box"]),
         ((5, 3, 3, 9), None, ["empty box"]),
         ((0, 20, 5, 29), None, ["box outside the image"]),
@@ -254,15 +254,10 @@ def test_clipped_boxes_cover_the_same_pixels_of_the_image(x0, y0, x1, y1, width,
 def test_alike_rows():
     rng = np.random.default_rng(1)
     lists = [rng.choice(["red", "old", "big", "new"], rng.integers(0, 4)).tolist() for _ in range(300)]
-    images, numbers = (
-        rng.choice(["a", "b", "c"], 300).tolist(),
-        [None if x == 2 else x for x in rng.integers(0, 3, 300)],
-    )
-    keys = [(image, x, frozenset(words)) for image, x, words in zip(images, numbers, lists, strict=True)]
-    some = np.arange(0, 300, 2)
-    expected = {key: [i for i in some.tolist() if keys[i] == key] for key in keys}
-    lists = pa.array(lists, pa.list_(pa.string()))
-    columns = [codes(pa.array(images)), codes(pa.array(numbers, pa.int64())), set_codes(lists)]
-    found = sorted(group.tolist() for group in alike(columns, some))
-    assert found == sorted(group for group in expected.values() if len(group) > 1)
-    assert len(found) > 20
+    images = rng.choice(["a", "b", "c"], 300).tolist()
+    sides = [None if x == 2 else float(x) for x in rng.integers(0, 3, 300)]
+    keys = [(image, x, frozenset(words)) for image, x, words in zip(images, sides, lists, strict=True)]
+    groups = [[i for i, key in enumerate(keys) if key == some] for some in set(keys)]
+    table = pa.table({"image": images, "x0": sides, "attributes": pa.array(lists, pa.list_(pa.string()))})
+    assert sorted(alike(table, table.column_names)) == sorted(group for group in groups if len(group) > 1)
+    assert max(map(len, groups)) > 3

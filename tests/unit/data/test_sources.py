@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from progressive_attention.data import sources
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.questions import QuestionSet
@@ -27,17 +26,6 @@ def folder(tmp_path):
     rows = ["a.png,7,red,train", "a.png,8,old,train", "a.png,8,red,test"]
     (tmp_path / "manifest.csv").write_text("\n".join(["image,query,attribute,split", *rows]))
     return tmp_path
-
-
-def test_synthetic_sets_by_name(monkeypatch):
-    calls = []
-    monkeypatch.setattr(sources, "synthetic", lambda *given, **options: calls.append((given, options)))
-    load_questions("mref")
-    load_questions("mbg", "train", protocol="authors", queries="all", seed=3, images=9, image_size=64, absent=True)
-    defaults = {"protocol": "paper", "queries": "one", "seed": 0, "images": 30_000, "absent": False}
-    others = {"backgrounds": None, "progress": None}
-    authors = {"protocol": "authors", "queries": "all", "seed": 3, "images": 9, "absent": True}
-    assert calls == [(("mref", "test"), defaults | others), (("mbg", "train"), authors | others)]
 
 
 def test_folders(folder):

@@ -1,7 +1,6 @@
 """The one reader of tables, in three forms, and an imported data set on disk, whole or not at all."""
 
 import io
-import itertools
 import json
 import shutil
 import unicodedata
@@ -18,16 +17,16 @@ from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
 from progressive_attention.data import table as module
-from progressive_attention.data.cells import tidy_lists, tidy_words
 from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.table import (
     BOX,
     REJECTED,
     SCHEMA,
     as_table,
-    conform,
     read_table,
     split_of,
+    tidy_lists,
+    tidy_words,
     write_dataset,
 )
 from progressive_attention.files import read_json
@@ -35,7 +34,6 @@ from progressive_attention.files import read_json
 FORMATS = ("csv", "jsonl", "parquet")
 in_a_folder = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.text(st.characters(codec="utf-8", exclude_characters=";"), min_size=1, max_size=5).filter(str.strip)
-numbers = itertools.count()
 
 
 def tidy(word):
@@ -224,39 +222,6 @@ def test_a_data_sets_folder_is_read_back_the_same(tmp_path, images):
     assert manifest.table.to_pydict() == WRITTEN
     assert manifest.table.schema == pa.schema([field for field in SCHEMA if field.name in WRITTEN])
     assert (manifest.name, manifest.images.root, manifest.masks.root) == ("set", images, out)
-
-
-whole = st.none() | st.integers(0, 2**31 - 1)
-tidied = words.map(tidy)
-lists = st.lists(tidied, max_size=3, unique=True)
-ANY = {
-    "image": st.text("abc", min_size=1),
-    "query": tidied,
-    "attributes": lists,
-    "absent": st.none() | lists,
-    "split": st.sampled_from(SPLITS),
-    **dict.fromkeys(BOX, st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)),
-    "mask": st.none() | words.map(str.strip),
-    **dict.fromkeys(("mask_value", "mask_void", "width", "height"), whole),
-    "scale": st.none() | st.floats(allow_nan=False, allow_infinity=False),
-    "id": st.none() | st.integers(-(2**63), 2**63 - 1),
-}
-
-
-@in_a_folder
-@given(st.lists(st.fixed_dictionaries(ANY), min_size=1, max_size=6))
-def test_any_rows_are_read_back_the_same(tmp_path, some):
-    columns = {name: [row[name] for row in some] for name in ANY}
-    out = tmp_path / str(next(numbers))
-    write_dataset(out, as_table(columns, SCHEMA), REJECTED.empty_table(), source="test", images=tmp_path, masks=None)
-    assert read_table(out / "manifest.parquet").table.to_pydict() == columns
-
-
-def test_columns_are_put_in_order_and_into_their_types():
-    given = pa.table({"id": pa.array([1], pa.int8()), "query": ["car"], "image": ["a.png"], "x0": pa.array([1.5])})
-    assert conform(given, SCHEMA).schema == pa.schema([SCHEMA.field(name) for name in ("image", "query", "x0", "id")])
-    with pytest.raises(AssertionError, match="colour"):
-        conform(given.append_column("colour", [["red"]]), SCHEMA)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
