@@ -13,10 +13,9 @@ from torch import nn
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
+from progressive_attention.evaluation.answers import AnyOf, OneOf, askable
 from progressive_attention.evaluation.ask import Part, Progress, gather, predictions
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, as_lists, column_of, looked
-from progressive_attention.evaluation.many_attributes import AnyOf, askable
-from progressive_attention.evaluation.one_attribute import OneOf
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.processes import gathered
@@ -97,18 +96,13 @@ def rows_of(
             yield asked.row[real], answers.columns(logit, known) | looked(prediction, asked, where, targets, curves)
 
     numbers = gather(len(questions), parts())
-    for each in gathered(curves):
-        if overlap is not None and each is not None:
-            overlap.merge(each)
+    for each in gathered(curves) if overlap is not None else ():
+        overlap.merge(each)
     unknown = np.full(len(questions), np.nan)
-    attended = [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]
-    columns = {
-        "row": np.arange(len(questions)),
-        **answers.words(numbers),
-        **{name: pa.array(numbers.get(name, unknown), from_pandas=True) for name in attended},
-        "entropy": as_lists(numbers["entropy"]),
-    }
-    table = pa.table(columns)
+    columns = {"row": np.arange(len(questions)), **answers.words(numbers)}
+    for name in [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]:
+        columns[name] = pa.array(numbers.get(name, unknown), from_pandas=True)
+    table = pa.table({**columns, "entropy": as_lists(numbers["entropy"])})
     return table if "read" in columns else table.filter(pa.array(numbers["read"]))
 
 
