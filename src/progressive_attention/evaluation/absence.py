@@ -115,14 +115,7 @@ def asks_absent(questions: QuestionSet) -> np.ndarray:
     return np.diff(attribute.where((attribute.attribute == absent) & (attribute.value == 1)).start) > 0
 
 
-def scored(
-    trained: Trained,
-    questions: QuestionSet,
-    device: torch.device,
-    *,
-    batch: int = 64,
-    progress: Progress | None = None,
-) -> Scored:
+def scored(trained: Trained, questions: QuestionSet, device: torch.device, progress: Progress | None = None) -> Scored:
     """Every score of every question. The network need not know the word "absent".
 
     Of several processes each asks its part, and all get the whole.
@@ -143,7 +136,7 @@ def scored(
     named = [i for i, name in enumerate(trained.attribute_names) if name != ABSENT]  # which, if it is there?
 
     def parts() -> Iterator[Part]:
-        for given, prediction in predictions(trained.model, asked, device, batch=batch, progress=progress):
+        for given, prediction in predictions(trained.model, asked, device, progress=progress):
             values = {name: score(prediction) for name, score in wanted.items()}
             values["answer"] = prediction.logit[..., named].argmax(-1)
             real = given.row >= 0

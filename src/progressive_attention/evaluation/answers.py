@@ -23,7 +23,6 @@ from progressive_attention.maps.pixel_maps import PIXEL_MAPS
 from progressive_attention.metrics.attention import wilson_interval
 from progressive_attention.metrics.pointing import bounding_box
 from progressive_attention.metrics.ranking import RankingScores
-from progressive_attention.network.question_network import Prediction
 from progressive_attention.processes import gathered
 from progressive_attention.saved import Trained
 
@@ -36,6 +35,7 @@ class OneOf:
     """Answers where one attribute is right: log-probabilities (n, A) beside ids (n,), taken in batch by batch."""
 
     score_name = "validation_accuracy"
+    reads = "log_prob"  # of a prediction
     target_names = ("",)
     batch = 64  # images at once
 
@@ -48,10 +48,6 @@ class OneOf:
         """Negative log-likelihood of ids (B, K), -1 = not asked: its sum, and over how many questions."""
         total = nll_loss(logit.flatten(0, 1), attribute.flatten(), ignore_index=-1, reduction="sum")
         return total, (attribute >= 0).sum()
-
-    def logit(self, prediction: Prediction) -> Tensor:
-        """What answers are read from: (B, K, A)."""
-        return prediction.log_prob
 
     def add(self, logit: np.ndarray, attribute: np.ndarray) -> None:
         """Take in n answers and what is known about them."""
@@ -105,6 +101,7 @@ class AnyOf:
     """
 
     score_name = "validation_weighted_mean_ap"
+    reads = "logit"  # of a prediction
     target_names = ("box", "mask")
     batch = 32  # images at once
 
@@ -118,10 +115,6 @@ class AnyOf:
         known, label = attribute >= 0, attribute.clamp(min=0).to(logit.dtype)
         each = binary_cross_entropy_with_logits(logit, label, reduction="none")
         return (each * known).sum(), known.sum()
-
-    def logit(self, prediction: Prediction) -> Tensor:
-        """What answers are read from: (B, K, A)."""
-        return prediction.logit
 
     def add(self, logit: np.ndarray, attribute: np.ndarray) -> None:
         """Take in n answers and what is known about them."""
@@ -272,8 +265,8 @@ def summarise_labels(table: pa.Table) -> dict[str, Any]:
         for row in by_query.sort_by("query").to_pylist()
     }
     means = {name: pc.mean(read[name]).as_py() for name in measured}
-    lost = len(table) - len(read)
-    return {"count": len(read), "unread": lost, **means, "entropy": mean_entropy(read), "by_query": queries}
+    count = {"count": len(read), "unread": len(table) - len(read)}
+    return {**count, **means, "entropy": mean_entropy(read), "by_query": queries}
 
 
 def best_ious(curves: dict[str, Any], prefix: str) -> dict[str, float | None]:

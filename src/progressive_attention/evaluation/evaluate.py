@@ -14,7 +14,7 @@ from torch import nn
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.evaluation.answers import AnyOf, OneOf, askable
-from progressive_attention.evaluation.ask import Part, Progress, gather, predictions
+from progressive_attention.evaluation.ask import Part, gather, predictions
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, as_lists, column_of, looked
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves
@@ -69,13 +69,11 @@ def rows_of(
     trained: Trained,
     answers: OneOf | AnyOf,
     device: torch.device,
-    *,
-    batch: int | None = None,
-    bf16: bool = False,
-    progress: Progress | None = None,
     overlap: OverlapCurves | None = None,
+    batch: int | None = None,
+    **options: Any,
 ) -> pa.Table:
-    """Ask the questions of ``answers``, which takes all in: a table of R rows in their order.
+    """Ask the questions of ``answers``, which takes all in, with options of ``predictions``: R rows in their order.
 
     Columns: row, ``answers.words``, those of ``attention.looked`` for each target, null where there is none or no such
     map, and entropy, a list of L numbers. Rows whose image can't be read are left out unless a column "read" says so.
@@ -88,10 +86,9 @@ def rows_of(
     def parts() -> Iterator[Part]:
         layers, logits = np.zeros((0, len(where.fields))), np.zeros((0, len(questions.attribute_names)))
         yield nothing, {"entropy": layers, **answers.columns(logits, questions.attribute[nothing])}
-        options: dict[str, Any] = {"batch": batch or answers.batch, "bf16": bf16, "progress": progress}
-        for asked, prediction in predictions(trained.model, questions, device, **options):
+        for asked, prediction in predictions(trained.model, questions, device, batch=batch or answers.batch, **options):
             real = asked.row >= 0
-            logit, known = answers.logit(prediction).double().cpu().numpy()[real], asked.attribute[real]
+            logit, known = getattr(prediction, answers.reads).double().cpu().numpy()[real], asked.attribute[real]
             answers.add(logit, known)
             yield asked.row[real], answers.columns(logit, known) | looked(prediction, asked, where, targets, curves)
 
