@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.evaluation import kept
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
-    from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, summary_table
+    from progressive_attention.evaluation.summaries import faithfulness_tables, summary_table
     from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
     from progressive_attention.processes import is_first
     from progressive_attention.progress import counting
@@ -74,8 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(figures))
         return
-    shown = labels_table if questions.likelihood == "bernoulli" else summary_table
-    tables = [shown(figures, f"{arguments.weights} on {questions.name}")]
+    tables = [summary_table(figures, f"{arguments.weights} on {questions.name}")]
     if arguments.faithfulness:
         tables += faithfulness_tables(figures)
     Console().print(*tables)

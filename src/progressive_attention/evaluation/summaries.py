@@ -41,7 +41,16 @@ def table_of(title: str, columns: Iterable[str], rows: Rows, caption: str | None
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``OneOf.figures`` in per cent."""
+    """An evaluation's figures in per cent; where several attributes may be true, beside what the query alone says."""
+    one_of = "accuracy" in summary
+    columns = ("measure", "value") if one_of else ("measure", "network", "query alone")
+    rows = answer_rows(summary) if one_of else label_rows(summary)
+    rows += [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
+    return table_of(title, columns, rows)
+
+
+def answer_rows(summary: dict[str, Any]) -> Rows:
+    """Measure and value: how many questions are answered rightly, and where the network looked."""
     low, high = summary["accuracy_ci95"]
     rows: Rows = [("questions", f"{summary['count']:,}")]
     rows.append(("accuracy", f"{percent(summary['accuracy'])} (95 %: {low:.2%} to {high:.2%})"))
@@ -55,13 +64,7 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
         best = f"{percent(curves['best_iou'])} from {curves['best_threshold']:.0%} of its maximum"
         rows.append((f"IoU, {name} map", best))
     rows.append(("point on the target", percent(summary["point_on_target"])))
-    rows.append(("IoU of the boxes", percent(summary["box_iou"])))
-    return table_of(title, ("measure", "value"), rows + entropy_rows(summary))
-
-
-def labels_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``AnyOf.figures`` in per cent, beside what the query alone says."""
-    return table_of(title, ("measure", "network", "query alone"), label_rows(summary) + entropy_rows(summary))
+    return [*rows, ("IoU of the boxes", percent(summary["box_iou"]))]
 
 
 def label_rows(summary: dict[str, Any]) -> Rows:
@@ -75,11 +78,6 @@ def label_rows(summary: dict[str, Any]) -> Rows:
             rows.append((ratio, percent(summary[f"tpr_{target}_{name}"]), ""))
         rows.append((f"point on the {target}", percent(summary[f"point_on_{target}"]), ""))
     return [*rows, ("IoU of the boxes", percent(summary["box_iou"]), "")]
-
-
-def entropy_rows(summary: dict[str, Any]) -> Rows:
-    """Each layer's mean entropy."""
-    return [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
 
 
 def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
