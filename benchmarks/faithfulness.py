@@ -16,7 +16,7 @@ from rich.console import Console
 
 from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
-from progressive_attention.evaluation.measured import fingerprint_of_weights, load_with_bar, source_of
+from progressive_attention.evaluation.kept import fingerprint_of_weights, load_with_bar, source_of
 from progressive_attention.files import write_json
 from progressive_attention.progress import counting
 from progressive_attention.reproduce.machine import commit, hardware

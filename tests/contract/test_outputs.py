@@ -97,11 +97,9 @@ def test_a_folder_that_may_not_be_written_in(monkeypatch):
 
 
 def test_rows_take_no_place_of_others(mine, capsys):
-    told = "is there, and holds no rows of an evaluation; choose another --rows"
-    assert f"run/table.parquet {told}" in error_of(capsys, *EVALUATE, "run/table.parquet")
-    for name in ("run/config", "run/notes", "new/config"):
-        told = f"the figures of {name}.parquet would go to {name}.json, which is no evaluation's"
-        assert told in error_of(capsys, *EVALUATE, f"{name}.parquet")
+    for name in ("run/table", "run/config", "run/notes", "new/config"):
+        error = error_of(capsys, *EVALUATE, f"{name}.parquet")
+        assert f"{name}.parquet and {name}.json would replace what is not of an evaluation; choose another" in error
     assert contents() == mine
 
 

@@ -19,7 +19,7 @@ from wrong_commands import error_of
 from progressive_attention.cli import main
 from progressive_attention.config import MODELS
 from progressive_attention.data.scene_cache import synthetic
-from progressive_attention.evaluation.measured import read_notes
+from progressive_attention.evaluation.kept import read_notes
 from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
@@ -266,14 +266,14 @@ def test_weights_that_do_not_say_their_data(run: Path, capsys: pytest.CaptureFix
     del config["data"]
     (run / "config.json").write_text(json.dumps(config))
     error = error_of(capsys, command, "--weights", str(run))
-    assert "--data is missing, and these weights don't say on what; give it, e.g. a folder, by --data" in error
+    assert "--data is missing, and these weights were trained on an unknown data set; give it" in error
 
 
 def test_weights_of_ones_own_data_ask_for_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "data": "pets"}))
     error = error_of(capsys, "evaluate", "--weights", str(run))
-    assert "these weights were trained on 'pets', a data set of yours; give it, e.g. a folder, by --data" in error
+    assert "these weights were trained on pets; give it" in error
 
 
 def test_pictures_of_one_name_have_figures_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

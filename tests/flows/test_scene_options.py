@@ -11,7 +11,7 @@ from progressive_attention.config import LARGEST_SEED
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.data.scenes import SceneSource
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.measured import source_of
+from progressive_attention.evaluation.kept import source_of
 
 __all__ = ["own_folder", "scenes"]  # fixtures
 

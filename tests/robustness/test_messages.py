@@ -9,7 +9,7 @@ from PIL import Image
 from wrong_commands import error_of
 
 from progressive_attention import Predictor, build_model, evaluate, pixel_maps
-from progressive_attention.cli import build_parser, main
+from progressive_attention.cli import main
 from progressive_attention.maps.receptive_field import geometry
 
 
@@ -66,12 +66,3 @@ def test_skipped_photographs_are_a_note(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "photographs: skipped 1 unreadable" in error
     assert "Warning" not in error
-
-
-def test_every_output_and_device_has_a_help():
-    (commands,) = (action for action in build_parser()._actions if hasattr(action, "choices") and action.choices)
-    for name, command in commands.choices.items():
-        for action in command._actions:
-            if action.dest in ("out", "device", "rows"):
-                assert action.help, (name, action.dest)
-                assert action.required or "default: " in action.help or action.dest == "rows", (name, action.dest)

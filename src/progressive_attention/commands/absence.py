@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation.absence import Scored, scored, told_apart
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.evaluation.measured import check_untrained, data_of, load_with_bar, source_of
+    from progressive_attention.evaluation.kept import check_untrained, data_of, load_with_bar, source_of
     from progressive_attention.files import write_json
     from progressive_attention.progress import counting
     from progressive_attention.saved import SHIPPED, find, load

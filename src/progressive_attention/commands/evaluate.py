@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, write rows and figures, and print the figures."""
     from rich.console import Console
 
-    from progressive_attention.evaluation import measured as files
+    from progressive_attention.evaluation import kept
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
-    from progressive_attention.evaluation.summaries import faithfulness_tables, labels_table, summary_table
+    from progressive_attention.evaluation.summaries import faithfulness_tables, summary_table
     from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
     from progressive_attention.processes import is_first
     from progressive_attention.progress import counting
@@ -48,35 +48,34 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=not is_first())
     device = pick_device(arguments.device)
     trained = load(arguments.weights, device)
-    data, encode = files.data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
+    data, encode = kept.data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
     check_reads_vectors(trained, encode)
     if arguments.rows:
-        files.check_rows(arguments.rows)
+        kept.check_rows(arguments.rows)
     if arguments.limit and not arguments.faithfulness:
         raise ValueError("--limit is the number of questions for --faithfulness; add that, or leave it out")
-    options = shared.scene_arguments(arguments, files.source_of(trained.about, data), data)
+    options = shared.scene_arguments(arguments, kept.source_of(trained.about, data), data)
     source = {"data": data, "split": arguments.split, **options, "image_size": trained.model.config.image_size}
-    files.check_untrained(trained.about, source)
-    questions = files.load_with_bar(console, **source)
+    kept.check_untrained(trained.about, source)
+    questions = kept.load_with_bar(console, **source)
     if trained.model.query_vectors is not None:
         trained = knowing(trained, questions.query_names, encode)
-    measured = files.measure(trained, questions, source, device, console)
+    figures, table = kept.measure(trained, questions, source, device, console)
     if arguments.faithfulness:
         with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
             limit = arguments.limit or LIMIT
-            measured.figures.update(
+            figures.update(
                 evaluate_faithfulness(trained, questions, device, limit=limit, seed=options["seed"], progress=progress)
             )
     if not is_first():
         return
-    rows = arguments.rows or files.rows_path(arguments.weights, questions.name)
-    files.write_measured(rows, measured, arguments.weights, questions, source)
+    rows = arguments.rows or kept.rows_path(arguments.weights, questions.name)
+    kept.write_measured(rows, (figures, table), arguments.weights, questions, source)
     if arguments.json:
-        print(json.dumps(measured.figures))
+        print(json.dumps(figures))
         return
-    table = labels_table if questions.likelihood == "bernoulli" else summary_table
-    tables = [table(measured.figures, f"{arguments.weights} on {questions.name}")]
+    tables = [summary_table(figures, f"{arguments.weights} on {questions.name}")]
     if arguments.faithfulness:
-        tables += faithfulness_tables(measured.figures)
+        tables += faithfulness_tables(figures)
     Console().print(*tables)
     print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")

@@ -16,9 +16,9 @@ from progressive_attention.commands.train import watch
 from progressive_attention.config import recipe_for
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
+from progressive_attention.evaluation.answers import summarise
 from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.evaluate import examples
-from progressive_attention.evaluation.one_attribute import summarise
 from progressive_attention.files import write_json
 from progressive_attention.pages.answer_plots import Scene, answer_figure
 from progressive_attention.pages.report import Network, Report, headline, percent, terminal_table, write_report

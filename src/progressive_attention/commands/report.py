@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.evaluation.measured import home_of
+    from progressive_attention.evaluation.kept import home_of
     from progressive_attention.pages.report import write_report
     from progressive_attention.pages.run_results import gather
     from progressive_attention.predict.text_queries import encoder_of

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.evaluation.measured import load_with_bar, warn_of_unreadable
+    from progressive_attention.evaluation.kept import load_with_bar, warn_of_unreadable
     from progressive_attention.network.backbone import BACKBONES
     from progressive_attention.pages.training_pictures import attention_pictures
     from progressive_attention.processes import is_first

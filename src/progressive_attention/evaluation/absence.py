@@ -3,14 +3,14 @@
 Softmax attention always points somewhere and a classifier always answers. But a network does not answer with the same
 certainty, and its gates do not let the same through, when nothing in the picture is what it was asked for.
 
-Legend: B images, K queries per image, H_l x W_l cells at layer l, A attributes, R rows (questions).
+Legend: B images, K queries per image, A attributes, R rows (questions). A score is a prediction -> (B, K) float64; the
+higher, the surer that the asked object is there.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,45 +26,42 @@ from progressive_attention.network.question_network import Prediction
 from progressive_attention.saved import Trained
 
 Score = Callable[[Prediction], Tensor]
-"""A prediction -> (B, K), the higher, the surer that the asked object is there."""
 
 
-def probability(prediction: Prediction) -> Tensor:
-    """That of the likeliest attribute: (B, K) in [0, 1]. Hendrycks and Gimpel, ICLR 2017, against unknown inputs."""
-    return prediction.log_prob.double().exp().amax(-1)
+def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geometry) -> dict[str, Score]:
+    """The scores that a network has, by name: of its answers, of its maps if it has some, and what it learnt.
+
+    ``probability`` of the likeliest attribute, in [0, 1]: Hendrycks and Gimpel, ICLR 2017. ``certainty``, one minus the
+    answer's entropy over log A, and ``focus``, one minus the last map's over that of the uniform map, in [0, 1].
+    ``peak``, the largest share of the accumulated map on one pixel. ``magnitude``, what the last map gathers: the sum
+    over cells of α^L |f^L| >= 0, in units of the features, which hold what all gates before have let through.
+    ``openness``, the product of all gates where the last map looks, weighed by it, in [0, 1]. ``not_absent``, the
+    log-odds that any answer but "absent" is right.
+    """
+
+    def openness(prediction: Prediction) -> Tensor:
+        shown = [as_values(a, f, where.image_size) for a, f in zip(prediction.attention, where.fields, strict=True)]
+        return (normalised(shown[-1]) * torch.stack(shown[:-1]).prod(0)).flatten(-2).sum(-1)
+
+    scores: dict[str, Score] = {"probability": lambda p: p.log_prob.double().exp().amax(-1)}
+    if config.likelihood == "softmax" and config.num_attributes > 1:
+        scores["certainty"] = lambda p: concentration(p.log_prob.double().softmax(-1))
+    if config.network == "pan":
+        scores["focus"] = lambda p: concentration(normalised(p.attention[-1].double()).flatten(-2))
+        scores["peak"] = lambda p: accumulated_map(p, where).flatten(-2).amax(-1)
+        scores["magnitude"] = lambda p: (p.attention[-1].double() * p.magnitude[-1].double()).flatten(-2).sum(-1)
+    if len(where.fields) > 1:
+        scores["openness"] = openness
+    if ABSENT in attribute_names:
+        scores["not_absent"] = lambda p: not_absent(p, attribute_names.index(ABSENT))
+    return scores
 
 
-def certainty(prediction: Prediction) -> Tensor:
-    """One minus the answer's entropy over log A: (B, K) in [0, 1]. Of a softmax over A >= 2 attributes."""
-    log_prob = prediction.log_prob.double().log_softmax(-1)  # float32 sums to one not quite
-    return 1 + (log_prob.exp() * log_prob).sum(-1) / math.log(log_prob.shape[-1])
-
-
-def focus(prediction: Prediction) -> Tensor:
-    """One minus the last map's entropy over that of the uniform map: (B, K) in [0, 1]; of a single cell 0."""
-    share = normalised(prediction.attention[-1].double()).flatten(-2)
-    if share.shape[-1] == 1:  # it has no choice
+def concentration(share: Tensor) -> Tensor:
+    """One minus the entropy of shares (..., N) over log N: (...) in [0, 1]; 0 of a single share."""
+    if share.shape[-1] == 1:
         return torch.zeros_like(share[..., 0])
     return 1 + (share * share.clamp(min=1e-30).log()).sum(-1) / math.log(share.shape[-1])
-
-
-def peak(prediction: Prediction, where: Geometry) -> Tensor:
-    """The largest share of the accumulated map that lies on one pixel: (B, K) in [0, 1]."""
-    return accumulated_map(prediction, where).flatten(-2).amax(-1)
-
-
-def openness(prediction: Prediction, where: Geometry) -> Tensor:
-    """The product of all gates where the last map looks, weighed by it: (B, K) in [0, 1]."""
-    shown = [as_values(a, f, where.image_size) for a, f in zip(prediction.attention, where.fields, strict=True)]
-    return (normalised(shown[-1]) * torch.stack(shown[:-1]).prod(0)).flatten(-2).sum(-1)
-
-
-def magnitude(prediction: Prediction) -> Tensor:
-    """What the last map gathers: the sum over cells of α^L |f^L|, (B, K) >= 0, in units of the network's features.
-
-    f^L is what all gates before have let through, so this is attention times what is left to attend to.
-    """
-    return (prediction.attention[-1].double() * prediction.magnitude[-1].double()).flatten(-2).sum(-1)
 
 
 def not_absent(prediction: Prediction, absent: int) -> Tensor:
@@ -76,31 +73,12 @@ def not_absent(prediction: Prediction, absent: int) -> Tensor:
     return others - log_prob[..., absent]
 
 
-def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geometry) -> dict[str, Score]:
-    """The scores that a network has, by name: those of maps if it has some; what it learnt."""
-    scores: dict[str, Score] = {"probability": probability}
-    if config.likelihood == "softmax" and config.num_attributes > 1:
-        scores["certainty"] = certainty
-    if config.network == "pan":
-        scores |= {"focus": focus, "peak": partial(peak, where=where), "magnitude": magnitude}
-    if len(where.fields) > 1:
-        scores["openness"] = partial(openness, where=where)
-    if ABSENT in attribute_names:
-        scores["not_absent"] = partial(not_absent, absent=attribute_names.index(ABSENT))
-    return scores
-
-
-@dataclass(frozen=True)
-class Detector:
+class Detector(NamedTuple):
     """Says "found" where the ``score`` called ``name`` is at least the ``threshold``."""
 
     name: str
     score: Score
     threshold: float
-
-    def told(self, prediction: Prediction) -> list[list[tuple[float, bool]]]:
-        """Of B images and K queries, the score and whether the object was found."""
-        return [[(value, value >= self.threshold) for value in row] for row in self.score(prediction).tolist()]
 
 
 def detector(trained: Trained, where: Geometry) -> Detector | None:
@@ -118,18 +96,13 @@ def detector(trained: Trained, where: Geometry) -> Detector | None:
     return Detector(name, scores[name], float(threshold))
 
 
-@dataclass(frozen=True)
-class Scored:
-    """All scores of some questions, of those whose image could be read.
-
-    ``there`` (R,) bool; ``right`` (R,) bool, whether the likeliest attribute but "absent" is right, None where several
-    may be true; ``scores`` (R,) float64 by name.
-    """
+class Scored(NamedTuple):
+    """All scores of the R questions whose image could be read."""
 
     name: str
-    there: np.ndarray
-    right: np.ndarray | None
-    scores: dict[str, np.ndarray]
+    there: np.ndarray  # (R,) bool
+    right: np.ndarray | None  # (R,) bool: the likeliest attribute but "absent" is right; None where several may be true
+    scores: dict[str, np.ndarray]  # (R,) float64 by name
 
 
 def asks_absent(questions: QuestionSet) -> np.ndarray:
@@ -139,18 +112,10 @@ def asks_absent(questions: QuestionSet) -> np.ndarray:
     absent, attribute = questions.attribute_names.index(ABSENT), questions.attribute
     if not isinstance(attribute, Labels):
         return attribute == absent
-    true = attribute.where((attribute.attribute == absent) & (attribute.value == 1))
-    return np.diff(true.start) > 0
+    return np.diff(attribute.where((attribute.attribute == absent) & (attribute.value == 1)).start) > 0
 
 
-def scored(
-    trained: Trained,
-    questions: QuestionSet,
-    device: torch.device,
-    *,
-    batch: int = 64,
-    progress: Progress | None = None,
-) -> Scored:
+def scored(trained: Trained, questions: QuestionSet, device: torch.device, progress: Progress | None = None) -> Scored:
     """Every score of every question. The network need not know the word "absent".
 
     Of several processes each asks its part, and all get the whole.
@@ -171,7 +136,7 @@ def scored(
     named = [i for i, name in enumerate(trained.attribute_names) if name != ABSENT]  # which, if it is there?
 
     def parts() -> Iterator[Part]:
-        for given, prediction in predictions(trained.model, asked, device, batch=batch, progress=progress):
+        for given, prediction in predictions(trained.model, asked, device, progress=progress):
             values = {name: score(prediction) for name, score in wanted.items()}
             values["answer"] = prediction.logit[..., named].argmax(-1)
             real = given.row >= 0
@@ -190,9 +155,7 @@ def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str
 
     ``score``, the one with the best AUROC on validation, and its figures; ``keep``; ``validation`` and ``test``, the
     names of the sets; ``present`` and ``absent``, test questions of either kind; ``accuracy`` of the present ones, None
-    where several attributes may be true; ``scores``, by name: ``threshold``, ``validation_auroc``, ``auroc`` with
-    ``auroc_ci95``, ``kept`` and ``told``, the shares of present questions found and of absent ones not, and
-    ``accuracy_kept`` among the present ones found. Shares in [0, 1].
+    where several attributes may be true; ``scores``, by name: ``validation_auroc`` and ``figures_of``.
     """
     figures = {}
     for name, before in validation.scores.items():
@@ -215,7 +178,11 @@ def told_apart(validation: Scored, test: Scored, keep: float = 0.95) -> dict[str
 
 
 def figures_of(name: str, test: Scored, threshold: float) -> dict[str, Any]:
-    """One score's figures on some questions at a threshold, as in ``told_apart``."""
+    """One score's figures on some questions at a threshold.
+
+    ``threshold``; ``auroc`` with ``auroc_ci95``; ``kept`` and ``told``, the shares of present questions found and of
+    absent ones not; ``accuracy_kept`` among the present ones found. Shares in [0, 1].
+    """
     score, above = test.scores[name], test.scores[name] >= threshold
     parts = score[test.there], score[~test.there]
     kept = above & test.there

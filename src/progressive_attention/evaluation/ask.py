@@ -29,9 +29,9 @@ HALF = torch.finfo(torch.float16).max
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, else a GPU with its number where there is one, else the CPU; ValueError if it can't compute.
+    """The named device, else a GPU where there is one, else the CPU; each of several processes gets its own GPU.
 
-    Of several processes each gets a GPU of its own.
+    Raises ValueError for a device that can't compute.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,32 +61,18 @@ def precision(device: torch.device, bf16: bool) -> AbstractContextManager:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks: else every step maps and zeroes tens of megabytes again.
-
-    Measured on two cores (benchmarks/NOTES.md), a ReLU over 54 MB took 76 ms instead of 4. Does nothing without glibc.
-    """
-    if sys.platform == "linux":
-        try:
-            mallopt = ctypes.CDLL(None).mallopt
-        except (OSError, AttributeError):
-            return
+    """Let glibc keep large freed blocks: else every step maps and zeroes tens of megabytes again."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
         mallopt(-4, 0)  # M_MMAP_MAX
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give any back
 
 
-def as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+def as_tensor(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """(B, H, W, 3) uint8 pixels -> (B, 3, H, W) float32 in [0, 1]; in memory the channels stay last."""
-    return as_floats(as_bytes(images, device))
-
-
-def as_bytes(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 pixels as they are, views and read-only ones too, on the device."""
-    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True)
-
-
-def as_floats(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).float() / 255
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # views and read-only ones, too
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 class Entrance:
@@ -97,13 +83,13 @@ class Entrance:
     """
 
     def __init__(self, images: Images, device: torch.device, model: nn.Module | None = None, skip: int = 0):
-        self.device, self.model, self.skip = device, model, skip
-        resident = isinstance(images, np.ndarray) and device.type == "cuda"
-        fits = resident and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-        self.images = images
-        self.resident = as_bytes(np.asarray(images), device) if fits else None
+        self.images, self.device, self.model, self.skip = images, device, model, skip
+        self.resident: Tensor | None = None
         self.features: Tensor | None = None
         self.known = np.zeros(len(images), bool)
+        on_gpu = isinstance(images, np.ndarray) and device.type == "cuda"
+        if on_gpu and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.resident = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
 
     def read(self, batch: Batch) -> np.ndarray | None:
         """A batch's pixels (B, H, W, 3) uint8, None where they need not be read; in any thread."""
@@ -124,25 +110,19 @@ class Entrance:
         """What ``read`` gave -> (B, 3, H, W) float32 in [0, 1], or features; channels last in memory."""
         at = torch.from_numpy(batch.image).to(self.device)
         if self.knows(batch):
-            assert self.features is not None
-            return self.features[at].float()
-        if pixels is not None:
-            entering = as_tensor(pixels, self.device)
-        else:
-            assert self.resident is not None
-            entering = as_floats(self.resident[at])
+            return self.features[at].float()  # type: ignore[index]
+        entering = as_tensor(self.resident[at] if pixels is None else pixels, self.device)  # type: ignore[index]
         if not self.skip or not isinstance(self.model, QuestionNetwork):
             return entering
         with torch.no_grad():
             features = self.model.trunk(entering, self.skip)
         if batch.place is not None:
             return features
-        if self.features is None and math.prod(features.shape[1:]) * 2 * len(self.images) <= KEEP_FEATURES:
-            shape = len(self.images), *features.shape[1:]
-            kept = {"dtype": torch.float16, "device": self.device, "memory_format": torch.channels_last}
-            self.features = torch.empty(shape, **kept)
         if self.features is None:
-            return features
+            if math.prod(features.shape[1:]) * 2 * len(self.images) > KEEP_FEATURES:
+                return features
+            kept = {"dtype": torch.float16, "device": self.device, "memory_format": torch.channels_last}
+            self.features = torch.empty(len(self.images), *features.shape[1:], **kept)
         new = torch.from_numpy(~self.known[batch.image]).to(self.device)
         self.features[at[new]] = features[new].float().clamp(-HALF, HALF).half()  # bfloat16 would round the bounds up
         self.known[batch.image] = True
@@ -164,14 +144,10 @@ def loaded(entrance: Entrance, plan: Iterator[Batch]) -> Iterator[tuple[Batch, n
 
     Of an image that can't be read nothing is asked.
     """
-
-    def read() -> Iterator[tuple[Batch, np.ndarray | None]]:
-        for batch in plan:
-            pixels = entrance.read(batch)
-            yield batch.without(np.isin(batch.image, list(unreadable))) if unreadable else batch, pixels
-
     unreadable: dict[int, str] = getattr(entrance.images, "unreadable", {})
-    return read() if isinstance(entrance.images, np.ndarray) else ahead(read())
+    pairs = ((batch, entrance.read(batch)) for batch in plan)
+    for batch, pixels in pairs if isinstance(entrance.images, np.ndarray) else ahead(pairs):
+        yield batch.without(np.isin(batch.image, list(unreadable))) if unreadable else batch, pixels
 
 
 def asked_once(
@@ -182,6 +158,7 @@ def asked_once(
     Of several processes each gets its own part of them, in the batches that a single one would get. ``progress`` gets
     the number of questions done and of all, estimated from this process's.
     """
+    keep_freed_memory()
     groups, done = questions.groups(together=True), 0
     mine = np.array(own_part(len(groups), batch), np.int64)
     for asked, pixels in loaded(entrance, batches(questions, groups, mine, batch)):
@@ -209,7 +186,6 @@ def predictions(
     """
     was_training = model.training
     model.eval()
-    keep_freed_memory()
     entrance = entrance or Entrance(questions.images, device)
     try:
         for asked, pixels in asked_once(entrance, questions, batch, progress):

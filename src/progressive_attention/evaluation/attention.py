@@ -6,8 +6,8 @@ Legend: R rows (questions), B images with K questions each, L attended layers, H
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -42,32 +42,26 @@ class Target(NamedTuple):
 def looked(
     prediction: Prediction, asked: Batch, where: Geometry, targets: Mapping[str, Target], curves: OverlapCurves | None
 ) -> dict[str, np.ndarray]:
-    """``attention_scores`` of n answered questions, as columns (n,), and ``layer_entropies``.
+    """``attention_scores`` of n answered questions, as columns (n,), and ``entropy`` (n, L) of each layer's map.
 
     ``targets`` by name, "" for the only one. ``curves``, if given, takes in the maps.
     """
     real = asked.row >= 0
-    rows, columns = asked.row[real], {"entropy": layer_entropies(prediction, real)}
+    rows = asked.row[real]
+    layers = [attention_entropy(layer.double().cpu().numpy()[real]) for layer in prediction.attention]
+    columns = {"entropy": np.stack(layers, 1) if layers else np.zeros((len(rows), 0))}
     maps = {}
     if targets:
         maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
     for what, target in targets.items():
         masks = target.masks[rows]
         void = None if target.void is None else target.void[rows]
-        visible = masks if void is None else masks & ~void
-        box = None if target.box_of is None else target.box_of(rows, visible)
+        box = None if target.box_of is None else target.box_of(rows, masks if void is None else masks & ~void)
         scores = attention_scores(maps, masks, beyond=bool(prediction.transform), void=void, box=box)
         columns |= {column_of(name, what): values for name, values in scores.items()}
-        if curves is not None:
-            for name, drawn in maps.items():
-                curves.add(f"{what}_{name}" if what else name, drawn, masks, void)
+        for name, drawn in maps.items() if curves is not None else ():
+            curves.add(f"{what}_{name}" if what else name, drawn, masks, void)
     return columns
-
-
-def layer_entropies(prediction: Prediction, real: np.ndarray) -> np.ndarray:
-    """``attention_entropy`` of each layer's map on its own cells: (n, L) for the n questions ``real`` (B, K)."""
-    layers = [attention_entropy(maps.double().cpu().numpy()[real]) for maps in prediction.attention]
-    return np.stack(layers, 1) if layers else np.zeros((int(real.sum()), 0))
 
 
 def column_of(name: str, what: str) -> str:
@@ -90,57 +84,32 @@ def attention_scores(
 
     ``tpr_*`` for true-positive ratios, of the uniform map over the whole image too; ``pointing_*`` for the pointing
     game; ``point_on_target`` for the answer's point, and ``box_iou`` for its box where the true ``box`` (R, 4) is
-    given, x0 y0 x1 y1. ``beyond`` says that attention may lie outside the image, where it counts as missed; only in
-    ``tpr_clipped``, otherwise equal to ``tpr_last``, it counts as nothing. What lies on ``void`` pixels (R, H, W)
-    never counts.
+    given, x0 y0 x1 y1: 0 for a map of zeros, which has neither. ``beyond`` says that attention may lie outside the
+    image, where it counts as missed; only in ``tpr_clipped``, otherwise equal to ``tpr_last``, it counts as nothing.
+    What lies on ``void`` pixels (R, H, W) never counts, and of a point there nothing is known.
     """
     everywhere = np.ones(len(masks)) if beyond else None
-    uniform = np.ones(masks.shape)
-    if void is not None:
-        lost = (maps["last"] * void).sum((-2, -1)) if beyond else 0.0
-        maps = {name: drawn * ~void for name, drawn in maps.items()}
-        if beyond:  # what looks at void pixels alone has no attention left, whatever rounding says
-            everywhere = np.where(lost < 1 - 1e-6, 1 - lost, maps["last"].sum((-2, -1)))
-        uniform, masks = uniform * ~void, masks & ~void
-    scores = {"tpr_uniform": true_positive_ratio(uniform, masks)}
+    void = np.zeros_like(masks) if void is None else void
+    if beyond and void.any():  # what looks at void pixels alone has no attention left, whatever rounding says
+        lost = (maps["last"] * void).sum((-2, -1))
+        everywhere = np.where(lost < 1 - 1e-6, 1 - lost, (maps["last"] * ~void).sum((-2, -1)))
+    maps, masks = {name: drawn * ~void for name, drawn in maps.items()}, masks & ~void
+    scores = {"tpr_uniform": true_positive_ratio(np.ones(masks.shape) * ~void, masks)}
     for name, drawn in maps.items():
         scores[f"tpr_{name}"] = true_positive_ratio(drawn, masks, everywhere)
         scores[f"pointing_{name}"] = pointing_game(drawn, masks)
     if "last" in maps:
         scores["tpr_clipped"] = true_positive_ratio(maps["last"], masks) if beyond else scores["tpr_last"]
-        first = next(maps[name] for name in SHOWN_FIRST if name in maps)
-        scores["point_on_target"] = point_on_target(first, masks, void)
+        first, known = next(maps[name] for name in SHOWN_FIRST if name in maps), masks.any((-2, -1))
+        points = highest_point(first)
+        column, row = np.nan_to_num(points).astype(int).T
+        at = np.arange(len(points)), row, column
+        scores["point_on_target"] = np.where(known & ~void[at], masks[at] & ~np.isnan(points[:, 0]), np.nan)
         if box is not None:
-            scores["box_iou"] = answer_box_iou(first, masks, box)
+            height, width = masks.shape[1:]
+            iou = box_iou(smallest_box(first), box.clip(0, [width, height, width, height]))
+            scores["box_iou"] = np.where(known, np.nan_to_num(iou), np.nan)
     return scores
-
-
-def point_on_target(drawn: np.ndarray, masks: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
-    """Whether each map's ``highest_point`` lies on its target: two (R, H, W) -> (R,), 1 or 0.
-
-    0 for a map of zeros, which has no point; NaN for an empty mask, and for a point on a ``void`` pixel.
-    """
-    points = highest_point(drawn)
-    column, row = np.nan_to_num(points).astype(int).T
-    at = np.arange(len(points)), row, column
-    hit = masks[at] & ~np.isnan(points[:, 0])
-    known = masks.any((-2, -1)) if void is None else masks.any((-2, -1)) & ~void[at]
-    return np.where(known, hit, np.nan)
-
-
-def answer_box_iou(drawn: np.ndarray, masks: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """``box_iou`` of each map's ``smallest_box`` and what of the true ``box`` (R, 4) lies in the image: (R,) in [0, 1].
-
-    0 for a map of zeros, which has no box; NaN for an empty mask (R, H, W).
-    """
-    height, width = masks.shape[1:]
-    true = box.clip(0, [width, height, width, height])
-    return np.where(masks.any((-2, -1)), np.nan_to_num(box_iou(smallest_box(drawn), true)), np.nan)
-
-
-def best_ious(curves: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
-    """``iou_NAME``: each map's IoU at the one threshold where its mean is highest; None where there is no such map."""
-    return {f"iou_{name}": curves[name]["best_iou"] if name in curves else None for name in names}
 
 
 def as_lists(values: np.ndarray) -> pa.Array:
@@ -154,18 +123,3 @@ def entropies(table: pa.Table) -> np.ndarray:
     """The column ``entropy`` of an evaluation's rows: (R, L) float64, NaN for null."""
     values = pc.list_flatten(table["entropy"]).to_numpy()
     return values.reshape(len(table), len(values) // max(1, len(table)))
-
-
-def mean_entropy(table: pa.Table) -> list[float | None]:
-    """Of each layer, over the rows where it has one."""
-    return [mean(layer[~np.isnan(layer)]) for layer in entropies(table).T]
-
-
-def mean(values: np.ndarray) -> float | None:
-    """Mean of a column, None if it is empty."""
-    return float(values.mean()) if len(values) else None
-
-
-def names_of(ids: np.ndarray, names: tuple[str, ...]) -> pa.Array:
-    """Ids as their names."""
-    return pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), pa.array(names)).dictionary_decode()

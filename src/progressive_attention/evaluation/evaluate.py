@@ -13,10 +13,9 @@ from torch import nn
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
-from progressive_attention.evaluation.ask import Part, Progress, gather, predictions
+from progressive_attention.evaluation.answers import AnyOf, OneOf, askable
+from progressive_attention.evaluation.ask import Part, gather, predictions
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, as_lists, column_of, looked
-from progressive_attention.evaluation.many_attributes import AnyOf, askable
-from progressive_attention.evaluation.one_attribute import OneOf
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.processes import gathered
@@ -70,13 +69,11 @@ def rows_of(
     trained: Trained,
     answers: OneOf | AnyOf,
     device: torch.device,
-    *,
-    batch: int | None = None,
-    bf16: bool = False,
-    progress: Progress | None = None,
     overlap: OverlapCurves | None = None,
+    batch: int | None = None,
+    **options: Any,
 ) -> pa.Table:
-    """Ask the questions of ``answers``, which takes all in: a table of R rows in their order.
+    """Ask the questions of ``answers``, which takes all in, with options of ``predictions``: R rows in their order.
 
     Columns: row, ``answers.words``, those of ``attention.looked`` for each target, null where there is none or no such
     map, and entropy, a list of L numbers. Rows whose image can't be read are left out unless a column "read" says so.
@@ -89,26 +86,20 @@ def rows_of(
     def parts() -> Iterator[Part]:
         layers, logits = np.zeros((0, len(where.fields))), np.zeros((0, len(questions.attribute_names)))
         yield nothing, {"entropy": layers, **answers.columns(logits, questions.attribute[nothing])}
-        options: dict[str, Any] = {"batch": batch or answers.batch, "bf16": bf16, "progress": progress}
-        for asked, prediction in predictions(trained.model, questions, device, **options):
+        for asked, prediction in predictions(trained.model, questions, device, batch=batch or answers.batch, **options):
             real = asked.row >= 0
-            logit, known = answers.logit(prediction).double().cpu().numpy()[real], asked.attribute[real]
+            logit, known = getattr(prediction, answers.reads).double().cpu().numpy()[real], asked.attribute[real]
             answers.add(logit, known)
             yield asked.row[real], answers.columns(logit, known) | looked(prediction, asked, where, targets, curves)
 
     numbers = gather(len(questions), parts())
-    for each in gathered(curves):
-        if overlap is not None and each is not None:
-            overlap.merge(each)
+    for each in gathered(curves) if overlap is not None else ():
+        overlap.merge(each)
     unknown = np.full(len(questions), np.nan)
-    attended = [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]
-    columns = {
-        "row": np.arange(len(questions)),
-        **answers.words(numbers),
-        **{name: pa.array(numbers.get(name, unknown), from_pandas=True) for name in attended},
-        "entropy": as_lists(numbers["entropy"]),
-    }
-    table = pa.table(columns)
+    columns = {"row": np.arange(len(questions)), **answers.words(numbers)}
+    for name in [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]:
+        columns[name] = pa.array(numbers.get(name, unknown), from_pandas=True)
+    table = pa.table({**columns, "entropy": as_lists(numbers["entropy"])})
     return table if "read" in columns else table.filter(pa.array(numbers["read"]))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,30 +22,19 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from progressive_attention.data.questions import QuestionSet
-from progressive_attention.data.sources import in_words_of
-from progressive_attention.evaluation.ask import (
-    Entrance,
-    Part,
-    Progress,
-    as_tensor,
-    asked_once,
-    gather,
-    keep_freed_memory,
-)
-from progressive_attention.evaluation.many_attributes import askable
+from progressive_attention.evaluation.ask import Entrance, Part, Progress, as_tensor, asked_once, gather
+from progressive_attention.evaluation.evaluate import answers_to
 from progressive_attention.maps.pixel_maps import as_values, pixel_maps
-from progressive_attention.maps.receptive_field import Field, Geometry, geometry, layers_of
+from progressive_attention.maps.receptive_field import Geometry, geometry, layers_of
 from progressive_attention.metrics.detection import Z95
 from progressive_attention.network.build import from_config
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
-from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
 from progressive_attention.saved import Trained
 
 KINDS = ("deletion", "insertion")
 STEPS = 20  # of 5 % of the pixels each
 BLUR = 0.05  # the standard deviation of the blurred baseline, of the image's shorter side
 LIMIT = 1000  # questions
-Fields = tuple[Field, Field]  # rows, columns
 MISSING = "captum is not installed; pip install 'progressive-attention[faithfulness]'"
 
 
@@ -88,16 +77,6 @@ def curves(
     return torch.stack([torch.cat([whole, deletion, none]), torch.cat([none, insertion, whole])])
 
 
-def area(curve: Tensor) -> Tensor:
-    """Area under curves over the share of pixels, from 0 to 1, by trapezoids: (..., S + 1) -> (...)."""
-    return torch.trapezoid(curve, dx=1 / (curve.shape[-1] - 1))
-
-
-def answer_of(model: nn.Module, image: Tensor, query: Tensor) -> Tensor:
-    """The likeliest attribute of each question: (B, 3, H, W), ids (B,) -> (B,) int64."""
-    return model(image, query).logit[:, 0].argmax(-1)
-
-
 @torch.no_grad()
 def deletion_insertion(
     model: nn.Module,
@@ -111,35 +90,30 @@ def deletion_insertion(
     """The areas under the curves of the answer's probability: {map: {baseline: {"deletion": (B,), "insertion": (B,)}}}.
 
     ``image`` (B, 3, H, W) in [0, 1], ``query`` ids (B,), ``maps`` (B, H, W) each, signed or not. A faithful map has a
-    small area of deletion, and a large one of insertion; in [0, 1]. The answer is the network's own to the whole image.
-    The network is left in evaluation mode. Raises ValueError for maps of another shape.
+    small area of deletion, and a large one of insertion; in [0, 1], by trapezoids. The answer is the network's own to
+    the whole image. The network is left in evaluation mode. Raises ValueError for maps of another shape.
     """
     shape = (len(image), *image.shape[2:])
     for name, drawn in maps.items():
         if drawn.shape != shape:
             raise ValueError(f"map {name!r} must be (B, H, W) = {shape}, got {tuple(drawn.shape)}")
-    model.eval()
-    keep_freed_memory()
-    answer = answer_of(model, image, query)
-    areas = torch.empty(len(maps), len(BASELINES), len(KINDS), len(image), dtype=torch.float64)
+    answer = model.eval()(image, query).logit[:, 0].argmax(-1)
+    nothing = torch.zeros(len(image), dtype=torch.float64)
+    areas = {name: {each: {kind: nothing.clone() for kind in KINDS} for each in BASELINES} for name in maps}
     for i in range(len(image)):
         ask = partial(probability, model, query=query[i], answer=answer[i])
         bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(i,)))
         place = places(torch.stack([drawn[i] for drawn in maps.values()]), bits)
-        for b, baseline in enumerate(BASELINES.values()):
-            other = baseline(image[i : i + 1])[0]
-            for m, order in enumerate(place):
-                same = next(k for k in range(m + 1) if torch.equal(place[k], order))  # as of one attended layer
-                areas[m, b, :, i] = (
-                    areas[same, b, :, i] if same < m else area(curves(ask, image[i], other, order, steps))
-                )
-    return {
-        name: {
-            baseline: dict(zip(KINDS, of_kinds, strict=True))
-            for baseline, of_kinds in zip(BASELINES, each, strict=True)
-        }
-        for name, each in zip(maps, areas, strict=True)
-    }
+        for baseline, blank in BASELINES.items():
+            other = blank(image[i : i + 1])[0]
+            known: dict[bytes, Tensor] = {}  # maps may be equal, as of one attended layer
+            for name, order in zip(maps, place, strict=True):
+                key = order.cpu().numpy().tobytes()
+                if key not in known:
+                    known[key] = torch.trapezoid(curves(ask, image[i], other, order, steps), dx=1 / steps)
+                for kind, area in zip(KINDS, known[key], strict=True):
+                    areas[name][baseline][kind][i] = area
+    return areas
 
 
 def probability(model: nn.Module, image: Tensor, query: Tensor, answer: Tensor) -> Tensor:
@@ -147,36 +121,23 @@ def probability(model: nn.Module, image: Tensor, query: Tensor, answer: Tensor) 
     return model(image, query.expand(len(image))).log_prob[:, 0, answer].double().exp()
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """The place of each value from the smallest, 1; equal ones share their mean place: (P,) -> (P,) float64."""
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (count.cumsum() - (count - 1) / 2)[group]
-
-
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's, of two maps of the same shape, in [-1, 1]; 0 where a map is constant and so orders nothing."""
-    a, b = (ranks(each.ravel()) for each in (first, second))
-    a, b = a - a.mean(), b - b.mean()
+    ranks = []
+    for values in (first, second):
+        _, group, count = np.unique(values.ravel(), return_inverse=True, return_counts=True)
+        place = (count.cumsum() - (count - 1) / 2)[group]  # from the smallest, 1; equal values share their mean place
+        ranks.append(place - place.mean())
+    a, b = ranks
     return float(a @ b / max(np.sqrt((a @ a) * (b @ b)), 1e-300))
-
-
-class About(NamedTuple):
-    """What drawing a network's maps takes: its geometry, ``fields_of`` it, and whether captum is there."""
-
-    where: Geometry
-    fields: Fields | None
-    captum: bool
 
 
 def chosen(trained: Trained, questions: QuestionSet, limit: int, seed: int) -> QuestionSet:
     """At most ``limit`` questions in the network's words, each about another image, drawn from the seed."""
-    if questions.likelihood == "bernoulli":
-        questions = askable(questions, trained)[0]
-    else:
-        questions = in_words_of(questions, trained.query_names, trained.attribute_names)
-    order = np.argsort(np.random.PCG64(seed).random_raw(len(questions)), kind="stable")
-    first = np.unique(questions.image[order], return_index=True)[1]
-    return questions.rows(np.sort(order[np.sort(first)[:limit]]))
+    asked = answers_to(questions, trained)[0].questions
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(asked)), kind="stable")
+    first = np.unique(asked.image[order], return_index=True)[1]
+    return asked.rows(np.sort(order[np.sort(first)[:limit]]))
 
 
 def log_odds(image: Tensor, model: QuestionNetwork, query: Tensor, answer: Tensor) -> Tensor:
@@ -192,40 +153,31 @@ def log_odds(image: Tensor, model: QuestionNetwork, query: Tensor, answer: Tenso
     return odds - logit.masked_fill(one_hot(answer, logit.shape[1]).bool(), -torch.inf).logsumexp(1)
 
 
-def attributions(
-    model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, fields: Fields | None
-) -> dict[str, Tensor]:
-    """Captum's maps of what speaks for the answers: (B, H, W) each, arguments as of ``log_odds``.
+def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, where: Geometry) -> dict[str, Tensor]:
+    """All maps of a network in evaluation mode, and captum's of what speaks for the answers: (B, H, W) each.
 
-    At the last attended stage, whose ``fields`` are given, as cells >= 0: ``grad_cam``, and with the gradient of each
-    cell instead of their mean ``hires_cam``. ``input_x_gradient``, summed over colours, has signs.
+    Arguments are those of ``log_odds``. Captum's at the last attended stage, as cells >= 0, are ``grad_cam``, and with
+    the gradient of each cell instead of their mean ``hires_cam``; spatial transformers have none, as each question
+    moves their cells. ``input_x_gradient``, summed over colours, has signs.
     """
+    with torch.no_grad():
+        maps = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), where).items()}
+    if where.canvases:
+        maps.pop("accumulated")  # the same region
+    if not find_spec("captum"):
+        return maps
     from captum.attr import InputXGradient, LayerGradCam, LayerGradientXActivation
 
     image, rest = image.detach().requires_grad_(), (model, query, answer)
     product = InputXGradient(log_odds).attribute(image, additional_forward_args=rest)
-    maps = {"input_x_gradient": product.detach().sum(1).double()}
-    if fields is None:
+    maps["input_x_gradient"] = product.detach().sum(1).double()
+    if where.canvases:
         return maps
-    layer, size = model.stages[model.attended[-1]], (image.shape[2], image.shape[3])
+    layer, fields = model.stages[model.attended[-1]], layers_of(model)[0][-1]
     for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
         cells: Any = method(log_odds, layer).attribute(image, additional_forward_args=rest)
-        maps[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, size)
+        maps[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, where.image_size)
     return maps
-
-
-def fields_of(model: QuestionNetwork) -> Fields | None:
-    """Those of the last attended stage on the image; None of spatial transformers, whose cells each question moves."""
-    return None if isinstance(model, SpatialTransformerNetwork) else layers_of(model)[0][-1]
-
-
-def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor, about: About) -> dict[str, Tensor]:
-    """All maps of a network in evaluation mode: (B, H, W) each, arguments as of ``log_odds``; its own, and captum's."""
-    with torch.no_grad():
-        maps = {name: drawn[:, 0] for name, drawn in pixel_maps(model(image, query), about.where).items()}
-    if about.where.canvases:
-        maps.pop("accumulated")  # the same region
-    return maps | (attributions(model, image, query, answer, about.fields) if about.captum else {})
 
 
 def extents(prediction: Prediction, where: Geometry) -> dict[str, Tensor]:
@@ -253,8 +205,8 @@ def depth_of(name: str, stages: int) -> int | None:
     return 0 if "." in name else None
 
 
-def randomised(model: QuestionNetwork, seed: int) -> Iterator[QuestionNetwork]:
-    """The network with ever more of its weights as before a training: D = stages + 1 times the same copy, changed.
+def randomised(model: QuestionNetwork, seed: int) -> Iterator[tuple[str, QuestionNetwork]]:
+    """The network with ever more of its weights as before a training, and down to where: the same copy, changed.
 
     First those of the classifier (and the prior), then also those of the last stage, its norms and its scorer, then of
     the stage before, and so on. Cascading randomisation: Adebayo et al., "Sanity Checks for Saliency Maps", 2018.
@@ -262,22 +214,12 @@ def randomised(model: QuestionNetwork, seed: int) -> Iterator[QuestionNetwork]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         fresh = from_config(model.config).state_dict()
-    copy = deepcopy(model)
-    for depth in range(len(model.stages) + 1):
+    copy, stages = deepcopy(model), len(model.stages)
+    for depth in range(stages + 1):
         for name, tensor in copy.state_dict().items():
-            if depth_of(name, len(model.stages)) == depth:
+            if depth_of(name, stages) == depth:
                 tensor.copy_(fresh[name])
-        yield copy
-
-
-def has_captum(has_maps: bool) -> bool:
-    """Whether captum is there; warns where it is not, and raises ValueError if the network has no maps of its own."""
-    if find_spec("captum") is not None:
-        return True
-    if not has_maps:
-        raise ValueError(f"this network has no attention maps, and for Grad-CAM {MISSING}")
-    warnings.warn(f"no Grad-CAM and no input × gradient: {MISSING}", stacklevel=2)
-    return False
+        yield f"stage {stages + 1 - depth}" if depth else "classifier", copy
 
 
 def evaluate_faithfulness(
@@ -292,18 +234,21 @@ def evaluate_faithfulness(
     """``summarise`` of ``chosen`` questions, without those whose image can't be read.
 
     Without captum a warning, and the network's own maps only. Of several processes each asks its part, and all get
-    the whole. Raises ValueError where no map is left, for words that the network does not know, and as ``summarise``.
+    the whole. Raises ValueError where no map is left, as ``answers_to``, and as ``summarise``.
     """
     asked = chosen(trained, questions, limit, seed)
-    model, where = trained.model.eval(), geometry(trained.model, (questions.images.shape[1], questions.images.shape[2]))
-    about = About(where, fields_of(model), has_captum(bool(where.fields or where.canvases)))
+    model, where = trained.model.eval(), geometry(trained.model)
+    if not find_spec("captum"):
+        if not where.fields and not where.canvases:
+            raise ValueError(f"this network has no attention maps, and for Grad-CAM {MISSING}")
+        warnings.warn(f"no Grad-CAM and no input × gradient: {MISSING}", stacklevel=2)
 
     def parts() -> Iterator[Part]:
         entrance = Entrance(asked.images, device)
         for given, pixels in asked_once(entrance, asked, 1, progress):
             if given.row[0, 0] >= 0:
                 image, query = entrance(given, pixels), torch.from_numpy(given.query[0]).to(device)
-                yield given.row[0], measure_question(model, about, image, query, [seed, int(given.row[0, 0])])
+                yield given.row[0], measure_question(model, where, image, query, [seed, int(given.row[0, 0])])
 
     columns = gather(len(asked), parts())
     read = columns.pop("read")
@@ -311,25 +256,21 @@ def evaluate_faithfulness(
 
 
 def measure_question(
-    model: QuestionNetwork, about: About, image: Tensor, query: Tensor, seed: list[int]
+    model: QuestionNetwork, where: Geometry, image: Tensor, query: Tensor, seed: list[int]
 ) -> dict[str, np.ndarray]:
     """Of one question, as B = 1: areas as "map/baseline/kind", of a random map too, and correlations as "map/depth"."""
     with torch.no_grad():
         prediction = model(image, query)
-    answer, inside = prediction.logit[:, 0].argmax(-1), extents(prediction, about.where)
-    maps = maps_of(model, image, query, answer, about)
+    answer, inside = prediction.logit[:, 0].argmax(-1), extents(prediction, where)
+    maps = maps_of(model, image, query, answer, where)
     drawn = {**maps, "random": torch.zeros(1, *image.shape[2:], dtype=torch.float64, device=image.device)}
-    areas = deletion_insertion(model, image, query, drawn, seed=seed)
-    values = {
-        f"{name}/{baseline}/{kind}": area.numpy()
-        for name, of_map in areas.items()
-        for baseline, kinds in of_map.items()
-        for kind, area in kinds.items()
-    }
-    depths = ["classifier", *(f"stage {i}" for i in range(len(model.stages), 0, -1))]
+    values = {}
+    for name, of_map in deletion_insertion(model, image, query, drawn, seed=seed).items():
+        for baseline, kinds in of_map.items():
+            values |= {f"{name}/{baseline}/{kind}": area.numpy() for kind, area in kinds.items()}
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    for depth, other in zip(depths, randomised(model, number), strict=True):
-        changed = maps_of(other, image, query, answer, about)
+    for depth, other in randomised(model, number):
+        changed = maps_of(other, image, query, answer, where)
         for name, before in maps.items():
             here = inside.get(name, ...)
             alike = rank_correlation(before[0][here].cpu().numpy(), changed[name][0][here].cpu().numpy())
@@ -347,27 +288,19 @@ def summarise(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
     count = len(next(iter(values.values()), ()))
     if count < 2:
         raise ValueError(f"faithfulness takes at least two images with a question, to see a spread; got {count}")
-    areas = {key: each for key, each in values.items() if len(key) == 3}
-    figures = {"faithfulness_count": count, "faithfulness": by_name(areas)}
-    others = {key: ("flow", *key[1:]) for key in areas if key[0] != "flow"}
-    if any(key[0] == "flow" for key in areas):
-        figures["flow_minus"] = by_name({key: areas[flow] - areas[key] for key, flow in others.items()})
-    figures["randomisation"] = by_name({key: each for key, each in values.items() if len(key) == 2})
-    return figures
+    figures: dict[str, Any] = {"faithfulness_count": count, "faithfulness": {}, "flow_minus": {}, "randomisation": {}}
+    for (name, *path, last), each in values.items():
+        kind = "faithfulness" if path else "randomisation"
+        put(figures[kind], (name, *path, last), each)
+        flow = values.get(("flow", *path, last))
+        if path and name != "flow" and flow is not None:
+            put(figures["flow_minus"], (name, *path, last), flow - each)
+    return {name: value for name, value in figures.items() if value}
 
 
-def by_name(values: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
-    """``interval`` of values (R,): {("flow", "black", "deletion"): ...} -> {"flow": {"black": {"deletion": ...}}}."""
-    tree: dict[str, Any] = {}
-    for (*path, last), each in values.items():
-        inner = tree
-        for name in path:
-            inner = inner.setdefault(name, {})
-        inner[last] = interval(each)
-    return tree
-
-
-def interval(values: np.ndarray) -> dict[str, float]:
-    """The mean of (R,) independent values and its normal 95 % interval."""
+def put(tree: dict[str, Any], path: tuple[str, ...], values: np.ndarray) -> None:
+    """Enter the mean of (R,) independent values and its normal 95 % interval at a path of names."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
     middle, half = float(values.mean()), Z95 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return {"mean": middle, "low": middle - half, "high": middle + half}
+    tree[path[-1]] = {"mean": middle, "low": middle - half, "high": middle + half}

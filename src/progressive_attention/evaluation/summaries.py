@@ -1,5 +1,6 @@
 """Measured figures as tables and words for a terminal."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
@@ -20,6 +21,7 @@ LABEL_MEASURES = {
     "vaw_mr15": "VAW mR@15",
     "vaw_f1_15": "VAW F1@15",
 }
+Rows = list[tuple[str, ...]]
 
 
 def score_of(record: dict[str, Any]) -> str:
@@ -28,47 +30,46 @@ def score_of(record: dict[str, Any]) -> str:
     return f"{VALIDATION_SCORES[name]} {record[name]:.2%}"
 
 
+def table_of(title: str, columns: Iterable[str], rows: Rows, caption: str | None = None) -> Table:
+    """Rows of words, all but the first column's to the right."""
+    table = Table(title=title, caption=caption)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left", no_wrap=caption is not None)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def summary_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``OneOf.figures`` in per cent."""
-    table = Table(title=title)
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_row("questions", f"{summary['count']:,}")
+    """An evaluation's figures in per cent; where several attributes may be true, beside what the query alone says."""
+    one_of = "accuracy" in summary
+    columns = ("measure", "value") if one_of else ("measure", "network", "query alone")
+    rows = answer_rows(summary) if one_of else label_rows(summary)
+    rows += [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
+    return table_of(title, columns, rows)
+
+
+def answer_rows(summary: dict[str, Any]) -> Rows:
+    """Measure and value: how many questions are answered rightly, and where the network looked."""
     low, high = summary["accuracy_ci95"]
-    table.add_row("accuracy", f"{percent(summary['accuracy'])} (95 %: {low:.2%} to {high:.2%})")
+    rows: Rows = [("questions", f"{summary['count']:,}")]
+    rows.append(("accuracy", f"{percent(summary['accuracy'])} (95 %: {low:.2%} to {high:.2%})"))
     for name, value in summary["accuracy_by_scale"].items():
-        table.add_row(f"  scale {name}", f"{percent(value)} of {summary['count_by_scale'][name]:,}")
-    for name in MAPS:
-        table.add_row(f"true-positive ratio, {name} map", percent(summary[f"tpr_{name}"]))
+        rows.append((f"  scale {name}", f"{percent(value)} of {summary['count_by_scale'][name]:,}"))
+    rows += [(f"true-positive ratio, {name} map", percent(summary[f"tpr_{name}"])) for name in MAPS]
     if summary["tpr_clipped"] != summary["tpr_last"]:
-        table.add_row("true-positive ratio, last map inside the image", percent(summary["tpr_clipped"]))
+        rows.append(("true-positive ratio, last map inside the image", percent(summary["tpr_clipped"])))
     for name, curves in summary["precision_recall"].items():
-        table.add_row(f"pointing game, {name} map", percent(summary[f"pointing_{name}"]))
+        rows.append((f"pointing game, {name} map", percent(summary[f"pointing_{name}"])))
         best = f"{percent(curves['best_iou'])} from {curves['best_threshold']:.0%} of its maximum"
-        table.add_row(f"IoU, {name} map", best)
-    table.add_row("point on the target", percent(summary["point_on_target"]))
-    table.add_row("IoU of the boxes", percent(summary["box_iou"]))
-    for row in entropy_rows(summary):
-        table.add_row(*row)
-    return table
+        rows.append((f"IoU, {name} map", best))
+    rows.append(("point on the target", percent(summary["point_on_target"])))
+    return [*rows, ("IoU of the boxes", percent(summary["box_iou"]))]
 
 
-def labels_table(summary: dict[str, Any], title: str) -> Table:
-    """The figures of ``AnyOf.figures`` in per cent, beside what the query alone says."""
-    table = Table(title=title)
-    table.add_column("measure")
-    table.add_column("network", justify="right")
-    table.add_column("query alone", justify="right")
-    for row in label_rows(summary):
-        table.add_row(*row)
-    for row in entropy_rows(summary):
-        table.add_row(*row, "")
-    return table
-
-
-def label_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+def label_rows(summary: dict[str, Any]) -> Rows:
     """Measure, network and query alone: the questions, how well they are ranked, and where the network looked."""
-    rows = [("questions", f"{summary['count']:,}", "")]
+    rows: Rows = [("questions", f"{summary['count']:,}", "")]
     for name, what in LABEL_MEASURES.items():
         rows.append((what, percent(summary[name]), percent(summary.get(f"query_prior_{name}"))))
     for target in ("box", "mask"):
@@ -79,33 +80,28 @@ def label_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [*rows, ("IoU of the boxes", percent(summary["box_iou"]), "")]
 
 
-def entropy_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Each layer's mean entropy."""
-    return [(f"attention entropy, layer {i}", percent(value)) for i, value in enumerate(summary["entropy"], 1)]
-
-
 def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
     """The figures of ``evaluate_faithfulness``: areas under the curves by map, and rank correlations by depth."""
-    questions = f"{figures['faithfulness_count']:,} questions, mean ± half of the 95 % interval"
-    areas = Table(title="area under the answer's probability, in per cent", caption=questions)
-    alike = Table(title="rank correlation with the map of weights that are random down to", caption=questions)
-    areas.add_column("map", no_wrap=True)
-    alike.add_column("map", no_wrap=True)
-    for baseline, kinds in figures["faithfulness"]["random"].items():
-        for kind in kinds:
-            areas.add_column(f"{kind},\n{baseline}", justify="right", no_wrap=True)
-    for name, of_map in figures["faithfulness"].items():
-        areas.add_row(name, *(spread(leaf, 100, 1) for kinds in of_map.values() for leaf in kinds.values()))
-    for depth in next(iter(figures["randomisation"].values())):
-        alike.add_column(depth, justify="right", no_wrap=True)
-    for name, depths in figures["randomisation"].items():
-        alike.add_row(name, *(spread(leaf, 1, 2) for leaf in depths.values()))
-    return [areas, alike]
+    caption = f"{figures['faithfulness_count']:,} questions, mean ± half of the 95 % interval"
+    areas = {
+        name: {f"{kind},\n{baseline}": leaf for baseline, kinds in of_map.items() for kind, leaf in kinds.items()}
+        for name, of_map in figures["faithfulness"].items()
+    }
+    under = "area under the answer's probability, in per cent"
+    alike = "rank correlation with the map of weights that are random down to"
+    return [
+        spread_table(under, areas, 100, 1, caption),
+        spread_table(alike, figures["randomisation"], 1, 2, caption),
+    ]
 
 
-def spread(figure: dict[str, float], unit: float, digits: int) -> str:
-    """{"mean", "low", "high"} as mean and half of the interval."""
-    return f"{figure['mean'] * unit:.{digits}f}±{(figure['high'] - figure['mean']) * unit:.{digits}f}"
+def spread_table(title: str, figures: dict[str, Any], unit: float, digits: int, caption: str) -> Table:
+    """A row a map: its {"mean", "low", "high"} by column, as mean and half of the interval."""
+    rows: Rows = []
+    for name, cells in figures.items():
+        spread = [(cell["mean"] * unit, (cell["high"] - cell["mean"]) * unit) for cell in cells.values()]
+        rows.append((name, *(f"{mean:.{digits}f}±{half:.{digits}f}" for mean, half in spread)))
+    return table_of(title, ("map", *next(iter(figures.values()))), rows, caption)
 
 
 def percent(value: float | None) -> str:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from progressive_attention.data.questions import QuestionSet, fingerprint_of
-from progressive_attention.evaluation.many_attributes import askable
-from progressive_attention.evaluation.measured import (
+from progressive_attention.evaluation.answers import askable
+from progressive_attention.evaluation.kept import (
     fingerprint_of_weights,
     load_with_bar,
     measure,
@@ -123,14 +123,14 @@ def add_measured(
             write_measured(path, measured, given, questions, source)
         if questions.likelihood == "bernoulli":
             questions = askable(questions, trained)[0]
-        report.scenes, report.chosen = examples(readable(measured.table), questions, predictor, network.name)
+        report.scenes, report.chosen = examples(readable(measured[1]), questions, predictor, network.name)
     except (ValueError, OSError) as error:
         if data:
             raise
         what = "examples" if measured else "an evaluation, and examples"
         missing.append(Missing(what, str(error), ask_for_data if predictor else ""))
     if measured is not None:
-        network.table, network.summary = readable(measured.table), measured.figures
+        network.summary, network.table = measured[0], readable(measured[1])
         report.facts["measured on"] = f"{name_of(source['data'], source['split'])}; one row per question: {path}"
 
 

@@ -131,7 +131,7 @@ class Predictor:
         ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
         prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
-        there = self.detector.told(prediction)[0] if self.detector else [(None, None)] * len(queries)
+        presence = self.detector.score(prediction)[0].tolist() if self.detector else [None] * len(queries)
         maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
@@ -142,7 +142,6 @@ class Predictor:
         for k, query in enumerate(queries):
             each = dict(zip(self.trained.attribute_names, probability[k], strict=True))
             best = max(each, key=lambda name: (name != ABSENT or self.detector is None, each[name]))
-            presence, found = there[k]
             answer = Answer(
                 query=str(query),
                 attribute=best,
@@ -152,8 +151,8 @@ class Predictor:
                 layers=[layer[k] for layer in layers],
                 maps={name: drawn[k] for name, drawn in maps.items()},
                 likelihood=prediction.likelihood,
-                presence=presence,
-                found=found,
+                presence=presence[k],
+                found=presence[k] >= self.detector.threshold if self.detector else None,
                 size=picture.size,
             )
             answers.append(answer)

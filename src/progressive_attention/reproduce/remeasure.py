@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from progressive_attention.evaluation.measured import load_with_bar, measure
+from progressive_attention.evaluation.kept import load_with_bar, measure
 from progressive_attention.evaluation.summaries import percent
 from progressive_attention.files import write_json
 from progressive_attention.reproduce.campaign import add_to_table, print_plain, read_table
@@ -94,7 +94,7 @@ def measured_again(run: Run, folder: Path, device: torch.device, command: str, c
     network = load(folder, device)
     scenes = {"protocol": run["protocol"], "seed": run["seed"], "images": run["images"]}
     test = load_with_bar(console, run["dataset"], "test", **scenes)
-    figures = measure(network, test, scenes, device, console).figures
+    figures, _ = measure(network, test, scenes, device, console)
     machine = {"hardware": hardware(device), "torch": torch.__version__, "commit": commit(), "command": command}
     return {**run, **figures, "measured": {**machine, **compare(run, figures)._asdict()}}
 

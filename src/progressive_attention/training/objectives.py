@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from progressive_attention.config import Recipe
-from progressive_attention.evaluation.many_attributes import AnyOf
-from progressive_attention.evaluation.one_attribute import OneOf
+from progressive_attention.evaluation.answers import AnyOf, OneOf
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Field, Geometry, geometry
 from progressive_attention.network.build import ProgressiveAttentionNetwork

@@ -15,14 +15,8 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.evaluation.absence import (
     Scored,
     asks_absent,
-    certainty,
     detector,
-    focus,
-    magnitude,
     not_absent,
-    openness,
-    peak,
-    probability,
     scored,
     scores_of,
     told_apart,
@@ -46,8 +40,6 @@ def trained(name: str = "pan-hard-ctx", absence: object = None, **changes) -> Tr
     return Trained(model, *WORDS, about)
 
 
-# --- the scores -------------------------------------------------------------------------------------------------------
-
 # Two layers on an image of 2 x 2 pixels: a gate a pixel, and the last map's one row of two cells, two pixels high each.
 WHERE = Geometry([(Field(), Field()), (Field(2, 0, 1), Field())], (2, 2))
 
@@ -59,23 +51,25 @@ def by_hand() -> Prediction:
     return Prediction(torch.tensor([[[0.5, 0.25, 0.25]]]).log(), maps, magnitude)
 
 
+def scores_by_hand(where: Geometry = WHERE):
+    return scores_of(trained().model.config, WORDS[1], where)
+
+
 @pytest.mark.parametrize(
-    "score, value",
+    "name, value",
     [
-        (probability, 0.5),
-        (certainty, 1 - 1.5 * math.log(2) / math.log(3)),
-        (focus, 1 - (2 - 0.75 * math.log2(3))),
-        (magnitude, 0.75 * 8 + 0.25 * 4),
-        # Pixels get 0.75 / 2 and 0.25 / 2 of the last map.
-        (lambda p: openness(p, WHERE), 0.375 * (0.5 + 0.25) + 0.125 * 1),
-        # 0.5 x 0.75, 1 x 0.25, 0.25 x 0.75, 0, over their sum
-        (lambda p: peak(p, WHERE), 0.375 / 0.8125),
-        (lambda p: not_absent(p, 0), 0),
-        (lambda p: not_absent(p, 2), math.log(3)),
+        ("probability", 0.5),
+        ("certainty", 1 - 1.5 * math.log(2) / math.log(3)),
+        ("focus", 1 - (2 - 0.75 * math.log2(3))),
+        ("magnitude", 0.75 * 8 + 0.25 * 4),
+        ("openness", 0.375 * (0.5 + 0.25) + 0.125 * 1),  # pixels get 0.75 / 2 and 0.25 / 2 of the last map
+        ("peak", 0.375 / 0.8125),  # 0.5 x 0.75, 1 x 0.25, 0.25 x 0.75, 0, over their sum
+        ("not_absent", math.log(3)),
     ],
 )
-def test_scores_by_hand(score, value):
-    assert score(by_hand()).tolist() == [[pytest.approx(value, abs=1e-6)]]
+def test_scores_by_hand(name, value):
+    assert scores_by_hand()[name](by_hand()).tolist() == [[pytest.approx(value, abs=1e-6)]]
+    assert not_absent(by_hand(), 0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_ends_of_the_scales():
@@ -83,8 +77,8 @@ def test_ends_of_the_scales():
     split = torch.full((1, 1, 2), 0.5).log(), torch.full((1, 1, 1, 2), 0.5)
     for (logit, last), value in ((sure, 1), (split, 0)):
         prediction = Prediction(logit, [last], [last])
-        assert certainty(prediction).item() == pytest.approx(value, abs=1e-6)
-        assert focus(prediction).item() == pytest.approx(value, abs=1e-6)
+        for name in ("certainty", "focus"):
+            assert scores_by_hand()[name](prediction).item() == pytest.approx(value, abs=1e-6)
 
 
 @every_model
@@ -110,12 +104,12 @@ def test_labels_have_no_one_answer_to_be_certain_of():
     assert set(found) == {"probability", "focus", "peak", "magnitude"}
     prediction = network.model(pictures(1).float(), torch.tensor([3]))
     assert_close(not_absent(prediction, 1), -prediction.logit[..., 1].double())
-    assert_close(probability(prediction), prediction.logit.sigmoid().amax(-1).double(), rtol=1e-6, atol=0)
+    assert_close(found["probability"](prediction), prediction.logit.sigmoid().amax(-1).double(), rtol=1e-6, atol=0)
 
 
 def test_focus_of_a_single_cell_is_none():
     one = Prediction(torch.zeros(2, 3, 4), [torch.ones(2, 3, 1, 1)], [])
-    assert_close(focus(one), torch.zeros(2, 3, dtype=torch.float64))
+    assert_close(scores_by_hand()["focus"](one), torch.zeros(2, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +122,6 @@ def test_what_an_answer_says_of_what_is_not_there(found, attribute, denied):
     expected = ["absent", "red", "blue"] if found is None else ["red", "blue"]  # where a threshold tells it
     assert [name for name, _ in answer.ranked] == expected
     assert ("✓ right, there is no 7" in verdict(answer, "")) == denied
-
-
-# --- the figures ------------------------------------------------------------------------------------------------------
 
 
 def questions(attribute: np.ndarray | Labels, names=("absent", "old", "red", "blue")) -> QuestionSet:
@@ -200,9 +191,6 @@ def test_both_kinds_are_needed(attribute, got):
         scored(trained(), questions(np.array(attribute)), CPU)
     with pytest.raises(ValueError, match="images are 62 x 62, this network takes 70 x 70"):
         scored(trained(image_size=70), questions(np.array([0, 1, 2, 0, 3])), CPU)
-
-
-# --- who says it ------------------------------------------------------------------------------------------------------
 
 
 def entry(threshold: float, score: str = "magnitude") -> dict:

@@ -1,7 +1,5 @@
 """Asking a network about a data set: every row once, with its own image; frozen stages computed once; devices."""
 
-import ctypes
-import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -23,8 +21,6 @@ from progressive_attention.evaluation.ask import (
     ahead,
     as_tensor,
     gather,
-    has_fast_bf16,
-    keep_freed_memory,
     loaded,
     pick_device,
     precision,
@@ -83,9 +79,6 @@ class FromFiles:
         return self[images] // 2 + np.array([place.x for place in places], np.uint8)[:, None, None, None]
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------------
-
-
 def test_as_tensor_divides_by_255_and_keeps_channels_last_in_memory():
     tensor = as_tensor(SET.images, CPU)
     assert tensor.shape == (4, 3, 5, 6)
@@ -103,9 +96,6 @@ def test_as_tensor_divides_by_255_and_keeps_channels_last_in_memory():
 def of_images(numbers):
     nothing = np.full((len(numbers), 1), -1)
     return Batch(np.array(numbers, np.int64), nothing, nothing, nothing)
-
-
-# --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -145,25 +135,14 @@ def test_the_mode_is_restored(training):
     assert model.training is training
 
 
-def test_rows_are_gathered_in_their_places():
+@pytest.mark.parametrize("theirs", [[], [(np.array([2]), {"a": np.array([8])})]])
+def test_rows_are_gathered_in_their_places(monkeypatch, theirs):
+    monkeypatch.setattr(ask, "gathered", lambda mine: [mine, theirs])  # another process's
     parts = [(np.array([3, 0]), {"a": np.array([5, 6]), "b": np.ones((2, 2))}), (np.array([1]), {"a": np.array([7])})]
     found = gather(4, iter(parts))
-    assert_array_equal(found["read"], [True, True, False, True])
-    assert_array_equal(found["a"], [6, 7, np.nan, 5])
+    assert_array_equal(found["read"], [True, True, bool(theirs), True])
+    assert_array_equal(found["a"], [6, 7, 8 if theirs else np.nan, 5])
     assert_array_equal(found["b"], [[1, 1], [np.nan] * 2, [np.nan] * 2, [1, 1]])
-    assert gather(0, iter([])).keys() == {"read"}
-
-
-def test_rows_that_other_processes_asked_are_gathered_too(monkeypatch):
-    theirs = [(np.array([2, 0]), {"a": np.array([8.0, 9.0])})]
-    monkeypatch.setattr(ask, "gathered", lambda mine: [mine, theirs])
-    for parts in ([(np.array([1]), {"a": np.array([7.0])})], []):
-        found = gather(4, iter(parts))
-        assert_array_equal(found["read"], [True, bool(parts), True, False])
-        assert_array_equal(found["a"], [9, 7 if parts else np.nan, 8, np.nan])
-
-
-# --- reading ahead ----------------------------------------------------------------------------------------------------
 
 
 def test_the_next_item_is_made_while_the_last_is_used():
@@ -228,9 +207,6 @@ def test_nothing_is_asked_about_what_cannot_be_read(broken, batch):
     ]
     assert [row for row, _ in asked if row >= 0] == [row for row in (1, 4, 3, 0, 2, 5) if SET.image[row] not in broken]
     assert all((row < 0) == (query < 0) for row, query in asked)
-
-
-# --- what frozen stages give ------------------------------------------------------------------------------------------
 
 
 class Trunk(QuestionNetwork):
@@ -335,8 +311,6 @@ def test_a_network_answers_the_same_from_kept_features(name):
     assert not torch.equal(first, plain)
 
 
-# --- what training keeps the best by ----------------------------------------------------------------------------------
-
 LABELS = Labels(np.array([0, 2, 2, 3, 5, 6, 8]), np.array([0, 1, 2, 0, 1, 2, 1, 0]), np.ones(8, np.int8), 3)
 
 
@@ -377,9 +351,6 @@ def test_rankings_are_of_all_that_can_be_read(broken, batch):
     assert validation_score(ByNumber(), nothing, CPU)[1] == 0
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
-
-
 def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device() == pick_device("cpu") == CPU
@@ -402,29 +373,9 @@ def test_processes_of_one_machine_share_no_gpu(monkeypatch):
     assert [processes.local_device(name) for name in ("cuda:1", "cuda", "cpu")] == ["cuda:1", "cuda:3", "cpu"]
 
 
-@pytest.mark.parametrize("answers", [(True, False), (False, True), (False, False), None])
-def test_fast_bf16_of_a_cpu(monkeypatch, answers):
-    assert has_fast_bf16(torch.device("meta")) is False
-    for i, probe in enumerate(("_is_avx512_bf16_supported", "_is_amx_tile_supported")):
-        if answers is None:  # an older torch
-            monkeypatch.delattr(torch.cpu, probe, raising=False)
-        else:
-            monkeypatch.setattr(torch.cpu, probe, lambda i=i: answers[i], raising=False)
-    assert has_fast_bf16(CPU) is bool(answers and any(answers))
-
-
 @pytest.mark.parametrize("asked, fast", [(True, True), (True, False), (False, True)])
 def test_bf16_only_where_asked_for_and_fast(monkeypatch, asked, fast):
     monkeypatch.setattr(ask, "has_fast_bf16", lambda device: fast)
     with precision(CPU, asked):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if asked and fast else torch.float32)
-
-
-def test_keeping_freed_memory_is_harmless_anywhere(monkeypatch):
-    keep_freed_memory()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without mallopt
-    keep_freed_memory()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: 1 / 0)
-    monkeypatch.setattr(sys, "platform", "win32")
-    keep_freed_memory()

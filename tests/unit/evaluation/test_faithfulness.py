@@ -20,17 +20,11 @@ from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.evaluation.faithfulness import (
     BASELINES,
-    About,
-    answer_of,
-    area,
-    attributions,
     chosen,
-    curves,
     deletion_insertion,
     depth_of,
     evaluate_faithfulness,
     extents,
-    fields_of,
     log_odds,
     maps_of,
     places,
@@ -121,17 +115,6 @@ def test_curves_and_areas_as_a_slow_twin_has_them(linear, image):
             assert areas[kind][i].item() == pytest.approx(slow, abs=1e-12)
 
 
-def test_curves_share_their_ends(linear, image):
-    baseline = image.mean((2, 3), keepdim=True).expand_as(image)
-    place = places(true_maps(linear, image), np.random.PCG64(0))
-    deletion, insertion = curves(lambda given: linear.log_odds(given, SHIFTS[:1]), image[0], baseline[0], place[0])
-    whole, none = (linear.log_odds(given[:1], SHIFTS[:1])[0] for given in (image, baseline))
-    assert torch.allclose(torch.stack([deletion[0], insertion[-1]]), whole)
-    assert torch.allclose(torch.stack([deletion[-1], insertion[0]]), none)
-    assert torch.allclose(deletion + insertion, whole + none)  # of a linear answer, what one lacks the other has
-    assert area(torch.linspace(1, 0, 21, dtype=torch.float64)).item() == pytest.approx(0.5)
-
-
 def test_ties_are_broken_by_the_seed():
     levels = torch.arange(SIDE**2).view(SIDE, SIDE) // 16  # four levels of sixteen equal pixels
     maps = torch.stack([levels, -levels, torch.zeros_like(levels)]).double()
@@ -169,9 +152,13 @@ def test_rank_correlation_is_spearmans():
     assert rank_correlation(one, np.ones_like(one)) == 0  # where Spearman's is undefined
 
 
-# --- maps of networks -------------------------------------------------------------------------------------------------
-
 CPU = torch.device("cpu")
+
+
+def answer_of(model, image, query):
+    return model(image, query).logit[:, 0].argmax(-1)
+
+
 QUERY = torch.tensor([0, 3])
 CAPTUMS = ["input_x_gradient", "grad_cam", "hires_cam"]
 WORDS = tuple("abcde"), ("red", "green", "blue")
@@ -204,8 +191,7 @@ def test_captums_maps_are_those_of_autograd(name, likelihood):
         "hires_cam": (of_cells * kept[0]).sum(1),
     }
     fields = geometry(build("san")).fields[-1]
-    assert fields == fields_of(model)
-    found = attributions(model, image.detach(), QUERY, answer, fields)
+    found = maps_of(model, image.detach(), QUERY, answer, geometry(model))
     torch.testing.assert_close(found["input_x_gradient"], (of_pixels * image).sum(1).detach() / doubt, **EXACT)
     for map_name, values in cells.items():
         expected = as_values((values / doubt).clamp(min=0).detach(), fields, (PIXELS, PIXELS))
@@ -236,15 +222,15 @@ def test_weights_turn_random_from_the_classifier_down():
     model = build("pan-hard-ctx")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     changed = []
-    for other in randomised(model, 1):
+    for _, other in randomised(model, 1):
         differ = {name for name, tensor in other.state_dict().items() if not torch.equal(tensor, before[name])}
         changed.append({depth_of(name, 4) for name in differ})
         last = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     assert changed == [{0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 3}, {0, 1, 2, 3, 4}]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    *_, again = randomised(model, 1)
+    *_, (_, again) = randomised(model, 1)
     assert all(torch.equal(tensor, last[name]) for name, tensor in again.state_dict().items())
-    *_, another = randomised(model, 2)
+    *_, (_, another) = randomised(model, 2)
     assert not torch.equal(another.classifier.weight, again.classifier.weight)
 
 
@@ -252,7 +238,7 @@ def test_extents_are_where_a_map_can_be_other_than_zero():
     model = build("pan-hard-ctx").eval()
     where, query = geometry(model), torch.arange(QUERIES)
     image = pictures(QUERIES)
-    maps = maps_of(model, image, query, answer_of(model, image, query), About(where, None, False))
+    maps = maps_of(model, image, query, answer_of(model, image, query), where)
     for name, inside in extents(model(image[:1], query[:1]), where).items():
         if name in maps:
             assert torch.equal((maps[name] > 0).any(0), inside), name
@@ -321,11 +307,11 @@ def test_a_networks_figures(name, maps):
 def test_figures_are_those_of_each_question():
     network, asked = trained(), chosen(trained(), questions(), 2, seed=0)
     figures = evaluate_faithfulness(network, questions(), CPU, limit=2)["faithfulness"]
-    about = About(geometry(network.model), fields_of(network.model), True)
+    where = geometry(network.model)
     found = []
     for i, (image, query) in enumerate(zip(asked.image, torch.from_numpy(asked.query), strict=True)):
         picture = torch.from_numpy(asked.images[image]).permute(2, 0, 1)[None] / 255
-        maps = maps_of(network.model, picture, query[None], answer_of(network.model, picture, query[None]), about)
+        maps = maps_of(network.model, picture, query[None], answer_of(network.model, picture, query[None]), where)
         found.append(deletion_insertion(network.model, picture, query[None], maps, seed=[0, i]))
     for name, kinds in found[0].items():
         for baseline in BASELINES:

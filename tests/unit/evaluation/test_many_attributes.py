@@ -20,10 +20,10 @@ from torch import nn
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
+from progressive_attention.evaluation.answers import askable, label_counts, query_prior, summarise_labels
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS
 from progressive_attention.evaluation.evaluate import answers_to, evaluate, evaluate_with_rows, examples, rows_of
-from progressive_attention.evaluation.many_attributes import askable, label_counts, query_prior, summarise_labels
-from progressive_attention.evaluation.measured import measure
+from progressive_attention.evaluation.kept import measure
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves, attention_entropy
@@ -72,9 +72,6 @@ def ask(trained, questions, row):
     maps = {name: drawn[0, 0].numpy() for name, drawn in pixel_maps(prediction, geometry(trained.model)).items()}
     entropy = [attention_entropy(layer[0].double().numpy())[0] for layer in prediction.attention]
     return prediction.logit[0, 0].double().numpy(), maps, entropy
-
-
-# --- one row a question -----------------------------------------------------------------------------------------------
 
 
 def share_inside(attention, counts, inside):
@@ -178,9 +175,6 @@ def test_networks_without_maps_are_ranked_too(folder, name):
         assert {*table["point_on_box"].to_pylist(), *table["point_on_mask"].to_pylist()} == {0, 1}
 
 
-# --- the summary ------------------------------------------------------------------------------------------------------
-
-
 def test_summary_by_hand():
     table = pa.table(
         {
@@ -259,14 +253,11 @@ def test_training_questions_that_tell_nothing_are_noted(folder, trained, tmp_pat
     console = Console(file=io.StringIO(), width=1000)
     source = {"data": str(tmp_path / "other"), "split": "validation", "image_size": SIDE}
     questions = load_questions(**source)
-    figures = measure(trained, questions, source, CPU, console).figures
+    figures, _ = measure(trained, questions, source, CPU, console)
     told = console.file.getvalue()  # type: ignore[attr-defined] (a StringIO)
     assert "no training labels, so no class-prior baseline: other/train" in told
     assert figures["weighted_mean_ap"] == evaluate_with_rows(trained, questions, CPU)[0]["weighted_mean_ap"]
     assert "query_prior_weighted_mean_ap" not in figures
-
-
-# --- what is left out -------------------------------------------------------------------------------------------------
 
 
 def test_words_never_learnt_are_left_out_and_counted(sets, trained):
@@ -307,9 +298,6 @@ def test_questions_for_another_network(sets, folder, trained, tmp_path):
         evaluate(replace(trained, query_names=("up", "down")), sets[1])
 
 
-# --- images that can't be read ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["many", "one"])
 def broken(request, tmp_path_factory):
     """A folder with one unreadable image, 4.png, and whether its rows list attributes."""
@@ -347,9 +335,6 @@ def test_unreadable_images_are_not_measured(broken, batch):
         assert found["tpr_last"] == pytest.approx(expected["tpr_last"])
 
 
-# --- what the query alone says ---------------------------------------------------------------------------------------
-
-
 def labels_of(dense, unlisted):
     row, attribute = np.nonzero(dense != unlisted)
     start = np.concatenate([[0], np.bincount(row, minlength=len(dense)).cumsum()])
@@ -373,18 +358,6 @@ def test_query_prior_by_hand():
     car, dog = [(2 + overall) / 4, (1 + overall) / 4], [(0 + overall) / 2, (1 + overall) / 2]
     expected = [[math.log(p / (1 - p)) for p in row] for row in (car, dog)]
     assert_allclose(query_prior(train), expected)
-
-
-def test_query_prior_of_unknown_labels_by_hand():
-    """What is unknown counts neither way; a query without labels gets what holds of all."""
-    train = questions_of([0, 0, 0, 1], np.array([[1, -1], [0, -1], [1, 0], [-1, -1]]), -1)
-    holds, known = label_counts(train)
-    assert_array_equal(holds, [[2, 0], [0, 0]])
-    assert_array_equal(known, [[3, 1], [0, 0]])
-    overall = [2.5 / 4, 0.5 / 2]
-    expected = [[(2 + overall[0]) / 4, overall[1] / 2], overall]
-    found = query_prior(train)
-    assert_allclose(1 / (1 + np.exp(-found)), expected)
 
 
 @settings(deadline=None)

@@ -17,7 +17,7 @@ from tiny_photographs import write_photographs
 from progressive_attention.cli import main
 from progressive_attention.data.scenes import COLOURS
 from progressive_attention.evaluation.attention import entropies
-from progressive_attention.evaluation.measured import read_notes
+from progressive_attention.evaluation.kept import read_notes
 from progressive_attention.files import read_tensors, write_tensors
 from progressive_attention.pages import run_results
 from progressive_attention.pages.report import Network, Report, render

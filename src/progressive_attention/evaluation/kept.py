@@ -1,14 +1,14 @@
-"""A trained network measured on a data set, and the measurement as files: rows as Parquet, figures as JSON.
+"""An evaluation and its files: what a trained network is asked about, rows as Parquet, figures as JSON beside them.
 
-The rows' file tells what it is of: the weights, the questions, and how these are loaded again.
+The rows' file also says what it is of: the weights, the questions, and how these are loaded again.
 """
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -18,22 +18,16 @@ from rich.console import Console
 from progressive_attention.config import STYLES, checked
 from progressive_attention.data.questions import ABSENT, Labels, QuestionSet, fingerprint_of
 from progressive_attention.data.sources import load_questions
+from progressive_attention.evaluation.answers import askable
 from progressive_attention.evaluation.evaluate import answers_to, evaluate_with_rows
-from progressive_attention.evaluation.many_attributes import askable
 from progressive_attention.files import read_json, replacing, write_text
 from progressive_attention.processes import in_turn
 from progressive_attention.progress import counting
 from progressive_attention.saved import Trained, find, shipped
 
 ABOUT = b"progressive_attention"  # the key of the rows' file's notes
+Measured = tuple[dict[str, Any], pa.Table]  # figures, and one row a question: ``evaluate_with_rows``
 Source = dict[str, Any]  # the arguments of load_questions: data, split, protocol, seed, ...
-
-
-class Measured(NamedTuple):
-    """One row a question (``evaluate.rows_of``), and their figures."""
-
-    table: pa.Table
-    figures: dict[str, Any]
 
 
 def load_with_bar(console: Console, data: str, split: str | None, **options: Any) -> QuestionSet:
@@ -52,9 +46,9 @@ def measure(
     answers_to(questions, trained)  # before the training's labels are read
     train = training_part(console, trained, source) if questions.likelihood == "bernoulli" else None
     with counting(console, f"asking {questions.name}", "questions") as progress:
-        figures, table = evaluate_with_rows(trained, questions, device, train, progress=progress)
+        measured = evaluate_with_rows(trained, questions, device, train, progress=progress)
     warn_of_unreadable(questions, console)
-    return Measured(table, figures)
+    return measured
 
 
 def training_part(console: Console, trained: Trained, source: Mapping[str, Any]) -> QuestionSet | None:
@@ -80,17 +74,14 @@ def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
 
 def home_of(given: str) -> Path:
     """Where files about a network go: into its run; of pretrained weights below runs/evaluate."""
-    return Path(given) if is_own(given) else Path("runs/evaluate") / given
-
-
-def is_own(given: str) -> bool:
-    """Whether weights are those of a folder here."""
-    return given not in shipped() and Path(given).is_dir()
+    is_run = given not in shipped() and Path(given).is_dir()
+    return Path(given) if is_run else Path("runs/evaluate") / given
 
 
 def rows_path(given: str, name: str) -> Path:
     """Where the rows of an evaluation on questions of this name go."""
-    folder = home_of(given) / "evaluation" if is_own(given) else home_of(given)
+    home = home_of(given)
+    folder = home / "evaluation" if home == Path(given) else home
     return folder / f"{name.replace('.npz', '').replace('/', '-')}.parquet"
 
 
@@ -103,8 +94,8 @@ def name_of(data: str, split: str | None) -> str:
 def data_of(given: str | None, about: Mapping[str, Any]) -> str:
     """What is asked about: ``--data``, else what the network was trained on; ValueError where that is unknown."""
     if given is None and about.get("data") not in STYLES:
-        known = f"were trained on {about['data']!r}, a data set of yours" if about.get("data") else "don't say on what"
-        raise ValueError(f"--data is missing, and these weights {known}; give it, e.g. a folder, by --data")
+        known = about.get("data") or "an unknown data set"
+        raise ValueError(f"--data is missing, and these weights were trained on {known}; give it, e.g. a folder")
     return given or str(about["data"])
 
 
@@ -134,7 +125,7 @@ def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None
     one_pool = source["protocol"] == learnt.get("protocol") == "authors" and name == learnt.get("data")
     if not one_pool or source["split"] == "train" or source["seed"] != learnt.get("seed", source["seed"]):
         return
-    here, there = (one.get("images", 30_000) // 2 for one in (source, learnt))  # scenes of the pool
+    here, there = (each.get("images", 30_000) // 2 for each in (source, learnt))  # scenes of the pool
     if here != there:
         raise ValueError(
             f"this network learnt from a pool of {there} scenes of {name} with seed {source['seed']}, and of a pool of "
@@ -144,21 +135,11 @@ def check_untrained(about: Mapping[str, Any], source: Mapping[str, Any]) -> None
 
 def check_rows(path: Path) -> None:
     """Raises ValueError where rows or their figures would replace anything but those of an evaluation."""
-    figures = path.with_suffix(".json")
-    if path.exists() and not is_measured(path):
-        raise ValueError(f"{path} is there, and holds no rows of an evaluation; choose another --rows, or delete it")
-    if figures.name == "config.json" or (figures.exists() and not path.exists()):
-        raise ValueError(
-            f"the figures of {path} would go to {figures}, which is no evaluation's; choose another name for --rows"
-        )
-
-
-def is_measured(path: Path) -> bool:
-    """Whether a file holds rows of an evaluation."""
-    try:
-        return ABOUT in (parquet.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
+    figures, ours = path.with_suffix(".json"), False
+    with suppress(OSError, pa.ArrowException):
+        ours = ABOUT in (parquet.read_schema(path).metadata or {})
+    if figures.name == "config.json" or (not ours and (path.exists() or figures.exists())):
+        raise ValueError(f"{path} and {figures} would replace what is not of an evaluation; choose another --rows")
 
 
 def fingerprint_of_weights(given: str) -> str:
@@ -171,17 +152,17 @@ def write_measured(
     path: Path, measured: Measured, given: str, questions: QuestionSet, source: Mapping[str, Any]
 ) -> None:
     """Write the rows to ``path`` and their figures beside it as JSON, each whole or not at all."""
-    figures = json.dumps(measured.figures, indent=1) + "\n"
+    figures, table = json.dumps(measured[0], indent=1) + "\n", measured[1]
     about = {
         "weights": fingerprint_of_weights(given),
         "questions": fingerprint_of(questions),
         "source": {name: str(value) if isinstance(value, Path) else value for name, value in source.items()},
-        "columns": measured.table.column_names,
+        "columns": table.column_names,
         "figures": sha256(figures.encode()).hexdigest(),
     }
-    notes = {**(measured.table.schema.metadata or {}), ABOUT: json.dumps(about).encode()}
+    notes = {**(table.schema.metadata or {}), ABOUT: json.dumps(about).encode()}
     with replacing(path) as temporary:
-        parquet.write_table(measured.table.replace_schema_metadata(notes), temporary, write_page_checksum=True)
+        parquet.write_table(table.replace_schema_metadata(notes), temporary, write_page_checksum=True)
     write_text(path.with_suffix(".json"), figures)
 
 
@@ -195,11 +176,8 @@ def read_notes(path: Path) -> dict[str, Any]:
         if (notes["columns"], notes["figures"]) != (schema.names, sha256(figures).hexdigest()):
             return {}
         parquet.read_table(path, page_checksum_verification=True)
-        source = notes["source"]
-        if source.pop("mnist_dir", None):  # of an earlier version: these scenes can't be drawn again
-            return {}
-        if source.get("backgrounds"):
-            source["backgrounds"] = Path(source["backgrounds"])
+        if notes["source"].get("backgrounds"):
+            notes["source"]["backgrounds"] = Path(notes["source"]["backgrounds"])
         return notes
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return {}
@@ -207,4 +185,4 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 def read_measured(path: Path) -> Measured:
     """What ``write_measured`` wrote; raises ValueError where the figures are missing or broken."""
-    return Measured(parquet.read_table(path), read_json(path.with_suffix(".json")))
+    return read_json(path.with_suffix(".json")), parquet.read_table(path)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from progressive_attention.evaluation.measured import name_of, read_notes, rows_path, source_of
+from progressive_attention.evaluation.kept import name_of, read_notes, rows_path, source_of
 
 
 def test_source_is_the_trainings_own():
