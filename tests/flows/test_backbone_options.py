@@ -42,7 +42,10 @@ def test_only_a_pretrained_trunk_learns_slowly(pretrained, options):
         ),
         (["--backbone", "vgg16.imagenet"], "unknown backbone 'vgg16.imagenet'; known: conv-stack"),
         (["--backbone", "dla34"], "images of 100 x 100 pixels don't fit this backbone (The size of tensor a"),
-        (["--backbone", "resnet18", "--backbone-weights", "vgg16.tv_in1k"], "'vgg16.tv_in1k' are of another architecture than backbone 'resnet18'"),
+        (
+            ["--backbone", "resnet18", "--backbone-weights", "vgg16.tv_in1k"],
+            "'vgg16.tv_in1k' are of another architecture than backbone 'resnet18'",
+        ),
         (["--freeze", "foo"], "this backbone has no stage 'foo'; --freeze takes: 0 or 'pool1', "),
         (["--freeze", "²"], "this backbone has no stage '²'; --freeze takes: "),
         (["--freeze", "9"], "this backbone has no stage 9; --freeze takes: "),

@@ -9,7 +9,7 @@ from progressive_attention.files import write_text
 from progressive_attention.pages.blocks import Block, Figure, Markdown, bullets, heading, line, markdown_page, table
 from progressive_attention.pages.paper_figures import accuracy_by_scale_figure, precision_recall_figure
 from progressive_attention.reproduce import published
-from progressive_attention.reproduce.runs import MAPS, ROWS, Budget, Cell, Estimate, Run, cells, mean, place_of
+from progressive_attention.reproduce.runs import Budget, Cell, Estimate, Run, cells, mean, place_of, title_of
 
 NONE = "–"
 CHANCE = 20.0  # per cent, of five colours
@@ -31,11 +31,6 @@ READING = [
     "not the image: they show the stages behind them what is asked, and don't look at the target "
     "(docs/protocols.md, Spatial transformers).",
 ]
-BY_MAP = (
-    "The 2018 paper does not say which map it measures; we read 2016's as the last. last: the last layer's map; "
-    "accumulated: product of all layers' attention at each pixel; activation: product of the attended features' "
-    "magnitudes; flow: where the attended energy came from."
-)
 FIGURE_WORDS = (
     "Accuracy by the target's scale: bars are 95 % intervals, over seeds or, for one seed, of the test questions "
     "(Wilson); the axis is logarithmic in the errors. Precision over recall of the flow map (of spatial transformers: "
@@ -71,7 +66,6 @@ def results_page(runs: Sequence[Run], folder: Path) -> str:
     blocks: list[Block] = [heading(1, "The papers' experiments, run again")]
     if main:
         blocks += [line(in_words(main[0].budget)), results_table(main, uniform=True), bullets(READING)]
-        blocks += [heading(2, "Attention by map"), line(BY_MAP), maps_table(main)]
     blocks += [heading(2, "In figures"), line(FIGURE_WORDS)]
     for name, shown in figures_of(every).items():
         names = ", ".join(dict.fromkeys(row_name(cell) for cell in shown))
@@ -94,7 +88,7 @@ def is_papers(cell: Cell) -> bool:
 
 def row_name(cell: Cell) -> str:
     """The model's name, and the variant if it is not plain."""
-    return ROWS[cell.model] + (f", {cell.variant}" if cell.variant else "")
+    return title_of(cell.model) + (f", {cell.variant}" if cell.variant else "")
 
 
 def in_words(budget: Budget) -> str:
@@ -174,20 +168,6 @@ def uniform_row(shown: Sequence[Cell]) -> list[str]:
     return row
 
 
-def maps_table(shown: Sequence[Cell]) -> Markdown:
-    """True-positive ratios of all maps, and what the 2016 paper reports."""
-    rows = []
-    for sets in rows_of(shown):
-        row = [row_name(next(iter(sets.values())))]
-        for name in STYLES:
-            cell = sets.get(name)
-            row += [number(cell and cell.mean(f"tpr_{kind}")) for kind in MAPS]
-            theirs = published.STRENGTH_2016[name].get(cell.model) if cell else None
-            row.append(NONE if theirs is None else f"{theirs:.2f}")
-        rows.append(row)
-    return table(["network", *(f"{name.upper()} {kind}" for name in STYLES for kind in (*MAPS, "2016"))], rows)
-
-
 def sources(runs: Sequence[Run]) -> list[Block]:
     """Where the numbers come from."""
     hours = math.fsum(run["seconds"] for run in runs) / 3600
@@ -195,7 +175,7 @@ def sources(runs: Sequence[Run]) -> list[Block]:
     words = (
         f"{len(runs):,} runs took {hours:.1f} hours together, on: {machines}. table1.json holds each with its command, "
         "commit, seed and cost, and all its figures: accuracy by scale, every map's ratio, IoU and pointing. "
-        f"Papers: {published.SOURCE}; 2016: {published.SOURCE_2016}."
+        f"Papers: {published.SOURCE}."
     )
     again = [run["measured"]["hardware"] for run in runs if "measured" in run]
     if again:
