@@ -23,7 +23,8 @@ READING = [
     "In per cent, in brackets the papers' numbers; bold: above them. a ± b: mean over seeds and half of its 95 % "
     "interval (Student's t); without b there was one seed. –: not run, or the network has no map.",
     "Attention: the true-positive ratio, the share of the attention that lies on the target, of the flow map (where "
-    "the answer came from), of spatial transformers of the region that they see.",
+    "the answer came from), of spatial transformers of the region that they see. Last map: the ratio of the last "
+    "layer's map alone. The paper does not say which map it measures.",
     "Uniform is chance and the even map: computed, not trained.",
     "The papers ask one digit of an image, and train on 30,000 images until 50 epochs bring no improvement. Runs of "
     "fewer images compare recipes and protocols; they are not made to reach the papers' numbers.",
@@ -150,10 +151,11 @@ def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
             theirs = published.TABLE_1[name].get(cell.model) if cell and is_papers(cell) else None
             row.append(beside(cell and cell.accuracy(), theirs and theirs.accuracy))
             row.append(beside(cell and attention(cell), theirs and theirs.tpr))
+            row.append(number(cell and cell.mean("tpr_last")))
         rows.append(row)
     if uniform:
         rows.append(uniform_row(shown))
-    columns = [f"{name.upper()} {what}" for name in STYLES for what in ("accuracy", "attention")]
+    columns = [f"{name.upper()} {what}" for name in STYLES for what in ("accuracy", "attention", "last map")]
     return table(["network", "seeds×epochs", *columns], rows)
 
 
@@ -164,7 +166,7 @@ def uniform_row(shown: Sequence[Cell]) -> list[str]:
         theirs = published.TABLE_1[name]["uniform"]
         even = mean([run["tpr_uniform"] for cell in shown if cell.dataset == name for run in cell.runs])
         ours = NONE if even is None else f"{100 * even:.2f}"
-        row += [f"{CHANCE:.2f} ({theirs.accuracy:.2f})", f"{ours} ({theirs.tpr:.2f})"]
+        row += [f"{CHANCE:.2f} ({theirs.accuracy:.2f})", f"{ours} ({theirs.tpr:.2f})", ""]
     return row
 
 

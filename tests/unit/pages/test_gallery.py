@@ -79,7 +79,7 @@ def test_figures_of_what_is_there(tmp_path, monkeypatch):
         assert list(example.answers) == ["SAN", "PAN[H]+CTX"]
         assert [len(look.after) for look in example.answers.values()] == [1, 4]
         np.testing.assert_array_equal(example.image, test.images[test.image[row]])
-        assert example.truth == (COLOURS[test.attribute[row]],)
+        assert [*example.truth] == [COLOURS[test.attribute[row]]]
         assert example.mask.sum() > 0
     assert [list(example.answers) for example in shown["qualitative-mbg"]] == [["HAN"]] * SCENES
 

@@ -40,10 +40,11 @@ def test_first_comes_accuracy_and_attention_beside_the_papers():
         assert first[name][0] == "3×12", "seeds and epochs"
         for i, style in enumerate(STYLES):
             papers, cell = TABLE_1[style][model], cell_of(runs, model, style)
-            accuracy, attention = first[name][1 + 2 * i : 3 + 2 * i]
+            accuracy, attention, last = first[name][1 + 3 * i : 4 + 3 * i]
             attended = cell.mean("tpr_last" if model.startswith("stn") else "tpr_flow")
             assert accuracy == beside(cell.accuracy(), papers.accuracy)
             assert attention == beside(attended, papers.tpr)
+            assert last == number(cell.mean("tpr_last"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_other_rows_variants_and_budgets_stand_below():
     assert same["PAN[H]+CTX, closing gates"][1] == "99.01"
     assert list(smaller) == ["network", "SAN", "PAN[H]+CTX"]
     assert smaller["SAN"][0] == "2×6"
-    assert smaller["SAN"][3:] == ["–"] * 4
+    assert smaller["SAN"][4:] == ["–"] * 6
     assert "15,000 images, fast recipe, paper protocol, one digit an image asked:" in page
 
 
