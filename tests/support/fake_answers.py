@@ -43,4 +43,4 @@ def scene_of(**changes: Any) -> Scene:
     mask = np.zeros((40, 40), bool)
     mask[30:, 35:] = True
     answers = {"pan-hard-ctx": answer_of(), "san": answer_of(1, attribute="white")}
-    return Scene(answer_of().image, mask, "7", "red", answers)._replace(**changes)
+    return Scene(answer_of().image, mask, "7", ("red",), answers)._replace(**changes)

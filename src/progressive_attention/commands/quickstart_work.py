@@ -20,7 +20,7 @@ from progressive_attention.evaluation.answers import summarise
 from progressive_attention.evaluation.ask import pick_device
 from progressive_attention.evaluation.evaluate import examples
 from progressive_attention.files import write_json
-from progressive_attention.pages.answer_plots import Scene, answer_figure
+from progressive_attention.pages.answer_plots import Scene, answer_figure, scene_of
 from progressive_attention.pages.report import Network, Report, headline, percent, terminal_table, write_report
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.progress import counting
@@ -152,11 +152,4 @@ def scenes_to_show(correct: np.ndarray) -> list[int]:
 def answered_scenes(names: dict[str, str], test: QuestionSet, rows: list[int], device: str) -> list[Scene]:
     """Every network's answers, with attention, to some test questions."""
     predictors = {title: Predictor(name, device) for title, name in names.items()}
-    scenes = []
-    for row in rows:
-        image = np.array(test.images[test.image[row]])
-        mask = None if test.masks is None else test.masks[np.array([row])][0]
-        query, (truth,) = test.words(row)
-        answers = {title: predictor.ask(image, query) for title, predictor in predictors.items()}
-        scenes.append(Scene(image, mask, query, truth, answers))
-    return scenes
+    return [scene_of(test, row, predictors) for row in rows]

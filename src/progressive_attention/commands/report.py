@@ -40,6 +40,5 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out or home_of(name) / "report.html"
     write_report(out, gathered)
     for gap in gathered.missing:
-        remedy = f"; `{gap.remedy}` supplies it" if gap.remedy else ""
-        print(f"not in the report: {gap.what}: {gap.why}{remedy}", file=sys.stderr)
+        print(f"not in the report: {gap}", file=sys.stderr)
     print(f"report: {out}")

@@ -56,15 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     budget = arguments.time_budget
     seconds = budget and max(0.0, budget - (time.monotonic() - arguments.started))
-    ending = campaign.reproduce(
-        jobs,
-        arguments.out,
-        device,
-        arguments.line,
-        seconds=seconds,
-        processes=arguments.processes,
-        console=console,
-    )
+    died = campaign.reproduce(jobs, arguments.out, device, arguments.line, console, seconds, arguments.processes)
     write_campaign_pages(arguments.target, jobs, arguments.out, device, console)
-    if not ending.is_done():
+    if not campaign.check_end(jobs, arguments.out, died):
         print("time is up: all is saved, and the same command goes on")

@@ -6,7 +6,7 @@ Legend: H x W image pixels, L attended layers.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,28 +17,32 @@ from progressive_attention.pages.figures import BLACK, RIGHT, WRONG, Tile, grid,
 
 if TYPE_CHECKING:  # drawing needs no torch
     from progressive_attention.data.questions import QuestionSet
-    from progressive_attention.predict.predictor import Answer
+    from progressive_attention.predict.predictor import Answer, Predictor
 
 RANKED = 3  # attributes shown where several may be true
 SOURCE, KEPT = "where the answer came from", "what the network kept"
 
 
 class Scene(NamedTuple):
-    """One test scene with several networks' answers; ``mask`` (H, W) bool is the target's, None if unknown.
+    """A question about an image (H, W, 3) uint8, with several networks' answers.
 
-    ``truth`` is the attribute that is true, or all that are.
+    ``mask`` (H, W) bool is the target's, None if unknown; ``truth`` are the attributes that are true; ``answers`` are
+    by the network's name: of ``Predictor.ask``, or what else a figure shows.
     """
 
     image: np.ndarray
     mask: np.ndarray | None
     query: str
-    truth: str | Sequence[str]
-    answers: Mapping[str, "Answer"]  # by the network's name
+    truth: Sequence[str]
+    answers: Mapping[str, Any]
 
 
-def truths_of(scene: Scene) -> tuple[str, ...]:
-    """The attributes that are true."""
-    return (scene.truth,) if isinstance(scene.truth, str) else tuple(scene.truth)
+def scene_of(questions: "QuestionSet", row: int, predictors: Mapping[str, "Predictor"]) -> Scene:
+    """One question of a set, asked of networks."""
+    image = np.array(questions.images[questions.image[row]])
+    query, truth = questions.words(row)
+    answers = {name: predictor.ask(image, query) for name, predictor in predictors.items()}
+    return Scene(image, target_of(questions, row), query, truth, answers)
 
 
 def target_of(questions: "QuestionSet", row: int) -> np.ndarray | None:
@@ -81,24 +85,20 @@ def answer_figure(answer: "Answer", path: Path | None = None) -> bytes:
 
     A ring marks the first map's highest point. A network without attention has the image alone, which says so.
     """
-    tiles, shown = tiles_of(answer), shown_map(answer.maps)
-    above = [Tile(answer.image, "the image" if shown else "the image; this network has no attention map"), *tiles[:1]]
-    if shown:
-        above.append(Tile(attended_image(answer.image, shown[1]), KEPT))
-    layers = tiles[1:]
-    across = math.ceil(len(layers) / math.ceil(len(layers) / 4)) if layers else 0
-    rows = [above, *(layers[i : i + across] for i in range(0, len(layers), across or 1))]
-    title = f"{answer.query}? {answer_text(answer)}"
-    return grid(rows, 240, shortened(title, 18 * max(map(len, rows))), legend_of(tiles, answer), path)
+    title, tiles, legend = f"{answer.query}? {answer_text(answer)}", tiles_of(answer), None
+    above, layers = [Tile(answer.image, "the image; this network has no attention map")], tiles[1:]
+    if shown := shown_map(answer.maps):
+        above = [Tile(answer.image, "the image"), tiles[0], Tile(attended_image(answer.image, shown[1]), KEPT)]
+        legend = [] if tiles[0].point is None else ["ring: its highest point"]
+        legend += ["hatched: no cell"] if layers and np.isnan(answer.layers).any() else []
+    across = math.ceil(len(layers) / math.ceil(len(layers) / 4)) if layers else 1
+    rows = [above, *in_rows(layers, across)]
+    return grid(rows, 240, shortened(title, 18 * max(map(len, rows))), legend, path)
 
 
-def legend_of(tiles: Sequence[Tile], answer: "Answer") -> list[str] | None:
-    """What the signs on an answer's tiles mean, None where there is no map."""
-    if not tiles:
-        return None
-    hatched = len(tiles) > 1 and any(np.isnan(layer).any() for layer in answer.layers)
-    ringed = tiles[0].point is not None
-    return ["ring: its highest point"] * ringed + ["hatched: no cell"] * hatched
+def in_rows(tiles: Sequence[Tile], across: int) -> list[Sequence[Tile]]:
+    """Tiles in rows of so many."""
+    return [tiles[i : i + across] for i in range(0, len(tiles), across)]
 
 
 def likeliest(answer: "Answer") -> list[tuple[str, float]]:
@@ -112,34 +112,27 @@ def answer_text(answer: "Answer") -> str:
     return f"not found; if it is there, {words}" if answer.found is False else words
 
 
-def attention_row(scene: Scene, path: Path | None = None) -> bytes:
+def attention_row(scene: Scene) -> bytes:
     """One scene, its target outlined; then of each network the answer, right or wrong, and its maps as ``panels_of``.
 
     A network without attention has the image instead.
     """
     outlined = scene.mask is not None and scene.mask.any()
-    question = [(f"{scene.query}?", BLACK), (", ".join(truths_of(scene)), BLACK)]
+    question = [(f"{scene.query}?", BLACK), (", ".join(scene.truth), BLACK)]
     row = [Tile(scene.image, "target outlined" if outlined else "the image", question)]
     for name, answer in scene.answers.items():
-        right = answer.attribute in truths_of(scene)
+        right = answer.attribute in scene.truth
         verdict = f"{answer.attribute} {'✓ right' if right else '✗ wrong'}"
         first, *others = tiles_of(answer) or [Tile(scene.image, "no attention map")]
         row += [first._replace(heading=[(name, BLACK), (verdict, RIGHT if right else WRONG)]), *others]
-    return grid([[tile._replace(mask=scene.mask) for tile in row]], 200, path=path)
+    return grid([[tile._replace(mask=scene.mask) for tile in row]], 200)
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray] | np.ndarray, captions: Sequence[str], path: Path | None = None, title: str = ""
+    images: Sequence[np.ndarray], captions: Sequence[str], path: Path | None = None, title: str = ""
 ) -> bytes:
-    """Images (H, W, 3) uint8 of one size in a grid, each with its caption ("7? red").
-
-    Raises ValueError for other than one caption for each image, at least one.
-    """
-    if not len(images) or len(images) != len(captions):
-        raise ValueError(f"expected as many captions as images, at least one; got {len(captions)} and {len(images)}")
+    """Images (H, W, 3) uint8 of one size in a grid, each with its caption ("7? red")."""
     side = images[0].shape[1]
     side *= max(1, round(150 / side))
     tiles = [Tile(image, shortened(caption)) for image, caption in zip(images, captions, strict=True)]
-    columns = math.ceil(math.sqrt(1.6 * len(tiles)))
-    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    return grid(rows, side, title, path=path)
+    return grid(in_rows(tiles, math.ceil(math.sqrt(1.6 * len(tiles)))), side, title, path=path)

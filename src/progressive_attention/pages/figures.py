@@ -46,14 +46,6 @@ class Tile(NamedTuple):
     mask: np.ndarray | None = None
 
 
-class Frame(NamedTuple):
-    """A tile's place in the figure, in pixels."""
-
-    left: float
-    top: float
-    side: float
-
-
 def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
     """An empty white figure of so many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -138,11 +130,12 @@ def grid(
     axes.set_axis_off()
     write(axes, width / 2, 12, title, size=20, weight="bold", ha="center")
     for row, top in zip(rows, tops, strict=True):
+        lines = title_lines(row, side)
         ends = [*(left - GROUP_GAP for left, tile in zip(lefts, row, strict=False) if tile.heading), width]
         for tile, left in zip(row, lefts, strict=False):
             room = min(end for end in ends if end > left) - left
-            draw_words(axes, tile, Frame(left, top, side), room, title_lines(row, side))
-            draw_picture(axes, canvas, tile, Frame(left, top, side))
+            draw_words(axes, tile, left, top, side, room, lines)
+            draw_picture(axes, canvas, tile, left, top, side)
     if legend is not None:
         ramp, ground = np.linspace(0, 1, 140)[None], np.full((1, 140, 3), 128, np.uint8)
         canvas[height + 10 : height + 20, 40:180] = np.rint(255 * over_image(ground, ramp))[:, : width - 40]
@@ -194,54 +187,44 @@ def write(axes: "Axes", x: float, y: float, text: str, size: float = 13, **style
     axes.text(x, y, text, fontsize=size * 72 / DPI, parse_math=False, **{"va": "top", **style})
 
 
-def draw_words(axes: "Axes", tile: Tile, at: Frame, room: float, lines: int) -> None:
-    """Heading, title and notes of a tile; the heading has ``room`` pixels, and below it are so many lines of titles."""
+def draw_words(axes: "Axes", tile: Tile, left: int, top: int, side: int, room: int, lines: int) -> None:
+    """Heading, title and notes of a tile, in ``room`` pixels; below the heading are so many lines of titles."""
     for i, (text, colour) in enumerate(reversed(tile.heading), 1):
-        y = at.top - TITLE * lines - HEADING * i
-        write(axes, at.left, y, shortened(text, int(room / 11)), size=18, weight="bold", color=colour)
-    if title := title_of(tile, int(at.side)):
-        write(axes, at.left + at.side / 2, at.top - 6, "\n".join(title), ha="center", va="baseline", linespacing=1.1)
+        y = top - TITLE * lines - HEADING * i
+        write(axes, left, y, shortened(text, int(room / 11)), size=18, weight="bold", color=colour)
+    if title := title_of(tile, side):
+        write(axes, left + side / 2, top - 6, "\n".join(title), ha="center", va="baseline", linespacing=1.1)
     for i, (text, colour) in enumerate(tile.notes):
-        write(axes, at.left, at.top + at.side + 2 + TITLE * i, shortened(text, int(room / 8)), color=colour)
+        write(axes, left, top + side + 2 + TITLE * i, shortened(text, int(room / 8)), color=colour)
 
 
-def draw_picture(axes: "Axes", canvas: np.ndarray, tile: Tile, at: Frame) -> None:
+def draw_picture(axes: "Axes", canvas: np.ndarray, tile: Tile, left: int, top: int, side: int) -> None:
     """A tile's pixels on the canvas in a thin grey frame, each as large as it takes, and what is drawn over them."""
+    from matplotlib.patches import Circle, Rectangle
+
     if tile.pixels is None:
         return
-    left, top, side = (int(value) for value in at)
     rows, columns = (np.arange(side) * size // side for size in tile.pixels.shape[:2])
     pixels = tile.pixels if tile.pixels.dtype == np.uint8 else np.rint(255 * tile.pixels)
     canvas[top - 1 : top + side + 1, left - 1 : left + side + 1] = 136
     canvas[top : top + side, left : left + side] = pixels[rows[:, None], columns]
-    if tile.mask is not None and tile.mask.any():
-        draw_outline(axes, tile.mask, at)
-    if tile.point is not None:
-        draw_ring(axes, tile.point * side / tile.pixels.shape[1], at)
+    drawn: list[Any] = []
+    if tile.mask is not None and tile.mask.any():  # white on black, so that it shows on any ground
+        down, across = ((np.arange(size + 2) - 0.5) * side / size for size in tile.mask.shape)
+        around = widened(tile.mask).astype(float)
+        for colour, width in (("black", 1.8), ("white", 0.8)):
+            drawn.append(axes.contour(left + across, top + down, around, [0.5], colors=colour, linewidths=width))
+    if tile.point is not None:  # sky blue on black: no colour of maps, nor that of outlines
+        x, y = tile.point * side / tile.pixels.shape[1]
+        for colour, width in (("black", 3.0), (OKABE_ITO[5], 1.6)):
+            ring = Circle((left + x, top + y), RING * side, fill=False, ec=colour, lw=width)
+            drawn.append(axes.add_patch(ring))
+    for lines in drawn:  # only what lies inside the tile
+        lines.set_clip_path(Rectangle((left, top), side, side, transform=axes.transData))
 
 
-def draw_outline(axes: "Axes", mask: np.ndarray, at: Frame) -> None:
-    """A line around the target, one pixel off it, white on black so that it shows on any ground."""
+def widened(mask: np.ndarray) -> np.ndarray:
+    """A mask one pixel wider on each side, on a ground one pixel wider: (H, W) -> (H + 2, W + 2)."""
     padded = np.pad(mask, 2)
     shifts = [np.roll(padded, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    around = np.logical_or.reduce(shifts)[1:-1, 1:-1].astype(float)  # one pixel wider than the mask on each side
-    rows, columns = ((np.arange(size + 2) - 0.5) * at.side / size for size in mask.shape)
-    for colour, width in (("black", 1.8), ("white", 0.8)):
-        lines = axes.contour(at.left + columns, at.top + rows, around, [0.5], colors=colour, linewidths=width)
-        clip(axes, lines, at)
-
-
-def draw_ring(axes: "Axes", point: np.ndarray, at: Frame) -> None:
-    """A ring around a point, sky blue on black: no colour of maps, nor that of outlines."""
-    from matplotlib.patches import Circle
-
-    for colour, width in (("black", 3.0), (OKABE_ITO[5], 1.6)):
-        centre = at.left + point[0], at.top + point[1]
-        clip(axes, axes.add_patch(Circle(centre, RING * at.side, fill=False, ec=colour, lw=width)), at)
-
-
-def clip(axes: "Axes", drawn: Any, at: Frame) -> None:
-    """Show only what lies inside the tile."""
-    from matplotlib.patches import Rectangle
-
-    drawn.set_clip_path(Rectangle((at.left, at.top), at.side, at.side, transform=axes.transData))
+    return np.logical_or.reduce(shifts)[1:-1, 1:-1]

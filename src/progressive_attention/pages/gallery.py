@@ -12,22 +12,16 @@ from progressive_attention.evaluation.ask import as_tensor
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.shown_maps import shown_map
-from progressive_attention.pages.answer_plots import Scene, target_of
-from progressive_attention.pages.paper_figures import (
-    Example,
-    Looked,
-    attribute_figure,
-    qualitative_figure,
-    spread_over_fields,
-)
+from progressive_attention.pages.answer_plots import scene_of
+from progressive_attention.pages.paper_figures import Looked, attribute_figure, qualitative_figure, spread_over_fields
 from progressive_attention.predict.predictor import Predictor
+from progressive_attention.reproduce.campaign import FIGURE_6
 from progressive_attention.reproduce.experiments import Job
 from progressive_attention.reproduce.jobs import questions, weights_of
-from progressive_attention.reproduce.runs import ROWS, place_of
+from progressive_attention.reproduce.runs import place_of, title_of
 from progressive_attention.saved import Trained, load
 
-PICTURED = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' Visual Genome figure
-PHOTOGRAPHS = 5  # the first test images, likewise
+PHOTOGRAPHS = 5  # the first test images
 SCENES = 4  # the first of the test split: chosen before anybody looked
 
 
@@ -38,14 +32,12 @@ def draw_scenes(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
         if not shown:
             continue
         test = questions(shown[0], "test")
-        looks = {ROWS[job.model]: looked(load(weights_of(job.name, out), device), test, device) for job in shown}
-        examples = []
+        looks = {title_of(job.model): looked(load(weights_of(job.name, out), device), test, device) for job in shown}
+        scenes = []
         for row in range(min(SCENES, len(test))):
-            image = np.array(test.images[test.image[row]])
-            query, (truth,) = test.words(row)
-            networks = {name: of_rows[row] for name, of_rows in looks.items()}
-            examples.append(Example(image, target_of(test, row), query, truth, networks))
-        qualitative_figure(examples, out / "figures" / f"qualitative-{dataset}.png")
+            answers = {name: of_rows[row] for name, of_rows in looks.items()}
+            scenes.append(scene_of(test, row, {})._replace(answers=answers))
+        qualitative_figure(scenes, out / "figures" / f"qualitative-{dataset}.png")
 
 
 def alike(jobs: Sequence[Job]) -> list[Job]:
@@ -65,21 +57,16 @@ def alike(jobs: Sequence[Job]) -> list[Job]:
 def draw_photographs(jobs: Sequence[Job], out: Path, device: torch.device) -> None:
     """figures/attributes.png: the first test questions, one an image, to the networks with prior, else without."""
     first = jobs[0]
-    shown = [job for job in jobs if (job.seed, job.dataset) == (first.seed, first.dataset) and job.model in PICTURED]
+    shown = [job for job in jobs if (job.seed, job.dataset) == (first.seed, first.dataset) and job.model in FIGURE_6]
     variants = {job.variant for job in shown}
     chosen = "with prior" if "with prior" in variants else min(variants, default="")
     shown = sorted((job for job in shown if job.variant == chosen), key=lambda job: place_of(job.model))
     if not shown:
         return
     test = questions(shown[0], "test")
-    networks = {ROWS[job.model]: Predictor(weights_of(job.name, out), str(device)) for job in shown}
-    asked = []
-    for row in np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS].tolist():
-        image = np.array(test.images[test.image[row]])
-        query, truth = test.words(row)
-        answers = {name: network.ask(image, query) for name, network in networks.items()}
-        asked.append(Scene(image, target_of(test, row), query, truth, answers))
-    attribute_figure(asked, out / "figures" / "attributes.png")
+    networks = {title_of(job.model): Predictor(weights_of(job.name, out), str(device)) for job in shown}
+    rows = np.unique(test.image, return_index=True)[1][:PHOTOGRAPHS].tolist()
+    attribute_figure([scene_of(test, row, networks) for row in rows], out / "figures" / "attributes.png")
 
 
 @torch.inference_mode()
@@ -87,8 +74,7 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
     """What a network with attention maps made of the first test questions."""
     rows = np.arange(min(SCENES, len(test)))
     where = geometry(trained.model)
-    pixels = as_tensor(test.images[test.image[rows]], device)
-    prediction = trained.model(pixels, torch.from_numpy(test.query[rows]))
+    prediction = trained.model(as_tensor(test.images[test.image[rows]], device), torch.from_numpy(test.query[rows]))
     answers = prediction.logit[:, 0].argmax(-1).tolist()
     before, after = [], []
     for attention, magnitude, field in zip(prediction.attention, prediction.magnitude, where.fields, strict=True):

@@ -4,7 +4,7 @@ Legend: h x w cells of a layer, H x W image pixels, L attended layers, B example
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 
 from progressive_attention.config import STYLES
 from progressive_attention.maps.shown_maps import attended_image, light, over_image, shown_map
-from progressive_attention.pages.answer_plots import RANKED, Scene, truths_of
+from progressive_attention.pages.answer_plots import RANKED, Scene
 from progressive_attention.pages.figures import (
     BLACK,
     OKABE_ITO,
@@ -30,7 +30,7 @@ from progressive_attention.pages.figures import (
 from progressive_attention.pages.run_plots import SCALE_LABEL, ScaleSeries, draw_scales
 from progressive_attention.reproduce import published
 from progressive_attention.reproduce.published import SCALE_BINS
-from progressive_attention.reproduce.runs import ROWS, Cell, Estimate
+from progressive_attention.reproduce.runs import Cell, Estimate, models_in_order, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,16 +63,6 @@ class Looked(NamedTuple):
     shown: np.ndarray
 
 
-class Example(NamedTuple):
-    """One question about one image (H, W, 3) uint8; ``mask`` (H, W) bool is its target's, None if unknown."""
-
-    image: np.ndarray
-    mask: np.ndarray | None
-    query: str
-    truth: str
-    networks: Mapping[str, Looked]  # by the network's name
-
-
 def accuracy_by_scale_figure(shown: Sequence[Cell], path: Path) -> None:
     """Accuracy by the target's scale, as ``draw_scales``, a panel for each data set. HAttNet 2016, Figure 5a.
 
@@ -93,7 +83,7 @@ def by_scale(cell: Cell) -> ScaleSeries:
     known = {name: cell.accuracy(name) or Estimate(math.nan, math.nan, math.nan, 0) for name in SCALE_BINS}
     theirs = published.MBG_BY_SCALE.get(cell.model) if cell.dataset == "mbg" else None
     return ScaleSeries(
-        ROWS[cell.model],
+        title_of(cell.model),
         {name: found.value for name, found in known.items()},
         {name: (found.low, found.high) for name, found in known.items()},
         dict(zip(SCALE_BINS, theirs, strict=True)) if theirs else None,
@@ -117,7 +107,7 @@ def precision_recall_figure(shown: Sequence[Cell], path: Path) -> None:
         axes.set(xlim=(0, 101), ylim=(0, None))
 
     note = "flow, else last map\nmarker: threshold of the best IoU"
-    if missing := dict.fromkeys(ROWS[cell.model] for cell in shown if curve_of(cell) is None):
+    if missing := dict.fromkeys(title_of(cell.model) for cell in shown if curve_of(cell) is None):
         note += "\n" + fill(f"no such map: {', '.join(missing)}", 48)
     in_panels(shown, draw, note, ("recall [%]", "precision [%]"), path)
 
@@ -137,7 +127,7 @@ def in_panels(shown: Sequence[Cell], draw: Callable[..., None], note: str, label
     """Plain cells of one budget: a panel for each data set that has any, and the legend in the last place."""
     from matplotlib.lines import Line2D
 
-    looks = looks_of([model for model in ROWS if any(cell.model == model for cell in shown)])
+    looks = looks_of([model for model in models_in_order() if any(cell.model == model for cell in shown)])
     datasets = [name for name in STYLES if any(cell.dataset == name for cell in shown)]
     figure = new_figure(1400, 1100 if len(datasets) > 1 else 550)
     places = [(90 + column * 700, 40 + row * 550, 580, 430) for row in range(2) for column in range(2)]
@@ -146,7 +136,9 @@ def in_panels(shown: Sequence[Cell], draw: Callable[..., None], note: str, label
         draw(plot_axes(figure, place, dataset.upper(), *labels), of_set, [looks[cell.model] for cell in of_set])
     axes = plot_axes(figure, places[len(datasets)])
     axes.set_axis_off()
-    lines = [Line2D([], [], color=colour, marker=sign, label=ROWS[model]) for model, (colour, sign) in looks.items()]
+    lines = [
+        Line2D([], [], color=colour, marker=sign, label=title_of(model)) for model, (colour, sign) in looks.items()
+    ]
     add_legend(axes, handles=lines, loc="upper left", bbox_to_anchor=(0, 1), ncols=1 + (len(lines) > 9))
     axes.text(0, 0, note, fontsize=9, color="#444444", va="bottom", transform=axes.transAxes)
     finish(figure, path)
@@ -188,24 +180,23 @@ def so_far(layers: Sequence[np.ndarray]) -> list[np.ndarray]:
     return list(np.cumprod([np.nan_to_num(layer) for layer in layers], 0))
 
 
-def qualitative_figure(examples: Sequence[Example], path: Path) -> None:
-    """Examples in blocks of two rows, as the papers' Figure 6; networks side by side, each with its answer.
+def qualitative_figure(scenes: Sequence[Scene], path: Path) -> None:
+    """Scenes in blocks of two rows, as the papers' Figure 6; networks side by side, each with its answer, a ``Looked``.
 
     For each network the last LAST attended layers: magnitude of the features (a) before the gate and (b) behind it,
     each map rescaled to [0, 1]; then the attended image (HAttNet 2016, Figures 6 and 7), and above it, which is ours,
     where the answer came from.
     """
     rows = []
-    for example in examples:
-        question = [("", BLACK), (f"{example.query}? {example.truth}", BLACK)]
-        above, below = [Tile(example.image, heading=question, mask=example.mask)], [Tile(None)]
-        for name, look in example.networks.items():
-            before, after = (
-                layer_tiles(values, kind) for values, kind in ((look.before, "(a) layer"), (look.after, "(b) layer"))
-            )
-            before[0] = before[0]._replace(heading=heading_of(name, look.answer, look.answer == example.truth))
-            above += [*before, Tile(over_image(example.image, light(look.shown)), "flow")]
-            below += [*after, Tile(attended_image(example.image, look.after[-1]), "attended")]
+    for scene in scenes:
+        question = [("", BLACK), (f"{scene.query}? {', '.join(scene.truth)}", BLACK)]
+        above, below = [Tile(scene.image, heading=question, mask=scene.mask)], [Tile(None)]
+        for name, look in scene.answers.items():
+            before, after = layer_tiles(look.before, "(a) layer"), layer_tiles(look.after, "(b) layer")
+            answer = marked(look.answer, look.answer in scene.truth)
+            before[0] = before[0]._replace(heading=[(name, BLACK), answer])
+            above += [*before, Tile(over_image(scene.image, light(look.shown)), "flow")]
+            below += [*after, Tile(attended_image(scene.image, look.after[-1]), "attended")]
         rows += [above, below]
     grid(rows, SIDE, path=path)
 
@@ -216,13 +207,13 @@ def layer_tiles(values: Sequence[np.ndarray], kind: str) -> list[Tile]:
     return [Tile(coloured(rescaled(layer)), f"{kind} {i} of {len(values)}") for i, layer in layers]
 
 
-def heading_of(name: str, answer: str, right: bool) -> list[tuple[str, str]]:
-    """A network and its answer."""
-    return [(name, BLACK), (f"{answer} {'✓' if right else '✗'}", RIGHT if right else WRONG)]
+def marked(answer: str, right: bool) -> tuple[str, str]:
+    """An answer with the sign and the colour of right or wrong."""
+    return (f"{answer} ✓", RIGHT) if right else (f"{answer} ✗", WRONG)
 
 
 def attribute_figure(scenes: Sequence[Scene], path: Path) -> None:
-    """A row of each question about a photograph; networks side by side.
+    """A row of each question about a photograph; networks side by side, each with its ``Answer``.
 
     Of each network the attended image (the photograph lit by the accumulated attention, the target outlined), the
     accumulated maps of the last LAST layers, each rescaled to [0, 1], and the likeliest attributes; those that are true
@@ -231,14 +222,11 @@ def attribute_figure(scenes: Sequence[Scene], path: Path) -> None:
     """
     rows = []
     for scene in scenes:
-        words = [(f"{scene.query}?", BLACK), *((word, BLACK) for word in truths_of(scene)[:RANKED])]
+        words = [(f"{scene.query}?", BLACK), *((word, BLACK) for word in scene.truth[:RANKED])]
         row = [Tile(scene.image, "question", [("", BLACK)], words, mask=scene.mask)]
         for name, answer in scene.answers.items():
             maps, shown = so_far(answer.layers), shown_map(answer.maps)
-            notes = []
-            for word, probability in answer.ranked[:RANKED]:
-                true = word in truths_of(scene)
-                notes.append((f"{word} {probability:.0%} {'✓' if true else '✗'}", RIGHT if true else WRONG))
+            notes = [marked(f"{word} {share:.0%}", word in scene.truth) for word, share in answer.ranked[:RANKED]]
             source = over_image(scene.image, light(shown[1])) if shown else None
             row.append(Tile(source, "came from", [(name, BLACK)], notes, mask=scene.mask))
             row.append(Tile(attended_image(scene.image, maps[-1]), "attended", mask=scene.mask))

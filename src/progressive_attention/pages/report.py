@@ -7,22 +7,21 @@ appears where there is something to show.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from progressive_attention.config import STYLES, Recipe
+from progressive_attention.config import STYLES
 from progressive_attention.evaluation.attention import entropies
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_rows
 from progressive_attention.files import write_text
 from progressive_attention.pages import blocks as md
 from progressive_attention.pages import run_plots
-from progressive_attention.pages.answer_plots import Scene, answer_figure, attention_row, likeliest, truths_of
+from progressive_attention.pages.answer_plots import Scene, answer_figure, attention_row, likeliest
 from progressive_attention.predict.predictor import Answer
 from progressive_attention.reproduce import published
-from progressive_attention.training.optimizers import learning_rate
 
 MAPS = {
     "flow": "where the answer came from: the last layer's probabilities, handed down through the gates to the first",
@@ -61,14 +60,6 @@ MEANING = {
 }
 
 
-class Missing(NamedTuple):
-    """What the page lacks, why, and the command that supplies it, "" for none."""
-
-    what: str
-    why: str
-    remedy: str = ""
-
-
 @dataclass
 class Network:
     """One network's results: ``summary`` as ``evaluation.summarise`` gives it; ``training`` is label -> text.
@@ -89,7 +80,8 @@ class Report:
     """All that the report shows. ``data`` is the set's name; ``facts`` (hardware, command, versions) label -> text.
 
     ``scenes`` are test scenes with the networks' answers, ``chosen`` says how they were chosen; ``asked`` names the
-    pretrained network whose ``answers`` are shown, with ``asked_about`` the picture's name.
+    pretrained network whose ``answers`` are shown, with ``asked_about`` the picture's name. ``missing``: what the page
+    lacks, a line each with why and what supplies it.
     """
 
     data: str
@@ -100,7 +92,7 @@ class Report:
     asked: str = ""
     asked_about: str = ""
     answers: Sequence[Answer] = ()
-    missing: list[Missing] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -115,7 +107,7 @@ def render(report: Report) -> str:
     if first.summary:
         parts += results(report)
     parts += [*per_attribute(first), *by_scale(report), *confused(first), *evenness(first)]
-    parts += [*scenes(report), *answers(report), *lacks(report), *facts(report)]
+    parts += [*scenes(report), *answers(report), *facts(report)]
     return md.html_page(f"{first.name} on {title_of(report.data)}" if report.data else first.name, parts)
 
 
@@ -134,14 +126,13 @@ def headline(networks: Sequence[Network]) -> str:
     first, *others = networks
     if not first.summary:
         return "Not measured yet: what is missing for that stands below."
+    count = f"{first.summary['count']:,}"
     if "accuracy" not in first.summary:
         reached, alone = (first.summary.get(f"{by}weighted_mean_ap") for by in ("", "query_prior_"))
-        words = f"{first.name} ranks the attributes of {first.summary['count']:,} questions with a weighted mAP of"
-        return f"{words} {percent(reached)}" + (
-            "." if alone is None else f"; the query alone reaches {percent(alone)}."
-        )
+        words = f"{first.name} ranks the attributes of {count} questions with a weighted mAP of {percent(reached)}"
+        return f"{words}." if alone is None else f"{words}; the query alone reaches {percent(alone)}."
     reached = percent(first.summary["accuracy"])
-    words = f"{first.name} answers {reached} of {first.summary['count']:,} new questions correctly"
+    words = f"{first.name} answers {reached} of {count} new questions correctly"
     beside = " and ".join(f"{network.name} {percent(network.summary['accuracy'])}" for network in others)
     return f"{words}, {beside}." if beside else f"{words}."
 
@@ -230,41 +221,29 @@ def by_scale(report: Report) -> list[md.Block]:
 
 
 def learning(network: Network) -> list[md.Block]:
-    """Loss, validation score and learning rate over epochs."""
+    """Loss, validation score and time over epochs."""
     log = network.log
     if not log:
         return []
     key = next(name for name in VALIDATION_SCORES if name in log[-1])
-    loss, score, seconds = run_plots.training_lines(log, key, VALIDATION_SCORES[key])
-    shown = [
-        (loss, "Mean over each epoch’s steps; it should fall, and level off at the end."),
-        (score, f"Measured after each epoch; the weights of the best one are kept. {MEANING[key]}"),
-    ]
-    if recipe := recipe_of(network.about):
-        caption = f"What the recipe, {recipe.name}, gives each step; some modules may learn at a share of it."
-        shown.append((run_plots.Line("Learning rate", "learning rate", *rates(log, recipe)), caption))
-    shown.append((seconds, "What an epoch’s training took, validation left out; a peak is a machine that was busy."))
-    train, validation = (sum(epoch[f"{part}_seconds"] for epoch in log) for part in ("train", "validation"))
-    times = f"{len(log)} epochs: {duration(train)} of training, {duration(validation)} of validation."
-    figures = [md.Figure(run_plots.line_figure(curve), run_plots.alt_of(curve), caption) for curve, caption in shown]
+    score, scores = VALIDATION_SCORES[key], [100 * epoch[key] for epoch in log]
+    train, validation = ([epoch[f"{part}_seconds"] for epoch in log] for part in ("train", "validation"))
+    kept = f"Measured after each epoch; the weights of the best one are kept. {MEANING[key]}"
+    busy = "What an epoch’s training took, validation left out; a peak is a machine that was busy."
+    loss, fall = (
+        [epoch["loss"] for epoch in log],
+        "Mean over each epoch’s steps; it should fall, and level off at the end.",
+    )
+    figures = []
+    for title, label, values, best, caption in (
+        ("Training loss", "mean loss of the epoch", loss, None, fall),
+        (score.replace("v", "V", 1), f"{score} [%]", scores, int(np.argmax(scores)), kept),
+        ("Time", "seconds of training", train, None, busy),
+    ):
+        alt = f"{title} from {values[0]:.4g} (epoch 1) to {values[-1]:.4g} (epoch {len(values)})"
+        figures.append(md.Figure(run_plots.line_figure(title, label, values, best), alt, caption))
+    times = f"{len(log)} epochs: {duration(sum(train))} of training, {duration(sum(validation))} of validation."
     return [md.heading(2, "Learning"), md.line(times), *figures]
-
-
-def recipe_of(about: Mapping[str, Any]) -> Recipe | None:
-    """How it was trained, None where config.json does not say."""
-    try:
-        return Recipe(**about["recipe"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def rates(log: Sequence[Mapping[str, Any]], recipe: Recipe) -> tuple[list[float], list[float]]:
-    """Epochs done, and the learning rate there: of up to 200 steps of the run so far."""
-    last = log[-1]
-    per_epoch = last["step"] // last["epoch"]
-    steps = np.unique(np.linspace(0, last["step"] - 1, 200).astype(int)).tolist()
-    total = per_epoch * recipe.epochs
-    return [(step + 1) / per_epoch for step in steps], [learning_rate(recipe, step, total, per_epoch) for step in steps]
 
 
 def duration(seconds: float) -> str:
@@ -291,15 +270,15 @@ def confused(network: Network) -> list[md.Block]:
     if network.table is None or "correct" not in network.table.column_names:
         return []
     truth, answer = (network.table[name].to_pylist() for name in ("attribute", "answer"))
-    counted = run_plots.confusion(truth, answer, network.about["attribute_names"])
-    names, wrong = counted.names, counted.rows * (1 - np.eye(len(counted.names), dtype=np.int64))
+    names, rows = run_plots.confusion(truth, answer, network.about["attribute_names"])
+    wrong = rows * (1 - np.eye(len(names), dtype=np.int64))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     words = ", ".join(f"{names[y]} taken for {names[x]} ({wrong[y, x]:,})" for y, x in worst if wrong[y, x])
     caption = "Rows of questions by their truth, across the network’s answer; colour is the share of a row. "
     caption += f"Most often: {words}." if words else "Nothing is confused."
     if run_plots.OTHERS in names:
         caption += f" All but the {len(names) - 1} most frequent attributes are taken together."
-    return [md.Figure(run_plots.confusion_figure(counted), f"Confusion: {words}", caption)]
+    return [md.Figure(run_plots.confusion_figure(names, rows), f"Confusion: {words}", caption)]
 
 
 def judged(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -342,7 +321,7 @@ def scenes(report: Report) -> list[md.Block]:
     figures = []
     for i, scene in enumerate(report.scenes, 1):
         asked = f"What colour is the {scene.query}?" if report.data in STYLES else f"{scene.query}: what is it like?"
-        question = f"{i}. {asked} {', '.join(truths_of(scene)).capitalize() or 'Nothing that is listed'}."
+        question = f"{i}. {asked} {', '.join(scene.truth).capitalize() or 'Nothing that is listed'}."
         replies = [md.line(name, ": ", verdict(answer, scene)) for name, answer in scene.answers.items()]
         caption = md.line(question, " ", md.Markdown("; ".join(replies)))
         figures.append(md.Figure(attention_row(scene), f"Attention for: {question}", caption))
@@ -355,7 +334,7 @@ def verdict(answer: Answer, scene: Scene) -> md.Markdown:
     """The answer, right or wrong, and its probability; where several attributes may be true, the likeliest."""
     words = []
     for attribute, probability in likeliest(answer):
-        right = attribute in truths_of(scene)
+        right = attribute in scene.truth
         mark = md.strong(f"{attribute} ✓ right") if right else md.emphasis(f"{attribute} ✗ wrong")
         words.append(md.line(mark, f" ({percent(probability)})"))
     return md.Markdown(", ".join(words))
@@ -371,20 +350,13 @@ def answers(report: Report) -> list[md.Block]:
     return [md.heading(2, title), md.line(report.asked, "; nothing was trained for this."), *figures] if figures else []
 
 
-def lacks(report: Report) -> list[md.Block]:
-    """What the page lacks, why, and which command supplies it."""
-    items = []
-    for lack in report.missing:
-        remedy = md.line(" ", md.code(lack.remedy), " supplies it.") if lack.remedy else ""
-        items.append(md.line(md.strong(lack.what), ": ", lack.why, ". ", remedy))
-    return [md.heading(2, "Not in this report"), md.bullets(items)] if items else []
-
-
 def facts(report: Report) -> list[md.Block]:
-    """What was trained and where, so that it can be done again."""
+    """What the page lacks; and what was trained and where, so that it can be done again."""
     labels = dict.fromkeys(label for network in report.networks for label in network.training)
     rows = [[label, *(network.training.get(label, "–") for network in report.networks)] for label in labels]
+    lacks = [md.heading(2, "Not in this report"), md.bullets(report.missing)] if report.missing else []
     return [
+        *lacks,
         md.heading(2, "What was trained here"),
         md.table(["", *(network.name for network in report.networks)], rows),
         md.bullets(md.line(md.strong(label), ": ", text) for label, text in report.facts.items()),

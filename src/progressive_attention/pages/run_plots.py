@@ -1,6 +1,6 @@
 """Plots for reading runs: training curves, confusion, accuracy by scale, entropy by layer, each attribute's AP; as PNG.
 
-First what is drawn, as plain numbers; then how. Legend: R rows (questions), L attended layers, A attributes.
+Legend: R rows (questions), L attended layers, A attributes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,44 +46,10 @@ class ScaleSeries(NamedTuple):
     published: Mapping[str, float] | float | None = None
 
 
-class Line(NamedTuple):
-    """A curve over epochs; ``best`` is the place of the point to be marked, if any."""
+def confusion(truth: Sequence[str], answer: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The attributes that occur, in the order of ``names``, and how many rows of each truth (down) got each answer.
 
-    title: str
-    y_label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    best: int | None = None
-
-
-class Confusion(NamedTuple):
-    """The attributes' names, and how many rows of each truth (down) got each answer (across): (A, A)."""
-
-    names: list[str]
-    rows: np.ndarray
-
-
-def training_lines(log: Sequence[Mapping[str, Any]], score: str, called: str) -> list[Line]:
-    """Loss, validation score and time of the log's lines, over epochs; ``score`` is its key, the best one is marked."""
-    epochs = [record["epoch"] for record in log]
-    scores = [100 * record[score] for record in log]
-    return [
-        Line("Training loss", "mean loss of the epoch", epochs, [record["loss"] for record in log]),
-        Line(called[0].upper() + called[1:], f"{called} [%]", epochs, scores, int(np.argmax(scores))),
-        Line("Time", "seconds of training", epochs, [record["train_seconds"] for record in log]),
-    ]
-
-
-def alt_of(curve: Line) -> str:
-    """A curve in words."""
-    ends = [f"{curve.y[i]:.4g} (epoch {curve.x[i]:.3g})" for i in (0, -1)]
-    return f"{curve.title} from {ends[0]} to {ends[1]}"
-
-
-def confusion(truth: Sequence[str], answer: Sequence[str], names: Sequence[str]) -> Confusion:
-    """How often which attribute was taken for which; only those that occur, in the order of ``names``.
-
-    Of more than MOST_CONFUSED those with the most rows stand alone, all others together are OTHERS.
+    The counts are (A, A). Of more than MOST_CONFUSED those with the most rows stand alone, all others are OTHERS.
     """
     truths, answers = list(truth), set(answer)
     rows = {name: truths.count(name) for name in names}
@@ -94,7 +60,7 @@ def confusion(truth: Sequence[str], answer: Sequence[str], names: Sequence[str])
     place = {name: used.index(name) if name in used else len(used) - 1 for name in names}
     count = np.zeros((len(used), len(used)), np.int64)
     np.add.at(count, ([place[name] for name in truths], [place[name] for name in answer]), 1)
-    return Confusion(used, count)
+    return used, count
 
 
 def quantiles(entropy: np.ndarray) -> np.ndarray:
@@ -112,43 +78,42 @@ def ranked_attributes(by_attribute: Mapping[str, Mapping[str, Any]]) -> list[tup
     return sorted(known, key=lambda pair: -pair[1]["count"])[:MOST_RANKED]
 
 
-def line_figure(line: Line) -> bytes:
-    """A curve over epochs; few points are drawn as such."""
+def line_figure(title: str, label: str, values: Sequence[float], best: int | None = None) -> bytes:
+    """A curve over epochs 1, 2, ...; few points are drawn as such, and the point at the place ``best`` is marked."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(WIDTH, 400)
-    axes = plot_axes(figure, (100, 44, 516, 280), line.title, "epoch", line.y_label)
-    axes.plot(line.x, line.y, "-o" if len(line.x) <= 30 else "-", color=OKABE_ITO[0], markersize=5, linewidth=1.8)
-    if line.best is not None:
-        x, y = line.x[line.best], line.y[line.best]
-        axes.plot([x], [y], "D", color=OKABE_ITO[1], markersize=8, mec="white")
-        words = f"kept: {y:.1f} at epoch {x:g}"
+    axes = plot_axes(figure, (100, 44, 516, 280), title, "epoch", label)
+    epochs = range(1, len(values) + 1)
+    axes.plot(epochs, values, "-o" if len(values) <= 30 else "-", color=OKABE_ITO[0], markersize=5, linewidth=1.8)
+    if best is not None:
+        axes.plot([best + 1], [values[best]], "D", color=OKABE_ITO[1], markersize=8, mec="white")
+        words = f"kept: {values[best]:.1f} at epoch {best + 1}"
         axes.text(0.97, 0.06, words, ha="right", color=OKABE_ITO[1], fontsize=9, transform=axes.transAxes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.margins(0.06, 0.12)
     return finish(figure)
 
 
-def confusion_figure(counted: Confusion) -> bytes:
+def confusion_figure(names: Sequence[str], rows: np.ndarray) -> bytes:
     """Truth down, answer across; colour is the share of the truth's rows, figures are rows."""
-    size = len(counted.names)
+    size = len(names)
     few = size <= 5  # names fit below their columns
     side = size * max(40, min(80, 486 // max(1, size)))
     figure = new_figure(WIDTH, side + (132 if few else 190))
     place = (130, 44, WIDTH - 154, side)
     axes = plot_axes(figure, place, "Which is taken for which", "the network’s answer", "truth")
     axes.grid(False)
-    share = counted.rows / np.maximum(counted.rows.sum(1, keepdims=True), 1)
+    share = rows / np.maximum(rows.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
-    for (y, x), count in np.ndenumerate(counted.rows):
-        if count:
-            percent = f"{100 * share[y, x]:.1f} %" if share[y, x] >= 0.001 else "< 0.1 %"
-            words = f"{count:,}" if size > 6 else f"{count:,}\n{percent}"
-            colour = "black" if share[y, x] > 0.5 else "white"
-            axes.text(x, y, words, ha="center", va="center", fontsize=8.5 if size <= 8 else 7.5, color=colour)
-    names = [shortened(name, LETTERS) for name in counted.names]
-    axes.set_xticks(range(size), names, rotation=0 if few else 50, ha="center" if few else "right")
-    axes.set_yticks(range(size), names)
+    for y, x in np.argwhere(rows):
+        percent = f"{share[y, x]:.1%}".replace("%", " %") if share[y, x] >= 0.001 else "< 0.1 %"
+        words = f"{rows[y, x]:,}" if size > 6 else f"{rows[y, x]:,}\n{percent}"
+        colour = "black" if share[y, x] > 0.5 else "white"
+        axes.text(x, y, words, ha="center", va="center", fontsize=8.5 if size <= 8 else 7.5, color=colour)
+    shown = [shortened(name, LETTERS) for name in names]
+    axes.set_xticks(range(size), shown, rotation=0 if few else 50, ha="center" if few else "right")
+    axes.set_yticks(range(size), shown)
     for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         tick.set_parse_math(False)
     axes.tick_params(labelsize=9 if size <= 8 else 8, length=0)
@@ -172,8 +137,7 @@ def entropy_figure(groups: Mapping[str, np.ndarray], kinds: Sequence[str]) -> by
         name = f"{name} (n = {len(entropy):,})"
         axes.plot(x, values[2], "oD"[i], color=colour, mec="white", markersize=9, label=name)
     axes.set_xticks(range(len(kinds)), [f"layer {i}\n{kind}" for i, kind in enumerate(kinds, 1)])
-    axes.set_xlim(-0.5, len(kinds) - 0.5)
-    axes.set_ylim(-4, 106)
+    axes.set(xlim=(-0.5, len(kinds) - 0.5), ylim=(-4, 106))
     add_legend(axes)
     return finish(figure)
 
@@ -194,8 +158,7 @@ def ap_figure(ranked: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
     names = [f"{shortened(name, LETTERS)} ({figures['count']:,})" for name, figures in ranked]
     for tick in axes.set_yticks(y, names):
         tick.label1.set_parse_math(False)
-    axes.set_ylim(len(ranked) - 0.4, -0.6)
-    axes.set_xlim(-3, 103)
+    axes.set(xlim=(-3, 103), ylim=(len(ranked) - 0.4, -0.6))
     add_legend(axes)
     return finish(figure)
 
@@ -218,26 +181,24 @@ def draw_scales(axes: "Axes", series: Sequence[ScaleSeries], looks: Sequence[tup
 
     The axis is the logarithm of the errors, so that 98 % and 99 % stand as far apart as 80 % and 90 %.
     """
-    places: list[float] = []
-    for i, (one, (colour, marker)) in enumerate(zip(series, looks, strict=False)):
-        x = np.arange(len(one.accuracy)) + 0.06 * (i - (len(series) - 1) / 2)
-        low, high = on_axis([[*one.interval[name]] for name in one.accuracy]).T
+    places, bins = [], [*series[0].accuracy]
+    for i, (network, (colour, marker)) in enumerate(zip(series, looks, strict=False)):
+        x = np.arange(len(bins)) + 0.06 * (i - (len(series) - 1) / 2)
+        low, high = on_axis([[*network.interval[name]] for name in bins]).T
         axes.vlines(x, low, high, color=colour, linewidth=1.2)
-        value = on_axis([*one.accuracy.values()])
-        axes.plot(x, value, color=colour, marker=marker, linewidth=1.2, markersize=5, label=f"{one.name}, here")
+        value, theirs = on_axis([network.accuracy[name] for name in bins]), on_axis([])
+        axes.plot(x, value, color=colour, marker=marker, linewidth=1.2, markersize=5, label=f"{network.name}, here")
         style: dict[str, Any] = {"color": colour, "linestyle": "--", "linewidth": 0.8}
-        theirs: Any = []
-        if isinstance(one.published, Mapping):
-            theirs = on_axis([one.published[name] / 100 for name in one.accuracy])
-            axes.plot(x, theirs, marker=marker, mfc="white", markersize=5, label=f"{one.name}, papers", **style)
-        elif one.published is not None:
-            theirs = on_axis([one.published / 100])
-            axes.axhline(theirs[0], label=f"{one.name}, papers, all scales", **style)
+        if isinstance(network.published, Mapping):
+            theirs = on_axis([network.published[name] / 100 for name in bins])
+            axes.plot(x, theirs, marker=marker, mfc="white", markersize=5, label=f"{network.name}, papers", **style)
+        elif network.published is not None:
+            theirs = on_axis([network.published / 100])
+            axes.axhline(theirs[0], label=f"{network.name}, papers, all scales", **style)
         places += [*low, *high, *value, *theirs]
-    axes.set_xticks(range(len(series[0].accuracy)), [name.replace("-", "–") for name in series[0].accuracy])
+    axes.set_xticks(range(len(bins)), [name.replace("-", "–") for name in bins])
     axes.set_yticks(on_axis([1 - error / 100 for error in ERRORS]), [f"{100 - error:g}" for error in ERRORS])
-    axes.set_xlim(-0.5, len(series[0].accuracy) - 0.5)
-    axes.set_ylim(np.nanmin(places) - 0.1, np.nanmax(places) + 0.1)
+    axes.set(xlim=(-0.5, len(bins) - 0.5), ylim=(np.nanmin(places) - 0.1, np.nanmax(places) + 0.1))
 
 
 def on_axis(shares: Any) -> np.ndarray:

@@ -27,8 +27,8 @@ from progressive_attention.evaluation.kept import (
 )
 from progressive_attention.evaluation.summaries import score_of
 from progressive_attention.files import read_json
-from progressive_attention.pages.answer_plots import Scene, target_of
-from progressive_attention.pages.report import Missing, Network, Report, duration, judged, recipe_of
+from progressive_attention.pages.answer_plots import Scene, scene_of
+from progressive_attention.pages.report import Network, Report, duration, judged
 from progressive_attention.predict.predictor import Predictor
 from progressive_attention.predict.text_queries import Encode, knowing
 from progressive_attention.reproduce.machine import package_version
@@ -50,7 +50,11 @@ def gather(
     folder = find(given)
     _, about = read_config(folder)
     result = read_json(folder / "result.json") if (folder / "result.json").exists() else {}
-    log, missing = log_of(folder / "log.jsonl")
+    try:
+        log, why = read_log(folder / "log.jsonl"), f"{folder / 'log.jsonl'}, which training writes, does not exist"
+    except ValueError as error:
+        log, why = [], str(error)
+    missing = [] if log else [f"training curves: {why}"]
     network = Network(about.get("name") or about["model"]["network"], {}, training_facts(about, log), about, log)
     known, trained_on = {**about, **result}, data or str(about.get("data") or "")
     facts = {"run": given, **{key: str(known[key]) for key in ("command", "hardware", "commit") if known.get(key)}}
@@ -64,28 +68,18 @@ def gather(
     return report
 
 
-def log_of(path: Path) -> tuple[list[dict[str, Any]], list[Missing]]:
-    """The training's log, or that it is missing."""
-    why = f"{path}, which training writes, does not exist"
-    try:
-        if log := read_log(path):
-            return log, []
-    except ValueError as error:
-        why = f"{path} can't be read ({error})"
-    return [], [Missing("training curves", why)]
-
-
-def unmeasured(figures: Mapping[str, Any]) -> list[Missing]:
+def unmeasured(figures: Mapping[str, Any]) -> list[str]:
     """What could not be measured on these data, or of this network."""
     missing = []
     if "accuracy" in figures and not any(figures.get("count_by_scale", {}).values()):
-        missing.append(Missing("accuracy by scale", "these questions have no scale; add a column scale to the table"))
+        missing.append("accuracy by scale: these questions have no scale; add a column scale to the table")
     if figures and not any(figures[name] for name in figures if name.startswith("tpr_")):
         columns = "mask" if "accuracy" in figures else "mask, or x0, y0, x1 and y1,"
-        why = f"these questions don't say where the object is; add columns {columns} to the table"
-        missing.append(Missing("true-positive ratios", why))
+        missing.append(
+            f"true-positive ratios: these questions don't say where the object is; add columns {columns} to the table"
+        )
     if figures.get("entropy") == []:
-        missing.append(Missing("entropy by layer", "this network has no attention maps"))
+        missing.append("entropy by layer: this network has no attention maps")
     return missing
 
 
@@ -99,11 +93,11 @@ def add_measured(
     encode: Encode | None,
 ) -> None:
     """Add an evaluation's rows and figures, and examples; or what is missing for them."""
-    (network,), missing, ask_for_data = report.networks, report.missing, f"pan report {given} --data DATA"
+    (network,), remedy = report.networks, f"'pan report {given} --data DATA' supplies it"
     source = {**source_of(dict(network.about), data), **({"split": split} if split else {})}
     if "data" not in source:
         why = "config.json doesn't say what the network was trained on"
-        missing.append(Missing("an evaluation, and examples", why, ask_for_data))
+        report.missing.append(f"an evaluation, and examples: {why}; {remedy}")
         return
     path = rows_path(given, name_of(source["data"], source["split"]))
     notes = read_notes(path)
@@ -128,7 +122,7 @@ def add_measured(
         if data:
             raise
         what = "examples" if measured else "an evaluation, and examples"
-        missing.append(Missing(what, str(error), ask_for_data if predictor else ""))
+        report.missing.append(f"{what}: {error}" + (f"; {remedy}" if predictor else ""))
     if measured is not None:
         network.summary, network.table = measured[0], readable(measured[1])
         report.facts["measured on"] = f"{name_of(source['data'], source['split'])}; one row per question: {path}"
@@ -156,11 +150,7 @@ def examples(rows: pa.Table, questions: QuestionSet, predictor: Predictor, name:
     """Some of the readable rows' questions with the network's answers and attention, and how they were chosen."""
     right, sure = judged(rows)
     first, wrong = examples_of(right, sure)
-    scenes = []
-    for row in rows["row"].to_numpy()[[*first, *wrong]].tolist():
-        query, truth = questions.words(row)
-        image = np.array(questions.images[questions.image[row]])
-        scenes.append(Scene(image, target_of(questions, row), query, truth, {name: predictor.ask(image, query)}))
+    scenes = [scene_of(questions, row, {name: predictor}) for row in rows["row"].to_numpy()[[*first, *wrong]].tolist()]
     kind = "answers" if "correct" in rows.column_names else "answers (the likeliest attribute is not true)"
     of_wrong = f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {kind}" if wrong else ""
     return scenes, f"The first {len(first)} questions{of_wrong}. On a narrow screen the rows scroll sideways."
@@ -168,14 +158,14 @@ def examples(rows: pa.Table, questions: QuestionSet, predictor: Predictor, name:
 
 def training_facts(about: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """How the network was trained, label -> text, as far as the run says."""
-    recipe = recipe_of(about)
     facts = {f"training {name}": f"{about[name]:,}" for name in ("images", "questions") if name in about}
-    if recipe:
-        facts["epochs"] = f"{log[-1]['epoch']} of {recipe.epochs}" if log else str(recipe.epochs)
-        facts["recipe"] = f"{recipe.name}, {recipe.batch} {'rows' if recipe.queries == 'rows' else 'images'} a step"
-        facts["optimiser"] = f"{recipe.optimizer}, rate up to {recipe.learning_rate:g}, {recipe.schedule}"
-        prices = {"gate price": recipe.gate_price, "mask price": recipe.mask_price}
-        facts |= {name: f"{value:g}" for name, value in prices.items() if value}
+    if recipe := about.get("recipe"):
+        facts["epochs"] = f"{log[-1]['epoch']} of {recipe['epochs']}" if log else str(recipe["epochs"])
+        unit = "rows" if recipe["queries"] == "rows" else "images"
+        facts["recipe"] = f"{recipe['name']}, {recipe['batch']} {unit} a step"
+        facts["optimiser"] = f"{recipe['optimizer']}, rate up to {recipe['learning_rate']:g}, {recipe['schedule']}"
+        prices = {name: recipe[name] for name in ("gate_price", "mask_price") if recipe.get(name)}
+        facts |= {name.replace("_", " "): f"{value:g}" for name, value in prices.items()}
     if log:
         facts["training time"] = duration(sum(epoch["train_seconds"] + epoch["validation_seconds"] for epoch in log))
     if best := about.get("best"):

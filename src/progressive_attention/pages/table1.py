@@ -9,7 +9,7 @@ from progressive_attention.files import write_text
 from progressive_attention.pages.blocks import Block, Figure, Markdown, bullets, heading, line, markdown_page, table
 from progressive_attention.pages.paper_figures import accuracy_by_scale_figure, precision_recall_figure
 from progressive_attention.reproduce import published
-from progressive_attention.reproduce.runs import MAPS, ROWS, Budget, Cell, Estimate, Run, cells, mean, place_of
+from progressive_attention.reproduce.runs import Budget, Cell, Estimate, Run, cells, mean, place_of, title_of
 
 NONE = "–"
 CHANCE = 20.0  # per cent, of five colours
@@ -23,7 +23,8 @@ READING = [
     "In per cent, in brackets the papers' numbers; bold: above them. a ± b: mean over seeds and half of its 95 % "
     "interval (Student's t); without b there was one seed. –: not run, or the network has no map.",
     "Attention: the true-positive ratio, the share of the attention that lies on the target, of the flow map (where "
-    "the answer came from), of spatial transformers of the region that they see.",
+    "the answer came from), of spatial transformers of the region that they see. Last map: the ratio of the last "
+    "layer's map alone. The paper does not say which map it measures.",
     "Uniform is chance and the even map: computed, not trained.",
     "The papers ask one digit of an image, and train on 30,000 images until 50 epochs bring no improvement. Runs of "
     "fewer images compare recipes and protocols; they are not made to reach the papers' numbers.",
@@ -31,11 +32,6 @@ READING = [
     "not the image: they show the stages behind them what is asked, and don't look at the target "
     "(docs/protocols.md, Spatial transformers).",
 ]
-BY_MAP = (
-    "The 2018 paper does not say which map it measures; we read 2016's as the last. last: the last layer's map; "
-    "accumulated: product of all layers' attention at each pixel; activation: product of the attended features' "
-    "magnitudes; flow: where the attended energy came from."
-)
 FIGURE_WORDS = (
     "Accuracy by the target's scale: bars are 95 % intervals, over seeds or, for one seed, of the test questions "
     "(Wilson); the axis is logarithmic in the errors. Precision over recall of the flow map (of spatial transformers: "
@@ -71,7 +67,6 @@ def results_page(runs: Sequence[Run], folder: Path) -> str:
     blocks: list[Block] = [heading(1, "The papers' experiments, run again")]
     if main:
         blocks += [line(in_words(main[0].budget)), results_table(main, uniform=True), bullets(READING)]
-        blocks += [heading(2, "Attention by map"), line(BY_MAP), maps_table(main)]
     blocks += [heading(2, "In figures"), line(FIGURE_WORDS)]
     for name, shown in figures_of(every).items():
         names = ", ".join(dict.fromkeys(row_name(cell) for cell in shown))
@@ -94,7 +89,7 @@ def is_papers(cell: Cell) -> bool:
 
 def row_name(cell: Cell) -> str:
     """The model's name, and the variant if it is not plain."""
-    return ROWS[cell.model] + (f", {cell.variant}" if cell.variant else "")
+    return title_of(cell.model) + (f", {cell.variant}" if cell.variant else "")
 
 
 def in_words(budget: Budget) -> str:
@@ -156,10 +151,11 @@ def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
             theirs = published.TABLE_1[name].get(cell.model) if cell and is_papers(cell) else None
             row.append(beside(cell and cell.accuracy(), theirs and theirs.accuracy))
             row.append(beside(cell and attention(cell), theirs and theirs.tpr))
+            row.append(number(cell and cell.mean("tpr_last")))
         rows.append(row)
     if uniform:
         rows.append(uniform_row(shown))
-    columns = [f"{name.upper()} {what}" for name in STYLES for what in ("accuracy", "attention")]
+    columns = [f"{name.upper()} {what}" for name in STYLES for what in ("accuracy", "attention", "last map")]
     return table(["network", "seeds×epochs", *columns], rows)
 
 
@@ -170,22 +166,8 @@ def uniform_row(shown: Sequence[Cell]) -> list[str]:
         theirs = published.TABLE_1[name]["uniform"]
         even = mean([run["tpr_uniform"] for cell in shown if cell.dataset == name for run in cell.runs])
         ours = NONE if even is None else f"{100 * even:.2f}"
-        row += [f"{CHANCE:.2f} ({theirs.accuracy:.2f})", f"{ours} ({theirs.tpr:.2f})"]
+        row += [f"{CHANCE:.2f} ({theirs.accuracy:.2f})", f"{ours} ({theirs.tpr:.2f})", ""]
     return row
-
-
-def maps_table(shown: Sequence[Cell]) -> Markdown:
-    """True-positive ratios of all maps, and what the 2016 paper reports."""
-    rows = []
-    for sets in rows_of(shown):
-        row = [row_name(next(iter(sets.values())))]
-        for name in STYLES:
-            cell = sets.get(name)
-            row += [number(cell and cell.mean(f"tpr_{kind}")) for kind in MAPS]
-            theirs = published.STRENGTH_2016[name].get(cell.model) if cell else None
-            row.append(NONE if theirs is None else f"{theirs:.2f}")
-        rows.append(row)
-    return table(["network", *(f"{name.upper()} {kind}" for name in STYLES for kind in (*MAPS, "2016"))], rows)
 
 
 def sources(runs: Sequence[Run]) -> list[Block]:
@@ -195,7 +177,7 @@ def sources(runs: Sequence[Run]) -> list[Block]:
     words = (
         f"{len(runs):,} runs took {hours:.1f} hours together, on: {machines}. table1.json holds each with its command, "
         "commit, seed and cost, and all its figures: accuracy by scale, every map's ratio, IoU and pointing. "
-        f"Papers: {published.SOURCE}; 2016: {published.SOURCE_2016}."
+        f"Papers: {published.SOURCE}."
     )
     again = [run["measured"]["hardware"] for run in runs if "measured" in run]
     if again:

@@ -18,9 +18,8 @@ from progressive_attention.pages.blocks import (
 )
 from progressive_attention.pages.table1 import NONE, number
 from progressive_attention.reproduce.published import TABLE_2, TABLE_2_SOURCE, TABLE_2_VOC
-from progressive_attention.reproduce.runs import ALIKE, ROWS, check_alike, estimate, place_of
+from progressive_attention.reproduce.runs import ALIKE, check_alike, estimate, place_of, title_of
 
-PAPER_COLUMNS = {"attention only": "attention_only", "with prior": "with_prior"}
 MAPS = {"last": "last map", "accumulated": "accumulated", "activation": "activation", "flow": "flow"}
 MEASURES = {
     "weighted_mean_ap": "weighted mAP",
@@ -86,29 +85,25 @@ def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: 
     for label, alike in rows_of(runs).items():
         row = [label, *(percent(run.get(name) for run in alike) for name in measures)]
         if papers:
-            theirs = TABLE_2.get(PAPER_COLUMNS.get(alike[0]["variant"], ""), {}).get(alike[0]["model"])
-            row += [NONE, NONE] if theirs is None else [f"{theirs.weighted_map:.2f}", f"{theirs.tpr:.2f}"]
+            theirs = TABLE_2.get(alike[0]["variant"], {}).get(alike[0]["model"])
+            row += [f"{number:.2f}" for number in theirs] if theirs else [NONE, NONE]
         rows.append(row)
     return table(header, rows)
 
 
 def voc_section(runs: Sequence[Run]) -> list[Block]:
-    """True-positive ratios in VOC's masks, void pixels left out: overall, the papers', and of the last map by class."""
+    """True-positive ratios in VOC's masks, void pixels left out: of the four maps, beside the papers'."""
     known = [run for run in runs if "voc_count" in run]
     first = known[0]
-    classes = sorted({name for run in known for name in run["voc_by_query"]})
-    by_class = [percent([first["voc_by_query"].get(name, {}).get("tpr_mask_uniform")]) for name in classes]
-    rows = [["uniform map", *[percent([first["voc_tpr_mask_uniform"]])] * len(VOC), "", *by_class]]
+    rows = [["uniform map", *[percent([first["voc_tpr_mask_uniform"]])] * len(VOC), ""]]
     for label, alike in rows_of(known).items():
         theirs = TABLE_2_VOC.get(alike[0]["model"])
         row = [label, *(percent(run.get(name) for run in alike) for name in VOC)]
         row.append(NONE if theirs is None else f"{theirs:.2f}")
-        for name in classes:
-            row.append(percent(run["voc_by_query"].get(name, {}).get("tpr_mask_last") for run in alike))
         rows.append(row)
     left_out = first["voc_rows_with_unknown_query"]
     words = f"{first['voc_count']:,} questions; {left_out:,} more ask for classes that the networks never learnt."
-    return [table(["", *VOC.values(), "papers", *classes], rows), line(words)]
+    return [table(["", *VOC.values(), "papers"], rows), line(words)]
 
 
 def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -120,7 +115,7 @@ def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     rows: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run["variant"] == "with prior", run["variant"], place_of(run["model"]))):
         budget = [f"{name.replace('_', ' ')} {run[name]}" for name in shown]
-        rows.setdefault(", ".join([ROWS[run["model"]], run["variant"], *budget]), []).append(run)
+        rows.setdefault(", ".join([title_of(run["model"]), run["variant"], *budget]), []).append(run)
     for label, alike in rows.items():
         check_alike(label, alike, (*ALIKE, "backbone_weights", "content"))
     return rows
@@ -131,7 +126,12 @@ def how(runs: Sequence[Run]) -> list[Block]:
     header = ["run", "seed", "images", "epochs", "batch", "rate", "network", "recipe changes", "seconds", "hardware"]
     rows = []
     for run in runs:
-        row = [f"{ROWS[run['model']]}, {run['variant']}", str(run["seed"]), f"{run['images']:,}", str(run["epochs"])]
+        row = [
+            f"{title_of(run['model'])}, {run['variant']}",
+            str(run["seed"]),
+            f"{run['images']:,}",
+            str(run["epochs"]),
+        ]
         row += [str(run["batch"]), f"{run['learning_rate']:g}"]
         for part in ("network_changes", "recipe_changes"):
             row.append(", ".join(f"{name} {value}" for name, value in run[part].items()) or "none")

@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -12,8 +11,9 @@ from dataclasses import replace
 from hashlib import sha256
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import joblib
 import torch
 from filelock import FileLock
 from rich.console import Console
@@ -24,12 +24,13 @@ from progressive_attention.files import read_json, write_json
 from progressive_attention.progress import bars, counting
 from progressive_attention.reproduce.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.reproduce.jobs import (
+    FAILURE,
     VOC_SPLITS,
     News,
     Report,
     TimeIsUp,
     failure_of,
-    forget_failures,
+    folder_of,
     is_done,
     render,
     results,
@@ -59,21 +60,23 @@ def plan(
     files = [FOLDER / f"{name}.toml" for name in TARGETS[target]] if target in TARGETS else [Path(target)]
     if target == "figure6":
         with_maps = tuple(name for name, row in MODELS.items() if row.get("network", "pan") == "pan")
-        models = [ALIASES.get(name, name) for name in models or FIGURE_6]
-        models = [one_of("model with attention maps", name, with_maps) for name in models]
+        models = [
+            one_of("model with attention maps", ALIASES.get(name, name), with_maps) for name in models or FIGURE_6
+        ]
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     jobs = whole.changed(models, datasets, **changes).jobs()
-    if not any(job.dataset == USERS_OWN for job in jobs):
-        if any(given is not None for given in (data, voc, backbone_weights)):
-            raise ValueError(
-                f"{target} trains on scenes that it draws itself; leave out --data, --voc and --backbone-weights"
-            )
+    needs = {job.dataset == USERS_OWN for job in jobs}
+    if needs == {False} and (data, voc, backbone_weights) != (None, None, None):
+        raise ValueError(
+            f"{target} trains on scenes that it draws itself; leave out --data, --voc and --backbone-weights"
+        )
+    if needs == {False}:
         return jobs
-    if data is None or any(job.dataset != USERS_OWN for job in jobs):
+    if data is None or False in needs:
         raise ValueError(f"{target} trains on a data set of yours, all its grids: name its folder with --data DIR")
     if voc is not None:  # what is wrong with it is reported before hours of training
         check_voc(voc, data)
-    return [on_folder(job, data, backbone_weights, voc) for job in jobs]
+    return on_folder(jobs, data, backbone_weights, voc)
 
 
 def check_voc(voc: Path, data: Path) -> None:
@@ -86,8 +89,8 @@ def check_voc(voc: Path, data: Path) -> None:
         raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")
 
 
-def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | None) -> Job:
-    """The job on the user's own data set.
+def on_folder(jobs: Sequence[Job], folder: Path, backbone_weights: str | None, voc: Path | None) -> list[Job]:
+    """The jobs on the user's own data set.
 
     Raises ValueError as ``read_manifest`` does, for a missing split, and for one attribute a row, which is measured
     by other figures.
@@ -99,16 +102,16 @@ def on_folder(job: Job, folder: Path, backbone_weights: str | None, voc: Path | 
             "it with 'pan train', and measure it with 'pan evaluate'"
         )
     images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}  # each must be there
-    return replace(
-        job,
-        dataset=manifest.name,
-        images=images["train"],
-        folder=str(folder),
-        content=digest_of(folder),
-        backbone_weights=backbone_weights,
-        voc="" if voc is None else str(voc),
-        voc_content="" if voc is None else digest_of(voc),
-    )
+    mine = {
+        "dataset": manifest.name,
+        "images": images["train"],
+        "folder": str(folder),
+        "content": digest_of(folder),
+        "backbone_weights": backbone_weights,
+        "voc": "" if voc is None else str(voc),
+        "voc_content": "" if voc is None else digest_of(voc),
+    }
+    return [replace(job, **mine) for job in jobs]
 
 
 def digest_of(folder: Path) -> str:
@@ -116,46 +119,27 @@ def digest_of(folder: Path) -> str:
     return sha256(find_manifest(folder).read_bytes()).hexdigest()
 
 
-class Ending(NamedTuple):
-    """How a campaign ended: why jobs failed, by name; the exit codes of workers that died; how many jobs are left."""
-
-    failed: dict[str, str]
-    died: list[int]
-    left: int
-
-    def is_done(self) -> bool:
-        """Whether all is done; else time is up. Raises ValueError if a job failed, OSError if workers died."""
-        if self.failed:
-            raise ValueError("; ".join(f"{name} failed: {reason}" for name, reason in self.failed.items()))
-        if self.died and self.left:
-            raise OSError(
-                f"{len(self.died)} workers died (exit code {', '.join(map(str, self.died))}; -9 is often out of "
-                "memory: try fewer --processes); nothing saved is lost, and the same command goes on"
-            )
-        return not self.left
-
-
 def reproduce(
     jobs: Sequence[Job],
     out: Path,
     device: torch.device,
     command: str,
-    *,
+    console: Console,
     seconds: float | None = None,
     processes: int | None = None,
-    console: Console | None = None,
-) -> Ending:
+) -> list[int]:
     """Train and measure what is not done yet, and add it to the table in ``out``: table1.json, or table2.json.
 
-    ``seconds`` is a budget of time, after which all stops, saved. Raises ValueError, before anything is trained, for a
-    broken file, and for jobs that don't go with what is in the table.
+    ``seconds`` is a budget of time, after which all stops, saved. What failed before is tried again. Returns the exit
+    codes of workers that died. Raises ValueError, before anything is trained, for a broken file, and for jobs that
+    don't go with what is in the table.
     """
-    console = console or Console(stderr=True)
     until = time.monotonic() + (math.inf if seconds is None else max(seconds - LAST_WORDS, seconds / 2))
     out.mkdir(parents=True, exist_ok=True)
     jobs = to_do(jobs, out)
     results(jobs, out)  # a broken one is reported now, not after hours
-    forget_failures(jobs, out)
+    for job in jobs:
+        (folder_of(job, out) / FAILURE).unlink(missing_ok=True)
     todo = [job for job in jobs if not is_done(job, out)]
     died: list[int] = []
     if todo:
@@ -170,8 +154,20 @@ def reproduce(
                 died = in_processes(processes, jobs, out, device, until, command)
     if finished := results(jobs, out):
         add_to_table(finished, table_of(jobs[0], out))
-    failed = {job.name: reason for job in jobs if (reason := failure_of(job, out))}
-    return Ending(failed, died, sum(not is_done(job, out) for job in jobs))
+    return died
+
+
+def check_end(jobs: Sequence[Job], out: Path, died: Sequence[int]) -> bool:
+    """Whether all is done; else time is up. Raises ValueError if a job failed, OSError if workers died."""
+    ends = dict(states(jobs, out))
+    if failed := [f"{name} failed: {end}" for name, end in ends.items() if end not in ("done", "to do")]:
+        raise ValueError("; ".join(failed))
+    if died and "to do" in ends.values():
+        raise OSError(
+            f"{len(died)} workers died (exit code {', '.join(map(str, died))}; -9 is often out of memory: try fewer "
+            "--processes); nothing saved is lost, and the same command goes on"
+        )
+    return "to do" not in ends.values()
 
 
 def to_do(jobs: Sequence[Job], out: Path) -> list[Job]:
@@ -241,13 +237,18 @@ def add_to_table(new: Sequence[Run], path: Path) -> None:
 
 def default_processes(device: torch.device) -> int:
     """One a core, as trainings of one thread disturb each other least; on a GPU four, to fill each other's gaps."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if device.type == "cpu" else min(4, cores)
+    return joblib.cpu_count() if device.type == "cpu" else min(4, joblib.cpu_count())
 
 
 def print_plain(console: Console, text: str) -> None:
     """A line as it is, however long."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_line(console: Console, news: News) -> None:
+    """The line of what ended."""
+    if news.line:
+        print_plain(console, f"{news.job}: {news.line}")
 
 
 @contextmanager
@@ -262,8 +263,7 @@ def bar(console: Console) -> Iterator[Report]:
             if progress.tasks[0].description != title:
                 progress.reset(task, description=title)
             progress.update(task, completed=news.share, note=news.note)
-            if news.line:
-                print_plain(console, f"{news.job}: {news.line}")
+            print_line(console, news)
 
         yield report
 
@@ -273,10 +273,8 @@ def in_processes(
 ) -> list[int]:
     """``work`` in several processes, which share the cores; returns the exit codes of those that died."""
     context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // count)
-    ends = time.time() + until - time.monotonic()  # another process's monotonic clock need not be ours
-    stop = context.Event()
-    arguments = (list(jobs), out, str(device), ends, command, threads, stop)
+    threads, stop = max(1, torch.get_num_threads() // count), context.Event()
+    arguments = (list(jobs), out, device, until, command, threads, stop)
     workers = [context.Process(target=worker, args=arguments, daemon=True) for _ in range(count)]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they are born deaf: Ctrl-C reaches all, but only we decide
     for process in workers:
@@ -289,13 +287,12 @@ def in_processes(
         stop.set()
         for process in workers:
             process.join(GRACE)
-        codes = [process.exitcode for process in workers]  # None: slow to end, which is no death
-        for process in workers:
-            process.kill()
-    return [code for code in codes if code]
+    return [process.exitcode for process in workers if process.exitcode]
 
 
-def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, threads: int, stop: Event) -> None:
+def worker(
+    jobs: list[Job], out: Path, device: torch.device, until: float, command: str, threads: int, stop: Event
+) -> None:
     """One process's share of the work, a line for each epoch and each end; it ends, saved, with its parent."""
     torch.set_num_threads(threads)
     console, parent = Console(stderr=True), multiprocessing.parent_process()
@@ -303,10 +300,9 @@ def worker(jobs: list[Job], out: Path, device: str, ends: float, command: str, t
     def report(news: News) -> None:
         if stop.is_set() or parent is None or not parent.is_alive():
             sys.exit()
-        if news.line:
-            print_plain(console, f"{news.job}: {news.line}")
+        print_line(console, news)
 
     try:
-        work(jobs, out, torch.device(device), time.monotonic() + ends - time.time(), command, report)
+        work(jobs, out, device, until, command, report)
     except OSError as error:
         sys.exit(f"a worker can't go on: {error}")

@@ -39,8 +39,8 @@ USERS_OWN = "data"  # the data set that is named when the experiment is run
 IMAGES = 30_000
 FEWEST = 30  # images: a third of them are tested
 OF_RECIPE = {field.name for field in fields(Recipe)} - {"name", "epochs", "learning_rate"}
-OF_NETWORK = {field.name for field in fields(ModelConfig)} - {"num_queries", "num_attributes"}
-OF_NETWORK -= {"likelihood", "query_size", "query_encoder"}  # the data's
+OF_DATA = {"num_queries", "num_attributes", "likelihood", "query_size", "query_encoder"}
+OF_NETWORK = {field.name for field in fields(ModelConfig)} - OF_DATA
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,18 @@ class Job:
     @property
     def description(self) -> dict[str, Any]:
         """What its result says of the training, as JSON gives it back."""
-        recipe = self.recipe
         words = {
             "model": self.model,
             "variant": self.variant,
             "dataset": self.dataset,
             "protocol": self.protocol,
-            "recipe": recipe.name,
-            "queries_per_image": recipe.queries,
+            "recipe": self.recipe.name,
+            "queries_per_image": self.recipe.queries,
             "seed": self.seed,
             "images": self.images,
-            "epochs": recipe.epochs,
-            "learning_rate": recipe.learning_rate,
-            "batch": recipe.batch,
+            "epochs": self.recipe.epochs,
+            "learning_rate": self.recipe.learning_rate,
+            "batch": self.recipe.batch,
             "recipe_changes": self.recipe_changes,
             "network_changes": dict(self.network_changes),
         }
@@ -113,8 +112,7 @@ class Grid(Struct, frozen=True, forbid_unknown_fields=True):
 
     The data set ``"data"`` is a folder that is named when the experiment is run (``Job.folder``), with all its images.
     ``variant`` is a short name for what ``recipe_changes`` (Recipe's fields) and ``network_changes`` (ModelConfig's)
-    change. ``learning_rates`` is one, or the recipe's. ``keep_epochs``: whose weights stay, of those that are trained.
-    Raises ValueError for what is not understood, before anything is trained.
+    change. ``learning_rates`` is one, or the recipe's. Raises ValueError for what is not understood.
     """
 
     models: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -127,81 +125,58 @@ class Grid(Struct, frozen=True, forbid_unknown_fields=True):
     epochs: Positive | None = None
     recipe_changes: dict[str, Any] = {}
     network_changes: dict[str, Any] = {}
-    learning_rates: tuple[Above, ...] = ()
+    learning_rates: Annotated[tuple[Above, ...], Meta(max_length=1)] = ()
     keep_epochs: tuple[Positive, ...] = ()
-    tuning: Any = None  # of earlier versions
 
     def __post_init__(self) -> None:
-        if len(self.learning_rates) > 1 or self.tuning:
-            raise ValueError(
-                f"learning rates are no longer chosen between, got learning_rates = {list(self.learning_rates)}; write "
-                "a grid for each rate, with a variant of its own, as experiments/rates.toml does"
-            )
-        for model in self.models:
-            one_of("model", model, {**MODELS, **ALIASES})
-        for dataset in self.datasets:
-            one_of("data set", dataset, (*STYLES, USERS_OWN))
-        one_of("protocol", self.protocol, PROTOCOLS)
-        one_of("recipe", self.recipe, RECIPES)
-        for name in self.recipe_changes:
-            one_of("field of recipe_changes", name, tuple(sorted(OF_RECIPE)))
-        for name in self.network_changes:
-            one_of("field of network_changes", name, tuple(sorted(OF_NETWORK)))
+        for what, values, known in (
+            ("model", self.models, {**MODELS, **ALIASES}),
+            ("data set", self.datasets, (*STYLES, USERS_OWN)),
+            ("protocol", [self.protocol], PROTOCOLS),
+            ("recipe", [self.recipe], RECIPES),
+            ("field of recipe_changes", self.recipe_changes, tuple(sorted(OF_RECIPE))),
+            ("field of network_changes", self.network_changes, tuple(sorted(OF_NETWORK))),
+        ):
+            for value in values:
+                one_of(what, value, known)
         if self.images is not None and USERS_OWN in self.datasets:
             raise ValueError(f"all images of data set {USERS_OWN!r} are taken; leave out images")
         if "image_size" in self.network_changes and set(self.datasets) != {USERS_OWN}:
             raise ValueError(f"image_size can be chosen for data sets {USERS_OWN!r} only; scenes are drawn in one size")
         if (set(self.recipe_changes) - PLAIN or self.network_changes) and not self.variant:
             raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
+        msgspec.structs.force_setattr(self, "models", tuple(ALIASES.get(name, name) for name in self.models))
         self.jobs()
 
     def jobs(self) -> list[Job]:
         """Its jobs: seeds outermost, so that every network has one seed before any has two."""
+        return [self.job(*row) for row in product(self.seeds, self.datasets, self.models)]
+
+    def job(self, seed: int, dataset: str, model: str) -> Job:
+        """One of its jobs; raises ValueError for changes that the network can't have."""
         changes = tuple(
             (name, tuple(value) if isinstance(value, list) else value)
             for name, value in sorted(self.network_changes.items())
         )
         rate = self.learning_rates[0] if self.learning_rates else None
-        jobs = []
-        for seed, dataset, name in product(self.seeds, self.datasets, self.models):
-            model = ALIASES.get(name, name)
-            recipe = recipe_for(model, self.recipe)
-            recipe = recipe.with_changes(epochs=self.epochs, learning_rate=rate, **self.recipe_changes)
-            check_prices(recipe, model_config(model, 10, 5, **dict(changes)), name)
-            kept = tuple(epoch for epoch in self.keep_epochs if epoch <= recipe.epochs)
-            images = IMAGES if self.images is None else self.images
-            jobs.append(
-                Job(model, dataset, self.protocol, recipe, seed, images, self.variant, changes, keep_epochs=kept)
-            )
-        return jobs
-
-    def narrowed(self, models: Sequence[str], datasets: Sequence[str], changes: dict[str, Any]) -> "Grid | None":
-        """With these of its models (2018 names) and data sets and with changed fields; None where nothing is left.
-
-        Another recipe brings its own optimiser, epochs and learning rate; a variant of nothing but these is left out.
-        """
-        given = msgspec.structs.asdict(self)
-        given["models"] = [name for name in self.models if ALIASES.get(name, name) in models]
-        given["datasets"] = [name for name in self.datasets if name in datasets]
-        if changes.get("recipe", self.recipe) != self.recipe:
-            left = {name: value for name, value in self.recipe_changes.items() if name not in TUNED}
-            given |= {"epochs": None, "learning_rates": (), "recipe_changes": left}
-            if self.variant and not left and not self.network_changes:
-                return None
-        if not given["models"] or not given["datasets"]:
-            return None
-        try:
-            return msgspec.convert({**given, **changes}, Grid)
-        except msgspec.ValidationError as error:
-            raise ValueError(explained(error)) from error
-
-
-def check_prices(recipe: Recipe, config: ModelConfig, name: str) -> None:
-    """Raises ValueError for a price on what a network lacks."""
-    if config.network != "pan" and (recipe.gate_price or recipe.mask_price):
-        raise ValueError(f"gate_price and mask_price are for networks with attention maps; {name} has none")
-    if recipe.gate_price and len(config.attend_at) == 1:
-        raise ValueError(f"gate_price is for networks with gates; {name} attends at its last layer only")
+        plain = recipe_for(model, self.recipe)
+        recipe = plain.with_changes(epochs=self.epochs, learning_rate=rate, **self.recipe_changes)
+        config = model_config(model, 10, 5, **dict(changes))
+        if config.network != "pan" and (recipe.gate_price or recipe.mask_price):
+            raise ValueError(f"gate_price and mask_price are for networks with attention maps; {model} has none")
+        if recipe.gate_price and len(config.attend_at) == 1:
+            raise ValueError(f"gate_price is for networks with gates; {model} attends at its last layer only")
+        return Job(
+            model,
+            dataset,
+            self.protocol,
+            recipe,
+            seed,
+            images=IMAGES if self.images is None else self.images,
+            variant=self.variant,
+            network_changes=changes,
+            keep_epochs=tuple(epoch for epoch in self.keep_epochs if epoch <= recipe.epochs),
+        )
 
 
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -233,29 +208,51 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     ) -> "Experiment":
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
+        Another recipe brings its own optimiser, epochs and learning rate; a variant of nothing but these is left out.
         Raises ValueError for a model or data set that is not in it, and where nothing is left.
         """
-        has = tuple(dict.fromkeys(ALIASES.get(name, name) for grid in self.grids for name in grid.models))
-        sets = tuple(dict.fromkeys(name for grid in self.grids for name in grid.datasets))
+        has = {name: None for grid in self.grids for name in grid.models}
+        sets = {name: None for grid in self.grids for name in grid.datasets}
         models = [one_of("model of this experiment", ALIASES.get(name, name), has) for name in models or has]
         datasets = [one_of("data set of this experiment", name, sets) for name in datasets or sets]
         changes = {key: value for key, value in changes.items() if value is not None}
-        grids = tuple(filter(None, (grid.narrowed(models, datasets, changes) for grid in self.grids)))
+        grids = []
+        for grid in self.grids:
+            given = msgspec.structs.asdict(grid)
+            given["models"] = [name for name in grid.models if name in models]
+            given["datasets"] = [name for name in grid.datasets if name in datasets]
+            left = grid.recipe_changes
+            if changes.get("recipe", grid.recipe) != grid.recipe:
+                left = {name: value for name, value in left.items() if name not in TUNED}
+                given |= {"epochs": None, "learning_rates": (), "recipe_changes": left}
+                if grid.variant and not left and not grid.network_changes:
+                    continue
+            if given["models"] and given["datasets"]:
+                grids.append(converted({**given, **changes}, Grid))
         if not grids:
-            recipe = (
-                f", or its variants differ in what recipe {changes['recipe']} brings" if "recipe" in changes else ""
+            raise ValueError(
+                f"no grid of this experiment has {', '.join(models)} on {', '.join(datasets)}, or its variants are of "
+                "another recipe"
             )
-            raise ValueError(f"no grid of this experiment has {', '.join(models)} on {', '.join(datasets)}{recipe}")
-        return Experiment(self.title, grids)
+        return Experiment(self.title, tuple(grids))
+
+
+def converted(value: Any, kind: Any) -> Any:
+    """Plain values as a Grid or an Experiment; raises ValueError that names the key."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(explained(error)) from error
 
 
 def read_experiment(path: Path) -> Experiment:
     """The experiment of a file; raises ValueError that names file, grid and key for what is not understood."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give an experiment's file, as docs/reproduce.md shows")
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Experiment)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; give an experiment's file, as docs/reproduce.md shows") from error
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{path}: {explained(error)}") from error
-    except (ValueError, RecursionError) as error:  # numbers of 5000 digits, and lists in 1000 lists, among them
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
+        return converted(tomllib.loads(path.read_text(encoding="utf-8")), Experiment)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of TOML: numbers of 5000 digits, and lists in 1000 lists, among them
+        raise ValueError(f"{path} is not understood: {error}") from error

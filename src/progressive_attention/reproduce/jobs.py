@@ -77,12 +77,6 @@ def failure_of(job: Job, out: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() and not is_done(job, out) else ""
 
 
-def forget_failures(jobs: Sequence[Job], out: Path) -> None:
-    """Let what failed be tried again."""
-    for job in jobs:
-        (folder_of(job, out) / FAILURE).unlink(missing_ok=True)
-
-
 def results(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
     """What the finished jobs gave, in order. Raises ValueError as ``read_result``."""
     return [read_result(folder_of(job, out) / RESULT) for job in jobs if is_done(job, out)]
@@ -121,28 +115,33 @@ def render(jobs: Sequence[Job], until: float, show: Callable[[str], AbstractCont
 
     ``show(title)`` gives what is called with (scenes done, all scenes). Raises TimeIsUp.
     """
-    of_set: dict[tuple[Any, ...], Job] = {}
+    scenes: dict[tuple[Any, ...], Job] = {}
     for job in jobs:
         if not job.folder:
-            of_set.setdefault((job.dataset, job.protocol, job.seed, job.images), job)
-    for job in of_set.values():
+            scenes.setdefault((job.dataset, job.protocol, job.seed, job.images), job)
+    for job in scenes.values():
         for split in SPLITS:
             in_time(until)
             with show(f"rendering {job.dataset}, {split}") as shown, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", r"\d+ tasks .* have been cancelled")  # joblib's, when time is up
-
-                def progress(done: int, total: int, shown: Progress = shown) -> None:
-                    shown(done, total)
-                    if done < total:
-                        in_time(until)
-
-                questions(job, split, progress)
+                questions(job, split, in_time_with(shown, until))
 
 
 def in_time(until: float) -> None:
     """Raise TimeIsUp when it is."""
     if time.monotonic() > until:
         raise TimeIsUp
+
+
+def in_time_with(show: Progress, until: float) -> Progress:
+    """What shows progress, and raises TimeIsUp when time is up before all is done."""
+
+    def progress(done: int, total: int) -> None:
+        show(done, total)
+        if done < total:
+            in_time(until)
+
+    return progress
 
 
 def work(jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str, report: Report) -> None:
@@ -181,11 +180,11 @@ def attempted(job: Job, out: Path, device: torch.device, until: float, command: 
 
 def train(job: Job, out: Path, device: torch.device, until: float, report: Report) -> None:
     """Train a job to its end. Raises TimeIsUp, all saved."""
-    validation, recipe = questions(job, "validation"), job.recipe
+    recipe = job.recipe
     run = prepared(
         job.model,
         questions(job, "train"),
-        validation,
+        questions(job, "validation"),
         recipe,
         folder_of(job, out),
         data=job.dataset,
@@ -196,26 +195,22 @@ def train(job: Job, out: Path, device: torch.device, until: float, report: Repor
         backbone_weights=job.backbone_weights,
         keep_epochs=job.keep_epochs,
     )
-    log = read_log(folder_of(job, out) / "log.jsonl")
+    log, started = read_log(folder_of(job, out) / "log.jsonl"), time.monotonic()
     validating = log[-1]["validation_seconds"] if log else None
-    started, first = time.monotonic(), None
     with stopping() as stop, closing(run):  # which saves
         for step in run:
             stop()
-            now = time.monotonic()
-            if first is None:
-                started, first = now, step.step
             note, line = f"epoch {step.epoch}/{recipe.epochs}", ""
             if step.record:
                 validating = step.record["validation_seconds"]
                 line = f"{note}, {score_of(step.record)}, {step.record['train_seconds']:.0f} s"
             report(News(job.name, "training", step.step / step.steps, f"{note} · loss {step.loss:.3f}", line))
-            ends_epoch = (step.step + 1) % (step.steps // recipe.epochs) == 0  # the next step: then it validates
-            pace = (now - started) / max(1, step.step - first)
-            guess = pace * len(validation) / recipe.batch / 3  # as many images as in training, but forward alone
-            reserve = guess if validating is None else validating
+            reserve = 0.0
+            if (step.step + 1) % (step.steps // recipe.epochs) == 0:  # the next step ends the epoch, and validates:
+                guess = (time.monotonic() - started) / 9  # a third as many images, forward alone
+                reserve = guess if validating is None else validating
             if step.step < step.steps:
-                in_time(until - reserve if ends_epoch else until)
+                in_time(until - reserve)
 
 
 def measure(job: Job, out: Path, device: torch.device, until: float, command: str, report: Report) -> None:
@@ -225,13 +220,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
     if best is None:
         raise ValueError(f"{folder / 'config.json'} has no epoch; remove {folder}, and it is trained again")
     network = load(folder, device)
-
-    def progress(done: int, total: int) -> None:
-        report(News(job.name, "measuring", done / total))
-        if done < total:
-            in_time(until)
-
-    measured = measured_labels if job.folder else measured_answers
+    progress = in_time_with(lambda done, total: report(News(job.name, "measuring", done / total)), until)
     result: dict[str, Any] = {
         **job.description,
         **{name: best[name] for name in VALIDATION_SCORES if name in best},
@@ -249,15 +238,10 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
     report(News(job.name, "finished", 1.0, line=f"finished: test {name} {percent(result[key])}"))
 
 
-def measured_answers(job: Job, network: Trained, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """The figures of the test scenes."""
-    return evaluate_with_rows(network, questions(job, "test"), device, progress=progress)[0]
-
-
-def measured_labels(job: Job, network: Trained, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """The figures of a folder's test questions, and of attention in VOC's masks, named voc_..."""
-    test, train = questions(job, "test"), questions(job, "train")
-    figures = evaluate_with_rows(network, test, device, train, progress=progress)[0]
+def measured(job: Job, network: Trained, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """The figures of the test questions; of a folder's also those of attention in VOC's masks, named voc_..."""
+    train = questions(job, "train") if job.folder else None
+    figures = evaluate_with_rows(network, questions(job, "test"), device, train, progress=progress)[0]
     if job.voc:
         voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
         seen = evaluate_with_rows(network, voc, device, progress=progress)[0]

@@ -1,24 +1,15 @@
-"""The papers' figures that ours stand beside: Seo et al., "Progressive Attention Networks for Visual Attribute
-Prediction", BMVC 2018, Table 1; and its first version, "Hierarchical Attention Networks", 2016. All in per cent."""
+"""The papers' figures that ours stand beside, all in per cent: Seo et al., "Progressive Attention Networks for Visual
+Attribute Prediction", BMVC 2018."""
 
 from typing import NamedTuple
 
-from progressive_attention.config import MODELS
+from progressive_attention.config import MODELS, STYLES
 
 SOURCE = (
     "Seo, Lin, Cohen, Shen and Han, Progressive Attention Networks for Visual Attribute Prediction, BMVC 2018, Table 1"
 )
-SOURCE_2016 = "Seo, Lin, Cohen, Shen and Han, Hierarchical Attention Networks, arXiv:1606.02393v1, 2016, Table 1b"
-
-ORDER = ("stn-s", "stn-m", "san", "han", "pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx")  # the 2018 paper's
+ORDER = ("stn-s", "stn-m", "san", "han", "pan-soft", "pan-hard", "pan-soft-ctx", "pan-hard-ctx")  # the paper's
 NAMES = {name: MODELS[name]["title"] for name in ORDER}
-NAMES_2016 = {  # the same networks in the first version: accuracies agree to the last digit
-    "stn-s": "STN",
-    "san": "SOFT",
-    "han": "HARD",
-    "pan-soft": "HAttNet",
-    "pan-soft-ctx": "HAttNet-CTX",
-}
 
 
 class Published(NamedTuple):
@@ -28,42 +19,21 @@ class Published(NamedTuple):
     tpr: float
 
 
-TABLE_1 = {  # left: data set, then model; "uniform" is chance and the uniform map
-    "mref": {
-        "uniform": Published(20.00, 2.34),
-        "stn-s": Published(39.10, 0.94),
-        "stn-m": Published(93.89, 0.66),
-        "san": Published(82.94, 13.83),
-        "han": Published(81.84, 13.95),
-        "pan-soft": Published(95.92, 44.25),
-        "pan-hard": Published(95.32, 62.31),
-        "pan-soft-ctx": Published(98.51, 60.45),
-        "pan-hard-ctx": Published(98.53, 62.36),
-    },
-    "mdist": {
-        "uniform": Published(20.00, 2.35),
-        "stn-s": Published(38.32, 0.52),
-        "stn-m": Published(85.09, 0.74),
-        "san": Published(75.73, 12.82),
-        "han": Published(78.49, 13.81),
-        "pan-soft": Published(91.65, 52.85),
-        "pan-hard": Published(90.46, 52.07),
-        "pan-soft-ctx": Published(96.02, 59.60),
-        "pan-hard-ctx": Published(95.82, 61.39),
-    },
-    "mbg": {
-        "uniform": Published(20.00, 2.39),
-        "stn-s": Published(32.27, 0.74),
-        "stn-m": Published(52.25, 0.65),
-        "san": Published(53.77, 6.92),
-        "han": Published(55.84, 7.64),
-        "pan-soft": Published(69.46, 32.07),
-        "pan-hard": Published(72.50, 38.32),
-        "pan-soft-ctx": Published(81.01, 43.87),
-        "pan-hard-ctx": Published(84.62, 51.49),
-    },
+TABLE_1_ROWS = {  # left: accuracy and ratio on MREF, on MDIST, on MBG; "uniform" is chance and the uniform map
+    "uniform": (20.00, 2.34, 20.00, 2.35, 20.00, 2.39),
+    "stn-s": (39.10, 0.94, 38.32, 0.52, 32.27, 0.74),
+    "stn-m": (93.89, 0.66, 85.09, 0.74, 52.25, 0.65),
+    "san": (82.94, 13.83, 75.73, 12.82, 53.77, 6.92),
+    "han": (81.84, 13.95, 78.49, 13.81, 55.84, 7.64),
+    "pan-soft": (95.92, 44.25, 91.65, 52.85, 69.46, 32.07),
+    "pan-hard": (95.32, 62.31, 90.46, 52.07, 72.50, 38.32),
+    "pan-soft-ctx": (98.51, 60.45, 96.02, 59.60, 81.01, 43.87),
+    "pan-hard-ctx": (98.53, 62.36, 95.82, 61.39, 84.62, 51.49),
 }
-
+TABLE_1 = {  # data set, then model
+    style: {name: Published(*row[2 * i : 2 * i + 2]) for name, row in TABLE_1_ROWS.items()}
+    for i, style in enumerate(STYLES)
+}
 SCALE_BINS = ("0.5-1.0", "1.0-1.5", "1.5-2.0", "2.0-2.5", "2.5-3.0")
 MBG_BY_SCALE = {  # right: accuracy on MBG by the target's scale
     "stn-s": (31.1, 35.3, 35.8, 37.7, 45.0),
@@ -76,11 +46,26 @@ MBG_BY_SCALE = {  # right: accuracy on MBG by the target's scale
     "pan-hard-ctx": (84.2, 87.1, 87.5, 81.6, 79.6),
 }
 
-STRENGTH_2016 = {  # "true-positive strength": attention inside the target over all attention, as the 2018 ratio
-    "mref": {"uniform": 2.34, "san": 13.61, "han": 13.95, "pan-soft": 17.39, "pan-soft-ctx": 22.59},
-    "mdist": {"uniform": 2.35, "san": 12.56, "han": 13.81, "pan-soft": 13.10, "pan-soft-ctx": 22.80},
-    "mbg": {"uniform": 2.39, "san": 6.73, "han": 7.64, "pan-soft": 8.62, "pan-soft-ctx": 11.01},
+TABLE_2_SOURCE = SOURCE.replace("Table 1", "Table 2")
+TABLE_2 = {  # left half, on Visual Genome: weighted mAP, and true-positive ratio in the objects' boxes
+    "attention only": {
+        "stn-s": (28.87, 11.59),
+        "stn-m": (29.12, 1.99),
+        "san": (27.62, 15.01),
+        "han": (27.72, 17.24),
+        "pan-soft-ctx": (29.38, 18.01),
+        "pan-hard-ctx": (30.00, 22.23),
+    },
+    "with prior": {
+        "stn-s": (30.50, 7.78),
+        "stn-m": (31.17, 2.28),
+        "san": (31.84, 17.65),
+        "han": (31.93, 19.70),
+        "pan-soft-ctx": (32.50, 20.17),
+        "pan-hard-ctx": (34.19, 24.37),
+    },
 }
+TABLE_2_VOC = {"san": 22.01, "han": 24.91, "pan-soft-ctx": 27.16, "pan-hard-ctx": 31.79}  # TPR in VOC 2007's masks
 
 
 def accuracy_by_scale(data: str, model: str) -> dict[str, float] | float | None:
@@ -89,32 +74,3 @@ def accuracy_by_scale(data: str, model: str) -> dict[str, float] | float | None:
         return dict(zip(SCALE_BINS, MBG_BY_SCALE[model], strict=True))
     row = TABLE_1.get(data, {}).get(model)
     return row and row.accuracy
-
-
-class PublishedRanking(NamedTuple):
-    """mAP weighted by the attributes' frequency, and true-positive ratio in the objects' boxes, on Visual Genome."""
-
-    weighted_map: float
-    tpr: float
-
-
-TABLE_2_SOURCE = SOURCE.replace("Table 1", "Table 2")
-TABLE_2 = {  # left half
-    "attention_only": {
-        "stn-s": PublishedRanking(28.87, 11.59),
-        "stn-m": PublishedRanking(29.12, 1.99),
-        "san": PublishedRanking(27.62, 15.01),
-        "han": PublishedRanking(27.72, 17.24),
-        "pan-soft-ctx": PublishedRanking(29.38, 18.01),
-        "pan-hard-ctx": PublishedRanking(30.00, 22.23),
-    },
-    "with_prior": {
-        "stn-s": PublishedRanking(30.50, 7.78),
-        "stn-m": PublishedRanking(31.17, 2.28),
-        "san": PublishedRanking(31.84, 17.65),
-        "han": PublishedRanking(31.93, 19.70),
-        "pan-soft-ctx": PublishedRanking(32.50, 20.17),
-        "pan-hard-ctx": PublishedRanking(34.19, 24.37),
-    },
-}
-TABLE_2_VOC = {"san": 22.01, "han": 24.91, "pan-soft-ctx": 27.16, "pan-hard-ctx": 31.79}  # TPR in VOC 2007's masks

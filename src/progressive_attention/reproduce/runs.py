@@ -6,7 +6,7 @@ that differ in their seed only, so that no average mixes what was trained differ
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -21,10 +21,8 @@ from progressive_attention.reproduce.published import NAMES, SCALE_BINS
 
 Run = dict[str, Any]
 
-MAPS = ("last", "accumulated", "activation", "flow")
 CELL = ("variant", "model", "dataset", "protocol", "recipe", "queries_per_image", "images", "epochs", "seed")
 ALIKE = ("learning_rate", "batch", "recipe_changes", "network_changes")  # what all runs of a cell have in common
-CURVE = ("precision", "recall", "iou")
 CURVES = "precision_recall"  # a run's key, and in a folder of results a file of its own
 LONGEST_VARIANT = 100  # letters of it in a name
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; any table of it has them.
@@ -36,22 +34,6 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 MaybeShare = Share | None  # None: no such map, or no such question
 
 
-class Titles(Mapping[str, str]):
-    """Every model's title in the order of all tables and legends, the papers' rows first; follows ``MODELS``."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([*NAMES, *(name for name in MODELS if name not in NAMES)])
-
-    def __len__(self) -> int:
-        return len(MODELS)
-
-    def __getitem__(self, model: str) -> str:
-        return MODELS[model].get("title", model)
-
-
-ROWS = Titles()
-
-
 class Curve(msgspec.Struct):
     """Precision, recall and IoU of a map at each threshold, and the threshold of the best IoU."""
 
@@ -61,10 +43,6 @@ class Curve(msgspec.Struct):
     iou: list[MaybeShare]
     best_threshold: Share
     best_iou: MaybeShare
-
-    def __post_init__(self) -> None:
-        if not len(self.threshold) == len(self.precision) == len(self.recall) == len(self.iou):
-            raise ValueError("threshold, precision, recall and iou must be columns of one length")
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -138,11 +116,7 @@ class Estimate(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Runs that differ in their seed only, in the order of their seeds; ``variant`` "" is the plain recipe.
-
-    Networks differ in how many epochs they need: of runs that differ in nothing else, the longest stand for the model,
-    shorter ones are variants, named by their epochs.
-    """
+    """Runs that differ in their seed only, in the order of their seeds; ``variant`` "" is the plain recipe."""
 
     budget: Budget
     variant: str
@@ -151,27 +125,47 @@ class Cell(NamedTuple):
     epochs: int
     runs: tuple[Run, ...]
 
+    @property
+    def title(self) -> str:
+        """In words: "mref pan-hard-ctx, 30,000 images x 12 epochs"."""
+        variant = f" ({self.variant})" if self.variant else ""
+        return f"{self.dataset} {self.model}{variant}, {self.budget.images:,} images x {self.epochs} epochs"
+
     def accuracy(self, scale: str | None = None) -> Estimate | None:
         """Accuracy over all questions, or those of one scale bin; None where no question falls into it."""
         if scale is None:
             return estimate([run["accuracy"] for run in self.runs], self.runs[0]["count"])
-        shares = [run["accuracy_by_scale"][scale] for run in self.runs]
-        asked = max(run["count_by_scale"][scale] for run in self.runs)  # where one seed alone has some: its own
-        return estimate(shares, asked)
+        asked = max(run["count_by_scale"][scale] for run in self.runs)  # where only one seed has some: its number
+        return estimate([run["accuracy_by_scale"][scale] for run in self.runs], asked)
 
     def mean(self, key: str) -> Estimate | None:
-        """Mean of ``tpr_...`` or ``pointing_...``; None where the model has no such map."""
-        return estimate([run.get(key) for run in self.runs])  # older runs lack some
+        """Mean of a figure such as ``tpr_flow``; None where no run has it."""
+        return estimate([run.get(key) for run in self.runs])
 
     def curve(self, of_map: str) -> dict[str, list[float | None]] | None:
-        """Threshold, precision, recall and IoU of one map, averaged over seeds threshold by threshold."""
-        curves = [run["precision_recall"][of_map] for run in self.runs if run["precision_recall"].get(of_map)]
+        """Precision, recall and IoU of one map, averaged over seeds threshold by threshold."""
+        curves = [run[CURVES][of_map] for run in self.runs if run[CURVES].get(of_map)]
         if not curves:
             return None
         if any(curve["threshold"] != curves[0]["threshold"] for curve in curves):
-            raise ValueError(f"{title_of(self)}: the runs' curves have different thresholds; measure them again alike")
-        means = {name: [mean(values) for values in zip(*(c[name] for c in curves), strict=True)] for name in CURVE}
-        return {"threshold": curves[0]["threshold"], **means}
+            raise ValueError(f"{self.title}: the runs' curves have different thresholds; measure them again alike")
+        names = ("precision", "recall", "iou")
+        return {name: [mean(shares) for shares in zip(*(c[name] for c in curves), strict=True)] for name in names}
+
+
+def models_in_order() -> list[str]:
+    """All models as tables and legends list them: the papers' rows first."""
+    return [*NAMES, *(name for name in MODELS if name not in NAMES)]
+
+
+def place_of(name: str) -> int:
+    """Place of a data set or a model in the order of all tables."""
+    return [*STYLES, *models_in_order()].index(name)
+
+
+def title_of(model: str) -> str:
+    """A model's name in tables and figures."""
+    return MODELS[model].get("title", model)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -183,8 +177,8 @@ def mean(values: Sequence[float | None]) -> float | None:
 def estimate(values: Sequence[float | None], questions: int | None = None) -> Estimate | None:
     """Mean over seeds, with Student's interval from two seeds on; None if no value is known.
 
-    One seed has Wilson's interval of a share of so many ``questions``, if given: it tells how well the test set
-    measures this one network, nothing of other seeds.
+    One seed has Wilson's interval of a share of so many ``questions``, if given: how well the test set measures this
+    one network, nothing of other seeds.
     """
     known = [value for value in values if value is not None]
     middle = mean(known)
@@ -200,58 +194,41 @@ def estimate(values: Sequence[float | None], questions: int | None = None) -> Es
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
-    """Group runs that differ in their seed only: largest budget first, then plain runs before variants, then as ROWS.
+    """Runs that differ in their seed only: largest budget first, plain runs before variants, in the models' order.
 
-    Raises ValueError for a cell that holds one seed twice, or runs that were trained differently.
+    Networks differ in how many epochs they need: of runs that differ in nothing else, the longest stand for the model,
+    shorter ones are variants, named by their epochs. Raises ValueError as ``check_alike``.
     """
-    groups: dict[tuple[Budget, str, str, str, int], list[Run]] = {}
-    longest: dict[tuple[Budget, str, str, str], int] = {}
-    for run in runs:
+    groups: dict[tuple[tuple[Budget, str, str, str], int], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
         row = Budget(*(run[name] for name in Budget._fields)), run["variant"], run["model"], run["dataset"]
-        longest[row] = max(run["epochs"], longest.get(row, 0))
-        groups.setdefault((*row, run["epochs"]), []).append(run)
+        groups.setdefault((row, run["epochs"]), []).append(run)
     table = []
-    for (budget, variant, model, dataset, epochs), group in groups.items():
-        if epochs < longest[budget, variant, model, dataset]:
-            variant = ", ".join(filter(None, [variant, f"{epochs} epoch" + ("s" if epochs > 1 else "")]))
-        cell = Cell(budget, variant, model, dataset, epochs, tuple(sorted(group, key=lambda run: run["seed"])))
-        seeds = [run["seed"] for run in cell.runs]
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(
-                f"{title_of(cell)}: seeds {seeds} hold one twice, which would make the interval too narrow; "
-                "keep one of them, or tell them apart by their variant"
-            )
-        check_alike(title_of(cell), cell.runs, ALIKE)
+    for (row, epochs), group in groups.items():
+        budget, variant, model, dataset = row
+        if epochs < max(other for same, other in groups if same == row):
+            shorter = f"{epochs} epoch" + ("s" if epochs > 1 else "")
+            variant = f"{variant}, {shorter}" if variant else shorter
+        cell = Cell(budget, variant, model, dataset, epochs, tuple(group))
+        check_alike(cell.title, group, ALIKE)
         table.append(cell)
-    return sorted(table, key=place_of_cell)
-
-
-def place_of_cell(cell: Cell) -> tuple[Any, ...]:
-    """The order of cells."""
-    return -cell.budget.images, cell.budget, cell.variant, place_of(cell.model), place_of(cell.dataset)
+    return sorted(table, key=lambda c: (-c.budget.images, c.budget, c.variant, place_of(c.model), place_of(c.dataset)))
 
 
 def check_alike(title: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """Raises ValueError if runs, of which a mean is wanted, differ in one of the keys."""
+    """Raises ValueError if runs, of which a mean is wanted, have a seed in common or differ in one of the keys."""
+    seeds = [run["seed"] for run in runs]
+    if len({*seeds}) < len(seeds):
+        raise ValueError(
+            f"{title}: seeds {seeds} hold one twice; keep one of them, or tell them apart by their variant"
+        )
     for key in keys:
         values = [run.get(key) for run in runs]
         if any(value != values[0] for value in values):
-            seeds = [run["seed"] for run in runs]
             raise ValueError(
                 f"{title}: {key} is {', '.join(map(str, values))} for seeds {seeds}, and a mean would mix them; train "
                 "them alike, or tell them apart by their variant"
             )
-
-
-def place_of(name: str) -> int:
-    """Place of a data set or a model in the order of all tables."""
-    return [*STYLES, *ROWS].index(name)
-
-
-def title_of(cell: Cell) -> str:
-    """A cell in words: "mref pan-hard-ctx, 30,000 images x 12 epochs"."""
-    variant = f" ({cell.variant})" if cell.variant else ""
-    return f"{cell.dataset} {cell.model}{variant}, {cell.budget.images:,} images x {cell.epochs} epochs"
 
 
 def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -76,12 +76,12 @@ def test_figures_of_what_is_there(tmp_path, monkeypatch):
     assert len(examples) == SCENES
     test = questions(some[0], "test")
     for row, example in enumerate(examples):
-        assert list(example.networks) == ["SAN", "PAN[H]+CTX"]
-        assert [len(look.after) for look in example.networks.values()] == [1, 4]
+        assert list(example.answers) == ["SAN", "PAN[H]+CTX"]
+        assert [len(look.after) for look in example.answers.values()] == [1, 4]
         np.testing.assert_array_equal(example.image, test.images[test.image[row]])
-        assert example.truth == COLOURS[test.attribute[row]]
+        assert [*example.truth] == [COLOURS[test.attribute[row]]]
         assert example.mask.sum() > 0
-    assert [list(example.networks) for example in shown["qualitative-mbg"]] == [["HAN"]] * SCENES
+    assert [list(example.answers) for example in shown["qualitative-mbg"]] == [["HAN"]] * SCENES
 
 
 def test_gated_features_are_the_features_times_the_gate(tmp_path):

@@ -11,9 +11,9 @@ from read_page import pixels
 from progressive_attention.config import STYLES
 from progressive_attention.maps.shown_maps import attended_image, light, over_image
 from progressive_attention.pages import paper_figures
+from progressive_attention.pages.answer_plots import Scene
 from progressive_attention.pages.figures import RIGHT, WRONG, coloured
 from progressive_attention.pages.paper_figures import (
-    Example,
     Looked,
     accuracy_by_scale_figure,
     attribute_figure,
@@ -26,7 +26,7 @@ from progressive_attention.pages.paper_figures import (
 )
 from progressive_attention.pages.run_plots import on_axis
 from progressive_attention.reproduce.published import MBG_BY_SCALE, NAMES, SCALE_BINS
-from progressive_attention.reproduce.runs import ROWS, cells
+from progressive_attention.reproduce.runs import cells, models_in_order
 
 FIELDS = st.tuples(st.integers(1, 5), st.integers(-4, 6), st.integers(0, 9)).map(lambda f: (f[0], f[1], f[1] + f[2]))
 
@@ -151,8 +151,8 @@ def test_a_panel_for_each_set_with_runs_then_the_legend(shown, axes_of):
 
 
 def test_every_row_looks_different():
-    looks = looks_of([*ROWS])
-    assert len({*looks.values()}) == len(ROWS)
+    looks = looks_of(models_in_order())
+    assert len({*looks.values()}) == len(models_in_order())
     assert looks["san"] == looks_of(["film", "san"])["san"], "the papers' rows look alike in every figure"
 
 
@@ -177,9 +177,8 @@ def rows_of(monkeypatch, tmp_path):
 def test_qualitative_figure_shows_features_before_and_behind_the_gates(rows_of):
     image = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
     pan = looked()
-    above, below = rows_of(
-        qualitative_figure, [Example(image, None, "7", "red", {"SAN": looked("blue", 1), "PAN": pan})]
-    )
+    scene = Scene(image, None, "7", ("red",), {"SAN": looked("blue", 1), "PAN": pan})
+    above, below = rows_of(qualitative_figure, [scene])
     assert [tile.title for tile in above] == [
         "",
         "(a) layer 1 of 1",
@@ -215,7 +214,7 @@ def test_attribute_figure_marks_what_is_true(rows_of):
 
 def test_pictures_are_drawn_with_any_words(tmp_path):
     image = np.zeros((20, 20, 3), np.uint8)
-    qualitative_figure([Example(image, None, HOSTILE, HOSTILE, {HOSTILE: looked(HOSTILE)})], tmp_path / "a.png")
+    qualitative_figure([Scene(image, None, HOSTILE, [HOSTILE], {HOSTILE: looked(HOSTILE)})], tmp_path / "a.png")
     attribute_figure(
         [scene_of(query=HOSTILE, answers={HOSTILE: answer_of(ranked=[(HOSTILE, 1.0)])})], tmp_path / "b.png"
     )

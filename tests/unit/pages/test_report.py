@@ -10,22 +10,17 @@ from fake_answers import HOSTILE, answer_of, scene_of
 from read_page import Page
 from rich.console import Console
 
-from progressive_attention.config import RECIPES
 from progressive_attention.pages.report import (
-    Missing,
     Network,
     Report,
     duration,
     headline,
     judged,
     measures,
-    rates,
     render,
     terminal_table,
-    write_report,
 )
 from progressive_attention.reproduce.published import SCALE_BINS
-from progressive_attention.training.optimizers import learning_rate
 
 
 def network_of(name: str, accuracy: float = 0.9137, **training: str) -> Network:
@@ -49,7 +44,7 @@ def report_of(**changes) -> Report:
         "data": "mref",
         "networks": [network_of("pan-hard-ctx"), network_of("san", 0.6042)],
         "facts": {"command": "pan quickstart", "hardware": "two cores"},
-        "scenes": [scene_of(), scene_of(truth="blue")],
+        "scenes": [scene_of(), scene_of(truth=("blue",))],
         "chosen": "The first two.",
         "asked": "mref-pan",
         "asked_about": "mref.png",
@@ -85,12 +80,12 @@ def test_text_is_escaped():
         data=HOSTILE,
         networks=[network],
         facts={HOSTILE: HOSTILE},
-        scenes=[scene_of(query=HOSTILE, truth=HOSTILE, answers={HOSTILE: answer_of(attribute=HOSTILE)})],
+        scenes=[scene_of(query=HOSTILE, truth=(HOSTILE,), answers={HOSTILE: answer_of(attribute=HOSTILE)})],
         chosen=HOSTILE,
         asked=HOSTILE,
         asked_about=HOSTILE,
         answers=[answer_of(query=HOSTILE)],
-        missing=[Missing(HOSTILE, HOSTILE, HOSTILE)],
+        missing=[HOSTILE],
     )
     page = Page(render(report))
     assert page.text.count(HOSTILE) > 15
@@ -127,18 +122,6 @@ def test_terminal_table_has_the_same_figures_in_80_columns():
     assert not [line for line in lines if "…" in line]
 
 
-def test_report_is_whole_or_absent(tmp_path, monkeypatch):
-    path = tmp_path / "report.html"
-    write_report(path, report_of(scenes=(), answers=()))
-    before = path.read_text(encoding="utf-8")
-    Page(before)
-    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        write_report(path, report_of(scenes=()))
-    assert path.read_text(encoding="utf-8") == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_judged_by_the_likeliest_of_several_attributes():
     columns = {
         "attributes": [["red", "old"], ["red"], []],
@@ -148,15 +131,6 @@ def test_judged_by_the_likeliest_of_several_attributes():
     right, sure = judged(pa.table(columns))
     assert right.tolist() == [True, False, False]
     assert sure.tolist() == [2.5, -0.5, 0.25]
-
-
-def test_rates_are_those_of_the_steps_done():
-    recipe = RECIPES["fast"].with_changes(epochs=4)
-    x, y = rates([{"epoch": 1, "step": 10}, {"epoch": 2, "step": 20}], recipe)
-    assert x == [(step + 1) / 10 for step in range(20)]
-    assert y == [learning_rate(recipe, step, 40, 10) for step in range(20)]
-    long, _ = rates([{"epoch": 3, "step": 3000}], recipe)
-    assert (len(long), long[-1]) == (200, 3)
 
 
 @pytest.mark.parametrize(

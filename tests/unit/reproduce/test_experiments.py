@@ -88,9 +88,9 @@ def test_what_else_makes_another_training_of_ones_own_data():
 
 
 def test_a_long_variant_is_cut_in_names_only():
-    one, other = (Grid(("san",), ("mref",), variant="v" * 300 + end).jobs()[0].name for end in "ab")
-    assert one != other
-    assert len(one) < 200
+    first, second = (Grid(("san",), ("mref",), variant="v" * 300 + end).jobs()[0].name for end in "ab")
+    assert first != second
+    assert len(first) < 200
 
 
 def test_another_recipe_leaves_out_variants_of_the_old_one():
@@ -100,7 +100,7 @@ def test_another_recipe_leaves_out_variants_of_the_old_one():
     assert len(jobs) == 6
     assert {job.variant for job in jobs} == {""}
     halves = Experiment("halves", rates.grids[1:2])
-    with pytest.raises(ValueError, match="no grid of .*, or its variants differ in what recipe paper brings"):
+    with pytest.raises(ValueError, match="no grid of .*, or its variants are of another recipe"):
         halves.changed(recipe="paper")
     assert halves.changed(epochs=1).jobs()
 
@@ -144,10 +144,6 @@ def test_another_recipe_brings_its_own_optimiser_epochs_and_rate():
     )
     (job,) = Experiment("priced", (priced,)).changed(recipe="paper").jobs()
     assert job.recipe == replace(RECIPES["paper"], gate_price=1)
-    slower = [["classifier", 0.1]]
-    slowed = Grid(("san",), ("mref",), recipe_changes={"module_rates": slower, "optimizer": "adamw", "batch": 8})
-    assert slowed.jobs()[0].recipe.module_rates == (("classifier", 0.1),)
-    assert Experiment("slowed", (slowed,)).changed(recipe="paper").jobs()[0].recipe == RECIPES["paper"]
     (job,) = Experiment("priced", (priced,)).changed(recipe="fast").jobs()
     assert (job.recipe.optimizer, job.recipe.epochs) == ("adamw", 2)
 
@@ -162,19 +158,6 @@ def test_wrong_overrides_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             read_experiment(FOLDER / "table1.toml").changed(**changes)
-
-
-def test_scenes_have_one_size():
-    with pytest.raises(
-        ValueError, match="image_size can be chosen for data sets .* only; scenes are drawn in one size"
-    ):
-        Grid(("san",), ("mref",), variant="large", network_changes={"image_size": 64})
-
-
-def test_models_and_sets_that_never_meet_are_named():
-    experiment = Experiment("two", (Grid(("san",), ("mref",)), Grid(("han",), ("mbg",))))
-    with pytest.raises(ValueError, match="no grid of this experiment has san on mbg"):
-        experiment.changed(["san"], ["mbg"])
 
 
 def test_two_rows_alike_are_named():
@@ -193,9 +176,9 @@ STN = GRID.replace("san", "stn-s")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title = ", "is not valid TOML"),
-        ("title = " + "[" * 2000, "is not valid TOML"),
-        ("title = " + "9" * 5000, "is not valid TOML"),
+        ("title = ", "is not understood: Invalid value"),
+        ("title = " + "[" * 2000, "is not understood"),
+        ("title = " + "9" * 5000, "is not understood"),
         ("", "missing required field `title`"),
         ('title = "t"\ngrid = [3]\n', r"grid\[0\]: Expected `object`, got `int`"),
         (GRID + "[other]\n", "unknown field `other`"),
@@ -205,40 +188,24 @@ STN = GRID.replace("san", "stn-s")
         (GRID.replace('["san"]', '"san"'), r"grid\[0\]\.models: Expected `array`, got `str`"),
         (GRID.replace('["san"]', "[]"), r"grid\[0\]\.models: Expected `array` of length >= 1"),
         (GRID.replace('["mref"]', '["cifar"]'), r"grid\[0\]: unknown data set 'cifar'; known: mref"),
-        (GRID + "seeds = [0.5]\n", r"grid\[0\]\.seeds\[0\]: Expected `int`, got `float`"),
-        (GRID + "seeds = [100000000000000]\n", r"seeds\[0\]: Expected `int` <= 100000000"),
+        (GRID + "seeds = [100000000000000]\n", r"grid\[0\]\.seeds\[0\]: Expected `int` <= 100000000"),
         (GRID + "seeds = [1]\n" + GRID[GRID.index("[[") :] + "learning_rates = [1.0]\n", "the same row of a table"),
         (OWN, None),
         (OWN + "images = 90\n", "all images of data set 'data' are taken; leave out images"),
+        (GRID + "variant = 'v'\nnetwork_changes = { image_size = 64 }\n", "scenes are drawn in one size"),
         (GRID + "images = 29\n", r"grid\[0\]\.images: Expected `int` >= 30"),
-        (GRID + "images = true\n", r"grid\[0\]\.images: Expected `int"),
-        (GRID + "variant = 3\n", r"variant: Expected `str`"),
         (GRID + "protocol = 'ours'\n", r"unknown protocol 'ours'; known: paper, authors"),
         (GRID + "recipe = 'slow'\n", "unknown recipe 'slow'"),
         (GRID + "learning_rates = [inf]\n", r"learning_rates\[0\]: Expected `float` < "),
-        (GRID + "learning_rates = ['low']\n", r"learning_rates\[0\]: Expected `float`, got `str`"),
-        (GRID + "learning_rates = [0.1, 0.2]\n", r"got learning_rates = \[0.1, 0.2\]; write a grid for each rate"),
-        (GRID + "tuning = { dataset = 'mref' }\n", "learning rates are no longer chosen"),
-        (GRID + "keep_epochs = [0]\n", r"keep_epochs\[0\]: Expected `int` >= 1"),
+        (GRID + "learning_rates = [0.1, 0.2]\n", r"learning_rates: Expected `array` of length <= 1"),
         (GRID + "recipe_changes = { clip = 8 }\n", "changes need a variant"),
         (GRID + "recipe_changes = { batch = 8, queries = 'one' }\n", None),
-        (GRID + "recipe_changes = 8\n", "recipe_changes: Expected `object`"),
-        (
-            GRID + "variant = 'v'\nrecipe_changes = { epochs = 8 }\n",
-            "unknown field of recipe_changes 'epochs'; known: a",
-        ),
+        (GRID + "variant = 'v'\nrecipe_changes = { epochs = 8 }\n", "unknown field of recipe_changes 'epochs'"),
         (GRID + "variant = 'v'\nrecipe_changes = { batch = 2.5 }\n", "batch must be a whole number, got 2.5"),
         (GRID + "variant = 'v'\nnetwork_changes = { depth = 8 }\n", "unknown field of network_changes 'depth'"),
         (GRID + "variant = 'v'\nnetwork_changes = { radius = -1 }\n", "radius must be >= 0, got -1"),
-        (
-            GRID + "variant = 'v'\nnetwork_changes = { attend_at = [[0]] }\n",
-            r"attend_at\[0\] must be a whole number or text",
-        ),
         (STN + "variant = 'v'\nrecipe_changes = { mask_price = 1 }\n", "networks with attention maps; stn-s has none"),
-        (
-            GRID + "variant = 'v'\nrecipe_changes = { gate_price = 1 }\n",
-            "with gates; san attends at its last layer only",
-        ),
+        (GRID + "variant = 'v'\nrecipe_changes = { gate_price = 1 }\n", "with gates; san attends at its last layer"),
     ],
 )
 def test_wrong_files_are_named_with_place_and_key(tmp_path, text, message):
@@ -249,8 +216,3 @@ def test_wrong_files_are_named_with_place_and_key(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         read_experiment(path)
     assert str(error.value).startswith(str(path))
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere.toml does not exist; give an exp"):
-        read_experiment(tmp_path / "nowhere.toml")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from progressive_attention.config import ALIASES, MODELS, STYLES
+from progressive_attention.config import MODELS, STYLES
 from progressive_attention.reproduce import published
 
 THEIRS = json.loads((Path(__file__).parents[2] / "support" / "published_results.json").read_text(encoding="utf-8"))
@@ -15,7 +15,6 @@ def test_every_row_is_there():
     assert set(published.NAMES) < set(MODELS)
     for style in STYLES:
         assert list(published.TABLE_1[style]) == ["uniform", *published.NAMES]
-        assert set(published.STRENGTH_2016[style]) == {"uniform", *published.NAMES_2016} - {"stn-s"}
     assert list(published.MBG_BY_SCALE) == list(published.NAMES)
 
 
@@ -31,22 +30,6 @@ def test_scale_table_is_the_papers():
     theirs = dict(THEIRS["table1_mbg_accuracy_by_scale"])
     assert tuple(theirs.pop("bins")) == published.SCALE_BINS
     assert {name: list(row) for name, row in published.MBG_BY_SCALE.items()} == theirs
-
-
-def test_strengths_are_those_of_2016():
-    names = {"uniform": "uniform", **{theirs.lower(): ours for ours, theirs in published.NAMES_2016.items()}}
-    theirs = THEIRS["hattnet_table1b_true_positive_strength"]
-    for i, style in enumerate(theirs["columns"]):
-        expected = {names[name]: row[i] for name, row in theirs.items() if name in names}
-        assert published.STRENGTH_2016[style] == expected
-
-
-def test_names_of_2016_are_the_same_networks():
-    """Their accuracies of 2016 are those of 2018."""
-    for ours, name in published.NAMES_2016.items():
-        theirs = THEIRS["hattnet_table1a_accuracy"][name.lower()]
-        assert [published.TABLE_1[style][ours].accuracy for style in STYLES] == theirs
-        assert ALIASES.get(name.lower(), ours) == ours
 
 
 def test_accuracy_by_scale_is_over_all_scales_but_for_mbg():
