@@ -249,17 +249,10 @@ def sample_patch(stream: Stream, pool: Pool) -> Patch:
     sample, row, column, colour, offset, scale, x, y = stream.take(8)
     scale = scale_of(scale)
     size = int(PATCH_SIDE * scale + 0.5)
-    return Patch(
-        below(sample, len(pool.images)),
-        below(row, SIDE - PATCH_SIDE + 1),
-        below(column, SIDE - PATCH_SIDE + 1),
-        below(colour, len(COLOURS)),
-        offset_of(offset),
-        scale,
-        below(x, SIZE - size + 1),
-        below(y, SIZE - size + 1),
-        size,
-    )
+    sample = below(sample, len(pool.images))
+    row, column = (below(raw, SIDE - PATCH_SIDE + 1) for raw in (row, column))
+    x, y = (below(raw, SIZE - size + 1) for raw in (x, y))
+    return Patch(sample, row, column, below(colour, len(COLOURS)), offset_of(offset), scale, x, y, size)
 
 
 def render_scene(scene: Scene, pool: Pool, photographs: Photographs | None = None) -> tuple[np.ndarray, np.ndarray]:

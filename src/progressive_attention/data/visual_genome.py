@@ -142,16 +142,7 @@ def import_visual_genome(
     if split is None:
         split = split_by_hash(ids, np.unique(objects.image[row]))
     label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, ids.tolist(), strict=True)), None], pa.string())
-    rows = kept_rows(objects, row, stay, label, split)
-    for name, column in find_masks(masks, objects.table["image_id"][row], objects.table["place"][row], notes).items():
-        rows = rows.append_column(name, column)
-    rare = ~stay & (reason[objects.owner] == KEPT)
-    repaired = {
-        "entries joined": objects.table["joined"],
-        "plurals read as singular": objects.table["name"] != objects.name,
-        "repeated or blank attributes left out": objects.table["left"],
-        "boxes clipped to the image": objects.clipped,
-    }
+    rows = kept_rows(objects, row, stay, label, split, find_masks(masks, objects.table[row], notes))
     return write_dataset(
         out,
         rows,
@@ -161,8 +152,7 @@ def import_visual_genome(
         masks=masks,
         settings={"setting": setting, "min_count": least, "splits": str(splits or "by a hash of the image id")},
         counts=count(rows),
-        mended={what: int(often[row].sum()) for what, often in repaired.items()}
-        | {"rare attributes left out of kept rows": int(rare.sum())},
+        mended=repairs(objects, row, stay),
         notes=notes,
     )
 
@@ -241,7 +231,7 @@ def joined_entries(entries: list[Entry], drawn: list[Entry]) -> Iterator[tuple]:
         known.setdefault(entry.object_id, entry)
         for gone in entry.merged:
             into.setdefault(gone, entry.object_id)
-    groups = defaultdict(list)
+    groups: defaultdict[int, list[tuple[bool, int, Entry]]] = defaultdict(list)
     for place, entry in enumerate(entries, 1):
         number = entry.object_id
         this = number if number in known else into.get(number, number)
@@ -353,8 +343,22 @@ def split_by_hash(ids: np.ndarray, image: np.ndarray) -> np.ndarray:
     return split
 
 
-def kept_rows(objects: Objects, row: np.ndarray, stay: np.ndarray, label: pa.Array, split: np.ndarray) -> pa.Table:
-    """The manifest of the objects ``row`` (R,) with the mentions that stay (M,), but for masks."""
+def repairs(objects: Objects, row: np.ndarray, stay: np.ndarray) -> dict[str, int]:
+    """What was repaired in the objects ``row`` (R,), and how often, from the mentions that stay (M,)."""
+    counts = {
+        "entries joined": objects.table["joined"],
+        "plurals read as singular": objects.table["name"] != objects.name,
+        "repeated or blank attributes left out": objects.table["left"],
+        "boxes clipped to the image": objects.clipped,
+        "rare attributes left out of kept rows": np.bincount(objects.owner[~stay], minlength=len(objects.table)),
+    }
+    return {what: int(often[row].sum()) for what, often in counts.items()}
+
+
+def kept_rows(
+    objects: Objects, row: np.ndarray, stay: np.ndarray, label: pa.Array, split: np.ndarray, masks: dict[str, pa.Array]
+) -> pa.Table:
+    """The manifest of the objects ``row`` (R,) with the mentions that stay (M,)."""
     image = objects.image[row]
     return pa.table(
         {
@@ -366,21 +370,22 @@ def kept_rows(objects: Objects, row: np.ndarray, stay: np.ndarray, label: pa.Arr
             "width": objects.size[row, 0],
             "height": objects.size[row, 1],
             "id": objects.table["id"][row],
+            **masks,
         }
     )
 
 
-def find_masks(masks: Path | None, ids: np.ndarray, place: np.ndarray, notes: list[str]) -> dict[str, pa.Array]:
-    """Columns mask and mask_value for rows with image ids and places in attributes.json (R,); none without a folder."""
+def find_masks(masks: Path | None, table: np.ndarray, notes: list[str]) -> dict[str, pa.Array]:
+    """Columns mask and mask_value for rows of OBJECT (R,); none without a folder."""
     if masks is None:
         return {}
     root = ImageRoot(masks)
-    image, of_image = np.unique(ids, return_inverse=True)
+    image, of_image = np.unique(table["image_id"], return_inverse=True)
     path = pa.array([root.named(f"{i}.png") for i in image.tolist()], pa.string())
     if path.null_count:
         notes.append(f"{path.null_count:,} of {len(image):,} images have no mask in {masks}")
     mask = path.take(pa.array(of_image))
-    return {"mask": mask, "mask_value": pa.array(place, mask=mask.is_null().to_numpy(zero_copy_only=False))}
+    return {"mask": mask, "mask_value": pa.array(table["place"], mask=mask.is_null().to_numpy(zero_copy_only=False))}
 
 
 def rejected_rows(objects: Objects, label: pa.Array, reason: np.ndarray) -> pa.Table:
