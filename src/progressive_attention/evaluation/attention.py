@@ -40,11 +40,11 @@ class Target(NamedTuple):
 
 
 def looked(
-    prediction: Prediction, asked: Batch, where: Geometry, targets: Mapping[str, Target], curves: OverlapCurves | None
+    prediction: Prediction, asked: Batch, where: Geometry, targets: Mapping[str, Target], curves: OverlapCurves
 ) -> dict[str, np.ndarray]:
     """``attention_scores`` of n answered questions, as columns (n,), and ``entropy`` (n, L) of each layer's map.
 
-    ``targets`` by name, "" for the only one. ``curves``, if given, takes in the maps.
+    ``targets`` by name, "" for the only one. ``curves`` takes in the maps.
     """
     real = asked.row >= 0
     rows = asked.row[real]
@@ -59,7 +59,7 @@ def looked(
         box = None if target.box_of is None else target.box_of(rows, masks if void is None else masks & ~void)
         scores = attention_scores(maps, masks, beyond=bool(prediction.transform), void=void, box=box)
         columns |= {column_of(name, what): values for name, values in scores.items()}
-        for name, drawn in maps.items() if curves is not None else ():
+        for name, drawn in maps.items():
             curves.add(f"{what}_{name}" if what else name, drawn, masks, void)
     return columns
 

@@ -61,27 +61,22 @@ def kind_of(questions: QuestionSet) -> OneOf | AnyOf:
 
 
 def examples(trained: Trained, questions: QuestionSet, device: torch.device, **options: Any) -> pa.Table:
-    """``rows_of`` the questions, with its options; raises ValueError as ``answers_to``."""
-    return rows_of(trained, answers_to(questions, trained)[0], device, **options)
+    """The table of ``rows_of`` the questions, with its options; raises ValueError as ``answers_to``."""
+    return rows_of(trained, answers_to(questions, trained)[0], device, **options)[0]
 
 
 def rows_of(
-    trained: Trained,
-    answers: OneOf | AnyOf,
-    device: torch.device,
-    overlap: OverlapCurves | None = None,
-    batch: int | None = None,
-    **options: Any,
-) -> pa.Table:
+    trained: Trained, answers: OneOf | AnyOf, device: torch.device, batch: int | None = None, **options: Any
+) -> tuple[pa.Table, OverlapCurves]:
     """Ask the questions of ``answers``, which takes all in, with options of ``predictions``: R rows in their order.
 
     Columns: row, ``answers.words``, those of ``attention.looked`` for each target, null where there is none or no such
     map, and entropy, a list of L numbers. Rows whose image can't be read are left out unless a column "read" says so.
-    ``overlap`` takes in the maps' precision, recall and IoU. Of several processes each asks its part; all get the whole
-    table and ``overlap``, each its own ``answers``.
+    And the maps' precision, recall and IoU. Of several processes each asks its part; all get the whole of both, but
+    each its own ``answers``.
     """
     questions, where, targets = answers.questions, geometry(trained.model), answers.targets()
-    curves, nothing = None if overlap is None else OverlapCurves(), np.zeros(0, np.int64)
+    curves, overlap, nothing = OverlapCurves(), OverlapCurves(), np.zeros(0, np.int64)
 
     def parts() -> Iterator[Part]:
         layers, logits = np.zeros((0, len(where.fields))), np.zeros((0, len(questions.attribute_names)))
@@ -93,14 +88,14 @@ def rows_of(
             yield asked.row[real], answers.columns(logit, known) | looked(prediction, asked, where, targets, curves)
 
     numbers = gather(len(questions), parts())
-    for each in gathered(curves) if overlap is not None else ():
+    for each in gathered(curves):
         overlap.merge(each)
     unknown = np.full(len(questions), np.nan)
     columns = {"row": np.arange(len(questions)), **answers.words(numbers)}
     for name in [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]:
         columns[name] = pa.array(numbers.get(name, unknown), from_pandas=True)
     table = pa.table({**columns, "entropy": as_lists(numbers["entropy"])})
-    return table if "read" in columns else table.filter(pa.array(numbers["read"]))
+    return table if "read" in columns else table.filter(pa.array(numbers["read"])), overlap
 
 
 def evaluate_with_rows(
@@ -113,8 +108,7 @@ def evaluate_with_rows(
     """
     answers, lost = answers_to(questions, trained)
     learnt = None if train is None else askable(train, trained)[0]  # what is wrong is reported before all are asked
-    overlap = OverlapCurves()
-    table = rows_of(trained, answers, device, overlap=overlap, **options)
+    table, overlap = rows_of(trained, answers, device, **options)
     return answers.figures(table, overlap.summary(), learnt) | lost, table
 
 

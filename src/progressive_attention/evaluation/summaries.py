@@ -89,10 +89,7 @@ def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
     }
     under = "area under the answer's probability, in per cent"
     alike = "rank correlation with the map of weights that are random down to"
-    return [
-        spread_table(under, areas, 100, 1, caption),
-        spread_table(alike, figures["randomisation"], 1, 2, caption),
-    ]
+    return [spread_table(under, areas, 100, 1, caption), spread_table(alike, figures["randomisation"], 1, 2, caption)]
 
 
 def spread_table(title: str, figures: dict[str, Any], unit: float, digits: int, caption: str) -> Table:

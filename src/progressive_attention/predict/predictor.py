@@ -131,7 +131,10 @@ class Predictor:
         ids = torch.tensor([[trained.query_names.index(str(query)) for query in queries]], device=self.device)
         prediction = trained.model(as_tensor(pixels[None], self.device), ids)
         probability = prediction.log_prob[0].double().exp().tolist()
-        presence = self.detector.score(prediction)[0].tolist() if self.detector else [None] * len(queries)
+        presence, found = [None] * len(queries), [None] * len(queries)
+        if self.detector:
+            presence = self.detector.score(prediction)[0].tolist()
+            found = [value >= self.detector.threshold for value in presence]
         maps = {name: drawn[0].cpu().numpy() for name, drawn in pixel_maps(prediction, self.geometry).items()}
         layers = []
         for attention, field in zip(prediction.attention, self.geometry.fields, strict=True):
@@ -152,7 +155,7 @@ class Predictor:
                 maps={name: drawn[k] for name, drawn in maps.items()},
                 likelihood=prediction.likelihood,
                 presence=presence[k],
-                found=presence[k] >= self.detector.threshold if self.detector else None,
+                found=found[k],
                 size=picture.size,
             )
             answers.append(answer)

@@ -106,7 +106,7 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
     questions, _ = sets
     trained = trained_on(questions, name)
     answers, expected = answers_to(questions, trained)[0], RankingScores(5)
-    table = rows_of(trained, answers, CPU, batch=batch)
+    table, _ = rows_of(trained, answers, CPU, batch=batch)
     assert len(table) == len(questions)
     masks, void = (part[np.arange(len(questions))] for part in (questions.masks, questions.void))
     assert void[:, :, 6:8].all()
