@@ -76,10 +76,7 @@ def accumulated_map(prediction: Prediction, geometry: Geometry) -> Tensor:
 
 
 def activation_map(prediction: Prediction, geometry: Geometry) -> Tensor:
-    """Product over layers of the attended features' magnitude at each pixel, normalised: (B, K, H, W) float64.
-
-    The magnitude after a gate is the attention times that before it (the paper's Figure 6 b).
-    """
+    """Product over layers of the magnitude behind each gate, normalised: (B, K, H, W) float64. Figure 6 b."""
     layers = zip(prediction.attention, prediction.magnitude, geometry.fields, strict=True)
     attended = [as_values(a.double() * m.double(), f, geometry.image_size) for a, m, f in layers]
     return normalised(torch.stack([a / a.amax((-2, -1), keepdim=True).clamp(min=1e-300) for a in attended]).prod(0))

@@ -82,10 +82,7 @@ def read(stage: nn.Module, fields: Both) -> tuple[Steps, Both]:
 
 
 class Canvas(NamedTuple):
-    """What a spatial transformer samples, ``size`` (h, w) cells, and so its output too.
-
-    ``field``: its cells on the canvas of the transformer before it; of the first, on the image.
-    """
+    """What a transformer samples: ``size`` (h, w) cells, and their ``field`` on the canvas before it, or the image."""
 
     field: Both
     size: tuple[int, int]
@@ -101,10 +98,7 @@ class Geometry(NamedTuple):
 
 
 def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
-    """Where a network looks in its images of ``image_size`` (H, W), ``config.image_size`` squared by default.
-
-    Raises ValueError where that can't be known exactly.
-    """
+    """Where a network looks in images of (H, W) pixels, by default of its own size; ValueError where it is unknown."""
     side = model.config.image_size
     if image_size is not None and (not isinstance(image_size, tuple | list) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width) in pixels, e.g. ({side}, {side}), got {image_size!r}")

@@ -25,10 +25,7 @@ def shown_map(maps: Mapping[str, Map]) -> tuple[str, Map] | None:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """A map (H, W) >= 0 over its own largest value: (H, W) in [0, 1], NaN where it is NaN. The scale of all pictures.
-
-    Gates that close are drawn as clearly as open ones, so the largest value stands beside each: ``largest_of``.
-    """
+    """A map (H, W) >= 0 over its own largest value, which ``largest_of`` states beside it: (H, W) in [0, 1] or NaN."""
     return values / (np.nan_to_num(values).max() or 1)
 
 
@@ -69,8 +66,5 @@ def over_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def attended_image(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8 lit by a map (H, W) >= 0, dark where that is 0 or NaN: (H, W, 3) in [0, 1].
-
-    Each pixel's light times the scaled map. PAN, Figure 1.
-    """
+    """The image (H, W, 3) uint8, its light times the scaled map (H, W), NaN as 0, in [0, 1]. PAN, Figure 1."""
     return image / 255 * light(values)[..., None]

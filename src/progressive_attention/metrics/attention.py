@@ -142,10 +142,7 @@ class OverlapCurves:
         self.sums[name] = self.sums.get(name, 0) + sums
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Each map's curves as lists, and the one threshold with the highest mean IoU (of several the lowest).
-
-        Maps without a single example are left out.
-        """
+        """Each map's curves as lists, and the threshold of the highest mean IoU, of several the lowest."""
         return {name: self._curves(name) for name, count in self.count.items() if count}
 
     def _curves(self, name: str) -> dict[str, Any]:

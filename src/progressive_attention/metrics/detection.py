@@ -32,10 +32,7 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
-    """95 % interval of ``auroc``, normal, cut to [0, 1]: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988).
-
-    It takes all scores as independent. With one positive or one negative there is no spread to measure: (0, 1).
-    """
+    """95 % interval of ``auroc`` in [0, 1]; (0, 1) for a single score of either. DeLong et al., Biometrics 1988."""
     positive, negative = as_scores(positive, negative)
     if min(len(positive), len(negative)) < 2:
         return 0.0, 1.0

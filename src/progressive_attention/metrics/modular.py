@@ -24,10 +24,7 @@ except ImportError as error:
 
 
 def examples(values: Tensor, target: Tensor, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Both (..., H, W) on any device -> (R, H, W), values in float64; with one axis (..., A) -> (R, A).
-
-    Raises ValueError for other shapes.
-    """
+    """Both (..., H, W) -> (R, H, W), values in float64; of one axis (..., A) -> (R, A). ValueError for other shapes."""
     if values.shape != target.shape or values.ndim < axes:
         wanted = "(..., H, W)" if axes == 2 else "(..., A)"
         raise ValueError(f"both must have one shape {wanted}, got {tuple(values.shape)} and {tuple(target.shape)}")
@@ -73,10 +70,7 @@ class TruePositiveRatio(MeanOverExamples):
 
 
 class PointingGame(MeanOverExamples):
-    """Mean of how often the map's maximum lies within ``tolerance`` pixels of the target; ``attention.pointing_game``.
-
-    Options: Metric's.
-    """
+    """Mean share of maxima within ``tolerance`` pixels of the target; ``attention.pointing_game``; Metric's options."""
 
     tolerance: Tensor
 
@@ -139,10 +133,7 @@ class AttributeRanking(Metric):
         self.set_dtype(torch.float64)
 
     def update(self, score: Tensor, label: Tensor) -> None:
-        """Log-odds (..., A), with labels (..., A) 1 (true), 0 (not) or -1 (unknown, or nothing asked).
-
-        Raises ValueError for other shapes, labels, NaN.
-        """
+        """Log-odds (..., A), labels (..., A) 1 (true), 0 (not) or -1 (unknown, not asked); ValueError for others."""
         if score.shape[-1:] != (self.num_attributes,):
             raise ValueError(f"score must be (..., {self.num_attributes}), got {tuple(score.shape)}")
         as_labelled(*examples(score, label, 1), 2)

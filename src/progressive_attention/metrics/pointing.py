@@ -71,10 +71,7 @@ def smallest_box(attention: np.ndarray, share: float = 0.9) -> np.ndarray:
 
 
 def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes x0 y0 x1 y1: (R, 4), (R, 4) -> (R,) float64 in [0, 1].
-
-    NaN where a number is NaN, and where neither box has an area. Raises ValueError for other shapes.
-    """
+    """IoU of boxes x0 y0 x1 y1: two (R, 4) -> (R,) in [0, 1], NaN without an area; ValueError for other shapes."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if one.ndim != 2 or one.shape[1] != 4 or one.shape != other.shape:
         raise ValueError(f"boxes must have one shape (R, 4), x0 y0 x1 y1, got {one.shape} and {other.shape}")

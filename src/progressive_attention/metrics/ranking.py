@@ -41,10 +41,7 @@ class PrecisionRecall(NamedTuple):
 
     @property
     def eleven_point_ap(self) -> float:
-        """Mean interpolated precision at recalls 0, 0.1, ..., 1.
-
-        Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010, section 4.2; VOC 2007 to 2009.
-        """
+        """Mean interpolated precision at recalls 0, 0.1, ..., 1: VOC 2007. Everingham et al., IJCV 2010, 4.2."""
         if not len(self.true_positive):
             return np.nan
         # In whole numbers, since 3 * 0.1 > 0.3.
@@ -161,10 +158,7 @@ class RankingScores:
         return len(self.counts.positive)
 
     def add(self, score: np.ndarray, label: np.ndarray) -> None:
-        """Rows (R, A) of log-odds, with labels (R, A) 1, 0 or -1.
-
-        Raises ValueError for other shapes, labels, NaN; OSError that names the folder when the disk is full.
-        """
+        """Rows (R, A) of log-odds, labels (R, A) 1, 0 or -1; ValueError for others, OSError when the disk is full."""
         score, label = as_labelled(score, label, 2)
         if score.shape[1] != self.num_attributes:
             raise ValueError(f"score must have {self.num_attributes} attributes, got {score.shape[1]}")

@@ -12,10 +12,7 @@ from progressive_attention.network.scorers import query_layer, start_queries
 
 
 class ConcatenationNetwork(Baseline):
-    """No attention: the last map and the query's vector side by side into a two-layer perceptron.
-
-    The plainest way to ask an image: Zhou et al., "Simple Baseline for Visual Question Answering", 2015.
-    """
+    """No attention: last map and query side by side into a perceptron (Zhou et al., "Simple Baseline for VQA")."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
@@ -34,10 +31,7 @@ class ConcatenationNetwork(Baseline):
 
 
 class FiLMNetwork(Baseline):
-    """No attention: the query scales and shifts every channel behind every stage's norm.
-
-    Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI 2018.
-    """
+    """No attention: the query scales and shifts every channel behind every stage's norm (Perez et al., AAAI 2018)."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)

@@ -123,10 +123,7 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
         commit_message: str = "Upload a network of progressive_attention",
         **saved: Any,
     ) -> str:
-        """Upload what ``save_pretrained`` writes (``saved`` are its keywords) to ``owner/name``; returns its address.
-
-        The repository is made if it is not there. Raises ValueError where that can't be done.
-        """
+        """Upload what ``save_pretrained`` writes, given ``saved``, to ``owner/name``: its address, or ValueError."""
         from progressive_attention.saved import hub
 
         return hub.push_to_hub(self, repository, private, token, revision, commit_message, saved)

@@ -101,10 +101,7 @@ class QuestionNetwork(nn.Module):
         return query if self.query_vectors is None else self.query_vectors[query]
 
     def asked_by(self, vectors: Tensor) -> Self:
-        """The same network, its weights shared, with these query vectors (n, D) instead: ids are 0..n-1 from then on.
-
-        Raises ValueError where the config has another ``query_size`` than D.
-        """
+        """The same network and weights, asked by these vectors (n, query_size), ids 0..n-1; else ValueError."""
         if self.query_vectors is None or vectors.ndim != 2 or vectors.shape[1] != self.config.query_size:
             raise ValueError(
                 f"query vectors must be (n, query_size), got {tuple(vectors.shape)} for query_size "
@@ -121,10 +118,7 @@ class QuestionNetwork(nn.Module):
         raise NotImplementedError
 
     def trunk(self, image: Tensor, stages: int) -> Tensor:
-        """What the first ``stages`` stages make of images (B, 3, H, W), to keep for ``forward`` with as many skipped.
-
-        (B, C, H, W), after the norms that stand behind them; raises ValueError as ``forward`` does.
-        """
+        """Images (B, 3, H, W) behind the first ``stages`` stages and their norms, (B, C, H, W), for ``forward``."""
         self.check_image(image)
         self.check_skip(stages)
         return self.run_trunk(image.contiguous(memory_format=torch.channels_last), 0, stages)
@@ -159,10 +153,7 @@ class QuestionNetwork(nn.Module):
 
 
 class Baseline(QuestionNetwork):
-    """All of a backbone's stages, a norm behind each but the last, and a classifier of the flattened last map.
-
-    Flattened, so the size of the images is fixed: ``config.image_size``.
-    """
+    """All of a backbone's stages, and a classifier of the flattened last map; so images have ``config.image_size``."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone, last=len(backbone.stages) - 1)

@@ -67,10 +67,7 @@ class ChannelsLast(torch.autograd.Function):
 
 
 def transformed(features: Tensor, transform: Tensor) -> Tensor:
-    """Features sampled bilinearly where the affine map says, zeros outside: (M, C, H, W), (M, 2, 3) -> (M, C, H, W).
-
-    Eq. (5), of the features in the precision of the coordinates.
-    """
+    """Features sampled bilinearly, zeros outside: (M, C, H, W), affine maps (M, 2, 3) -> (M, C, H, W). Eq. (5)."""
     grid = sampled_at(transform, *features.shape[2:])
     sampled = F.grid_sample(ChannelsLast.apply(features.to(grid.dtype)), grid, align_corners=False)
     return ChannelsLast.apply(sampled.to(features.dtype))

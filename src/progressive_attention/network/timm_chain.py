@@ -229,10 +229,7 @@ def downloaded(weights: str, name: str) -> Path:
 
 @torch.no_grad()
 def fill(needed: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a .safetensors file's tensors, of any precision, into those of the same name; others there are left out.
-
-    Raises ValueError for a broken file, and where a tensor is not as needed.
-    """
+    """Copy a .safetensors file's tensors into those of these names; ValueError where one is missing or of no use."""
     from safetensors import SafetensorError, safe_open
 
     try:

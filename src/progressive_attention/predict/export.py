@@ -28,10 +28,7 @@ Run = Callable[[Tensor, Tensor], dict[str, Tensor]]  # images and query ids -> `
 
 
 class OneQuestion(nn.Module):
-    """A network that is asked one question an image, as nothing but tensor operations: ids are not checked.
-
-    A copy, float32 on the CPU, in evaluation mode. Raises ValueError where the network's geometry is unknown.
-    """
+    """A network asked one question an image, ids unchecked: a copy, float32 on the CPU, in evaluation mode."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
@@ -187,10 +184,7 @@ def run_web(path: Path) -> Run:
 
 @torch.no_grad()
 def largest_difference(asked: OneQuestion, run: Run) -> float:
-    """How far a file's answers are from the network's own, over random questions in batches of ``CHECKED``.
-
-    Each output's largest difference as a share of its largest value; the largest of these, NaN where a file's are.
-    """
+    """A file's largest difference from the network over random questions, as a share of an output's largest value."""
     shares = [0.0]
     for count in CHECKED:
         image, query = random_questions(asked.network, count, seed=count)

@@ -69,10 +69,7 @@ def unpack(page: str, name: str) -> bytes:
 
 
 def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a page needs besides the words, ``about`` being the network's config.json.
-
-    A layer of (h, w) cells on image pixels is rows @ cells @ columns.T, with rows (H, h) and columns (W, w).
-    """
+    """What a page needs besides the words, by config.json; a layer on pixels is rows @ (h, w) cells @ columns.T."""
     from matplotlib import colormaps
 
     height, width = geometry.image_size

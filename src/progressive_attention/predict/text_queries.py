@@ -40,10 +40,7 @@ class Embeddings:
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """An .npz with ``names`` (n,) of text, each once, and ``vectors`` (n, D) of floats; never a pickle.
-
-    Raises ValueError for anything else.
-    """
+    """Read an .npz with ``names`` (n,) of text, each once, and ``vectors`` (n, D) of floats; ValueError for others."""
     from progressive_attention.data.npz import plain_arrays  # only now: it brings what reads tables
 
     arrays = plain_arrays(path)

@@ -23,10 +23,7 @@ SHOWN = 20  # names of queries and attributes that a card lists
 
 
 def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
-    """The card of a network called ``name``: what it is, what was measured, how it was trained, what it knows.
-
-    ``about`` is config.json's content; what it lacks is left out. ``about["test"]`` is an evaluation's summary.
-    """
+    """The card of a network called ``name`` by its config.json; ``about["test"]`` is an evaluation's summary."""
     side = about["model"]["image_size"]
     size = f"- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.\n"
     asking = (

@@ -40,10 +40,7 @@ class Trained:
 
 
 def load(name_or_folder: str | Path, device: "torch.device | str" = "cpu") -> Trained:
-    """The trained network in evaluation mode, by a shipped name, a run's folder, or a repository of the Hub.
-
-    Raises ValueError where there is none, or it is broken.
-    """
+    """The trained network that ``find`` finds, in evaluation mode; ValueError where it is missing or broken."""
     from progressive_attention.network.build import from_config  # only now: names and cards of networks cost no torch
 
     folder = find(name_or_folder)
@@ -122,10 +119,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
-    """What ``build`` makes, in evaluation mode, with a folder's weights.
-
-    Raises ValueError where they are missing, broken or another model's, or where it can't be built here.
-    """
+    """What ``build`` makes, in evaluation mode, with a folder's weights; raises ValueError where these don't fit."""
     from safetensors import SafetensorError
 
     path = folder / "weights.safetensors"
