@@ -8,8 +8,8 @@ and a *note* where a look is worth it. Legend: R rows, N images.
 # pyright: reportAttributeAccessIssue=false
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +125,7 @@ def alike(table: pa.Table, names: Iterable[str]) -> list[list[int]]:
     return groups.filter(pc.greater(pc.list_value_length(groups), 1)).to_pylist()
 
 
-def about(table: pa.Table, kind: str, rows: Collection[int], detail: str) -> Finding:
+def about(table: pa.Table, kind: str, rows: Iterable[Any], detail: str) -> Finding:
     """What was found in some rows of one image."""
     rows = [int(row) for row in rows]
     image = table["image"][rows[0]].as_py()
