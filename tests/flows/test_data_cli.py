@@ -120,7 +120,7 @@ def test_check_reports_errors(pets: list[dict[str, str]], capsys: pytest.Capture
     lines = [one.strip() for one in out.splitlines()]
     for shown in (
         "error: image unreadable (5)",
-        "0.png (row 1): '0.png' is no image; expected PNG, JPEG, WEBP, BMP, GIF, TIFF",
+        "0.png (row 1): 0.png can't be read as an image (of no known format); expected PNG, JPEG, WEBP, BMP, GIF, TIFF",
         "and 2 more: --json gives all",
         "error: too many unusable images",
         "train: 5 of 8 images (62%), expected at most 5%",

@@ -8,8 +8,8 @@ and a *note* where a look is worth it. Legend: R rows, N images.
 # pyright: reportAttributeAccessIssue=false
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ PATHS = "write paths from the images' folder on, without '..' and without links 
 MASKS = "evaluation stops at it; repair the file or its path, or leave the cell empty"
 LEAK = "results would flatter; keep"
 UNLEARNT = "it can't be learnt; move rows of it to train, or drop them"
-SPELLINGS = "they count as different words; write one way"
+SPELLINGS = "they count as different words; write one way if they mean the same"
 FEW = f"fewer than {RARE} rows to learn it from; add some, or drop the word"
 # What can be found, in the order of the report: its severity, and what to do. Rows with errors are not used.
 KINDS: dict[str, tuple[str, str]] = {
@@ -65,8 +65,6 @@ KINDS: dict[str, tuple[str, str]] = {
     "attribute in several spellings": ("warning", SPELLINGS),
     "no attributes in any row": ("note", "enough to measure attention by a network trained elsewhere, not to train"),
     "same picture under several paths": ("note", "keep one of them if this is not meant"),
-    "query in singular and plural": ("note", f"{SPELLINGS} if they mean the same"),
-    "attribute in singular and plural": ("note", f"{SPELLINGS} if they mean the same"),
     "rare query": ("note", FEW),
     "rare attribute": ("note", FEW),
 }
@@ -127,7 +125,7 @@ def alike(table: pa.Table, names: Iterable[str]) -> list[list[int]]:
     return groups.filter(pc.greater(pc.list_value_length(groups), 1)).to_pylist()
 
 
-def about(table: pa.Table, kind: str, rows: Collection[int], detail: str) -> Finding:
+def about(table: pa.Table, kind: str, rows: Iterable[Any], detail: str) -> Finding:
     """What was found in some rows of one image."""
     rows = [int(row) for row in rows]
     image = table["image"][rows[0]].as_py()
@@ -254,7 +252,7 @@ def empty_splits(table: pa.Table) -> Findings:
 
 
 def word_faults(kind: str, counts: Counts) -> Findings:
-    """Queries or attributes (``kind``) that can't be learnt, hardly can, or are one word written in several ways."""
+    """Queries or attributes (``kind``) that can't be learnt, hardly can, or are one word, spelled in several ways."""
     spellings: dict[str, list[str]] = defaultdict(list)
     learning = any(splits[SPLITS[0]] for splits in counts.values())
     for word, splits in counts.items():
@@ -263,19 +261,12 @@ def word_faults(kind: str, counts: Counts) -> Findings:
             fault = f"rare {kind}" if splits[SPLITS[0]] else f"{kind} never in train"
             yield Finding(fault, [word], [], by_split(splits))
     for word, words in spellings.items():
-        if len(words) > 1:
-            yield Finding(f"{kind} in several spellings", words, [], rows_each(words, counts))
-        for singular in singulars(word):
-            if singular in spellings:
-                both = spellings[singular] + words
-                yield Finding(f"{kind} in singular and plural", both, [], rows_each(both, counts))
+        same = [other for singular in singulars(word) for other in spellings.get(singular, ())] + words
+        if len(same) > 1:
+            rows = " and ".join(str(sum(counts[each].values())) for each in same)
+            yield Finding(f"{kind} in several spellings", same, [], f"{rows} rows")
 
 
 def by_split(counts: Mapping[str, int]) -> str:
     """The rows of each split that has any, as "train 3, test 1"."""
     return ", ".join(f"{split} {rows}" for split, rows in counts.items() if rows)
-
-
-def rows_each(words: Sequence[str], counts: Counts) -> str:
-    """How many rows each word has, as "3 and 1 rows"."""
-    return " and ".join(str(sum(counts[word].values())) for word in words) + " rows"

@@ -60,19 +60,20 @@ class Annotation(Answer, kw_only=True):
     iscrowd: bool | int = 0
 
 
-class Answers(msgspec.Struct, kw_only=True):
-    """A file of attributes beside the instances: annotations with the same ids."""
-
-    annotations: Sequence[Answer]
-    attributes: list[Named] = []
-
-
-class Instances(Answers, kw_only=True):
+class Instances(msgspec.Struct):
     """instances_*.json."""
 
     images: list[Picture]
     annotations: list[Annotation]
     categories: list[Named]
+    attributes: list[Named] = []
+
+
+class Answers(msgspec.Struct):
+    """A file of attributes beside the instances: annotations with the same ids."""
+
+    annotations: list[Answer]
+    attributes: list[Named] = []
 
 
 def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path | None = None) -> dict[str, Any]:

@@ -157,36 +157,23 @@ def test_images_in_folders_below(folder):
         ({"iscrowd": 1}, "crowd"),
         ({"image_id": 11}, "unknown image"),
         ({"category_id": 2}, "unknown class"),
-        ({"category_id": 6}, "no query"),
         ({"attributes": None}, "no attributes"),
         ({"attributes": [4]}, "unknown attribute"),
         ({"attributes": {"red": False, "color": "red"}}, "contradiction"),
         ({"bbox": [1, 2, 0, 4]}, "empty box"),
-        ({"bbox": [50, 2, 3, 4]}, "box outside the image"),
         ({"bbox": [1.7e308, 0, 1.7e308, 1]}, "empty box"),
-        ({"image_id": 30}, "image file missing"),
         ({"image_id": 40}, "image outside"),
-        ({"image_id": 50}, "image unreadable"),
         ({"id": 1}, "duplicate row"),
     ],
 )
 def test_bad_annotations_are_rejected(folder, annotation, reason):
     Image.new("RGB", (2, 2)).save(folder / "outside.png")
-    (folder / "images" / "text.png").write_text("no image")
     content = instances({"attributes": ["red"]}, {"attributes": ["red"], **annotation}, attributes=VOCABULARY)
-    content["categories"].append({"id": 6, "name": " "})
-    for id, name in ((30, "none.png"), (40, "../outside.png"), (50, "text.png")):
-        content["images"].append({"id": id, "file_name": name})
+    content["images"].append({"id": 40, "file_name": "../outside.png"})
     told, rows, rejected = imported(folder, content)
     assert [row["id"] for row in rows] == [1]
     assert [(row["id"], row["reason"]) for row in rejected] == [(annotation.get("id", 2), reason)]
     assert told["rejected"] == Counter([reason])
-
-
-def test_half_a_box_is_left_out(folder):
-    about, rows, _ = imported(folder, instances({"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, 4, 5]}, {}))
-    assert [row["x0"] for row in rows] == [None, None, 1]
-    assert about["mended"] == {"incomplete boxes left out": 2}
 
 
 # --- files that can't be used -----------------------------------------------------------------------------------------

@@ -115,22 +115,17 @@ def test_exported_and_imported_again_it_is_the_same(folder: Path, tmp_path: Path
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_picture_with_many_questions_is_written_once(tmp_path: Path) -> None:
+def test_a_picture_with_many_questions_is_written_once_a_row_group(tmp_path: Path, monkeypatch) -> None:
+    """Of few rows: Arrow can't read nested cells of 2 GiB, to which such a picture unfolds."""
     once = one_picture(tmp_path / "set", rows=50, side=200)
     export_parquet(tmp_path / "set", tmp_path / "out")
     assert once < (tmp_path / "out/train.parquet").stat().st_size < 1.2 * once
-
-
-def test_row_groups_hold_few_enough_bytes_to_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arrow can't read nested cells of 2 GiB, to which a picture with many questions unfolds."""
-    one_picture(tmp_path / "set", rows=10, side=50)
-    monkeypatch.setattr(hub_parquet, "ROWS", 3)
-    assert export_parquet(tmp_path / "set", tmp_path / "out") == {"train": 10}
-    with parquet.ParquetFile(tmp_path / "out/train.parquet") as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    assert (sum(sizes), max(sizes)) == (10, 3)
-    import_table(tmp_path / "out", tmp_path / "again")
-    assert read_manifest(tmp_path / "again").table["query"].to_pylist() == [f"q{i}" for i in range(10)]
+    monkeypatch.setattr(hub_parquet, "ROWS", 20)
+    export_parquet(tmp_path / "set", tmp_path / "groups")
+    with parquet.ParquetFile(tmp_path / "groups/train.parquet") as file:
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [20, 20, 10]
+    import_table(tmp_path / "groups", tmp_path / "again")
+    assert read_manifest(tmp_path / "again").table["query"].to_pylist() == [f"q{i}" for i in range(50)]
 
 
 def test_an_export_is_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
@@ -238,13 +233,10 @@ IMAGE = {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"dtype": "stri
     "features, query",
     [
         (b"{", "1"),
-        (b"[]", "1"),
         (b'{"info": {"features": {"query": 3}}}', "1"),
         ({"query": CLASSES, "image": IMAGE}, "dog"),  # a struct, described by its fields
         ({"query": CLASSES, "attribute": [{"dtype": "string", "_type": "Value"}]}, "dog"),
-        ({"query": [CLASSES]}, "dog"),
         ({"query": {**CLASSES, "names": 5}}, "1"),
-        ({"query": {"_type": "ClassLabel"}}, "1"),
     ],
 )
 def test_one_feature_that_we_do_not_know_hides_no_other(features: dict | bytes, query: str, tmp_path: Path) -> None:

@@ -204,13 +204,3 @@ def test_same_words_in_other_ids(both, attributes, queries, data):
         if word in NAMES:
             expected[:, new] = dense[:, NAMES.index(word)]
     assert_array_equal(all_of(mapped.attribute), expected)
-
-
-def test_labels_never_learnt():
-    some = questions(Labels(np.array([0, 1, 2]), np.array([2, 0]), np.array([0, 1], np.int8), 4, -1))
-    message = r"^q: unknown attribute \['wet'\]; this network knows: old, red$"  # that it is absent is a label too
-    with pytest.raises(ValueError, match=message):
-        in_words_of(some, ("car", "dog"), ("old", "red"))
-    with pytest.raises(ValueError, match=r"^q: unknown query \['dog'\]; this network knows: car$"):
-        in_words_of(some, ("car",), NAMES)
-    assert_array_equal(all_of(in_words_of(some, ("car", "dog"), ("wet", "red")).attribute), [[0, -1], [-1, 1]])

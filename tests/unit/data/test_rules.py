@@ -224,14 +224,11 @@ def fitted(sides, width, height):
     [
         ((1, 2, 3, 4), [1, 2, 3, 4], []),
         ((-5, -1, 50, 21), [0, 0, 40, 20], ["box reaching out of its image"]),
-        ((39.5, 0, 41, 1), [39.5, 0, 40, 1], ["box reaching out of its image"]),
         ((None,) * 4, [None] * 4, []),
         ((None, None, None, 0), [None] * 4, ["incomplete box"]),
         ((0, 0, float("inf"), 4), None, ["empty box"]),
         ((3, 3, 3, 9), None, ["empty box"]),
-        ((5, 3, 3, 9), None, ["empty box"]),
         ((0, 20, 5, 29), None, ["box outside the image"]),
-        ((-9, 0, 0, 9), None, ["box outside the image"]),
     ],
 )
 def test_boxes_by_hand(sides, expected, kinds):
