@@ -19,16 +19,8 @@ examples:
   pan data import visual-genome --annotations vg/ --images vg/ --out genome
   pan data import visual-genome --annotations vg/ --images vg/ --setting all --min-count 20 --out genome-20
 """
-VOC = """PASCAL VOC 2007 in its official layout.
-
-examples:
-  pan data import voc --devkit VOCdevkit --out voc
-"""
-COCO = """A file of instances in COCO's form.
-
-examples:
-  pan data import coco --annotations instances_val2017.json --images val2017/ --out coco
-"""
+VOC = "PASCAL VOC 2007 in its official layout."
+COCO = "A file of instances in COCO's form."
 TABLE = """Your own table as {form}: image, query, attributes, and what else you have (box, mask, split).
 
 examples:

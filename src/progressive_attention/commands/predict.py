@@ -94,8 +94,8 @@ def pictures_of(paths: list[str]) -> list[Path]:
 
 def free(path: Path, taken: set[Path]) -> Path:
     """The path, or one with -2, -3, ... behind its name where that is taken; from now on it is taken."""
-    others = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
-    unused = next(name for name in chain([path], others) if name not in taken)
+    names = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
+    unused = next(name for name in names if name not in taken)
     taken.add(unused)
     return unused
 

@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.kept import load_with_bar, warn_of_unreadable
+    from progressive_attention.evaluation.summaries import score_of
+    from progressive_attention.files import read_json
     from progressive_attention.network.backbone import BACKBONES
     from progressive_attention.pages.training_pictures import attention_pictures
     from progressive_attention.processes import is_first
@@ -116,7 +118,11 @@ def run(arguments: argparse.Namespace) -> None:
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
     if is_first():
-        print_end(arguments)
+        best, run = read_json(arguments.out / "config.json")["best"], arguments.out
+        if arguments.tensorboard:
+            print(f"curves: tensorboard --logdir {run / 'tensorboard'}")
+        print(f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {run}")
+        print(f"next: pan evaluate --weights {run} --data {arguments.data}")
 
 
 def recipe_of(arguments: argparse.Namespace, photographs: bool) -> Recipe:
@@ -204,15 +210,3 @@ def watch(
             if record := step.record:
                 text = f"loss {record['loss']:.4f}, {score_of(record)}, {record['train_seconds']:.0f} s"
                 console.print(f"epoch {step.epoch:3d}/{epochs}: {text}")
-
-
-def print_end(arguments: argparse.Namespace) -> None:
-    """The best epoch, where everything is, and what to do next."""
-    from progressive_attention.evaluation.summaries import score_of
-    from progressive_attention.files import read_json
-
-    best = read_json(arguments.out / "config.json")["best"]
-    if arguments.tensorboard:
-        print(f"curves: tensorboard --logdir {arguments.out / 'tensorboard'}")
-    print(f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {arguments.out}")
-    print(f"next: pan evaluate --weights {arguments.out} --data {arguments.data}")
