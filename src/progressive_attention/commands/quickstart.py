@@ -57,9 +57,9 @@ def compare(out: Path, device: str, line: str) -> None:
     """
     from rich.console import Console
 
+    from progressive_attention.evaluation.answers import summarise
     from progressive_attention.evaluation.evaluate import examples
     from progressive_attention.evaluation.kept import load_with_bar
-    from progressive_attention.evaluation.answers import summarise
     from progressive_attention.files import write_json
     from progressive_attention.pages.report import Network, Report, headline, terminal_table, write_report
     from progressive_attention.pages.run_results import examples as scenes_of
