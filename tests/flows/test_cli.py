@@ -17,7 +17,6 @@ from PIL import Image
 from wrong_commands import error_of
 
 from progressive_attention.cli import main
-from progressive_attention.commands import list as list_command
 from progressive_attention.config import MODELS
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.kept import read_notes
@@ -309,16 +308,14 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(list_command, "run", interrupted)
+@pytest.mark.parametrize(
+    "place, name",
+    [("progressive_attention.commands.list.run", "pan list"), ("progressive_attention.cli.build_parser", "pan")],
+)
+def test_interrupt_is_told(monkeypatch, capsys, place: str, name: str) -> None:
+    monkeypatch.setattr(place, interrupted)
     assert main(["list"]) == 130
-    assert "stopped" in capsys.readouterr().err
-
-
-def test_interrupt_while_the_options_are_read_is_told(monkeypatch, capsys):
-    monkeypatch.setattr("progressive_attention.cli.build_parser", interrupted)
-    assert main(["list"]) == 130
-    assert capsys.readouterr().err == "pan: stopped\n"
+    assert capsys.readouterr().err == f"{name}: stopped\n"
 
 
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
