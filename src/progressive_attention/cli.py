@@ -27,7 +27,11 @@ COMMANDS = (
     "reproduce",
     "remeasure",
 )
-DROPPED = {"bench": "in a checkout, use `make bench SUITE=step QUICK=1 JSON=FILE.json`"}
+DROPPED = {
+    "bench": "in a checkout, use `make bench SUITE=step QUICK=1 JSON=FILE.json`",
+    "--trackio": "use --tensorboard, or log.jsonl in the run's folder",
+    "--mnist-dir": "scenes are drawn from the MNIST digits that come with the package: leave it out",
+}
 WITHOUT_TORCH = ("render", "data", "list")
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together
 NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # torch's words, in RuntimeErrors of many kinds
@@ -66,12 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     number = os.environ.get("RANK", "0") if several else "0"
     try:
         words = list(sys.argv[1:] if argv is None else argv)
-        if words and words[0] in DROPPED:
-            raise ValueError(f"`pan {words[0]}` was dropped; {DROPPED[words[0]]}")
+        check_dropped(words)
         arguments = build_parser().parse_args(words if words or argv is not None else ["--help"])
         name = f"pan {arguments.command}"
         arguments.started, arguments.line = started, shlex.join(["pan", *words])
-        return among_processes(arguments) if several else run(arguments)
+        return run(arguments, several)
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if (text := one_line(error)) is None:
             raise
@@ -86,22 +89,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Do the command's work; returns its exit code."""
+def check_dropped(words: Sequence[str]) -> None:
+    """Raises ValueError for a command or option of earlier versions, naming what to use instead."""
+    for word in [*words[:1], *(word.partition("=")[0] for word in words if word.startswith("--"))]:
+        if word in DROPPED:
+            raise ValueError(f"{word} was dropped; {DROPPED[word]}")
+
+
+def run(arguments: argparse.Namespace, several: bool) -> int:
+    """Do the command's work, as one of ``several`` processes that torchrun started or alone; returns its exit code."""
+    if several and arguments.command not in DISTRIBUTED:
+        raise ValueError(f"only {' and '.join(DISTRIBUTED)} can be shared by several processes; start it by pan alone")
     if arguments.command not in WITHOUT_TORCH:
         import_torch()
-    return arguments.run(arguments) or 0
-
-
-def among_processes(arguments: argparse.Namespace) -> int:
-    """Run a command as one of the processes that torchrun has started; raises ValueError for what can't be shared."""
-    if arguments.command not in DISTRIBUTED:
-        raise ValueError(f"only {' and '.join(DISTRIBUTED)} can be shared by several processes; start it by pan alone")
+    if not several:
+        return arguments.run(arguments) or 0
     from progressive_attention.processes import joined
 
-    import_torch()
     with joined():
-        return run(arguments)
+        return arguments.run(arguments) or 0
 
 
 def import_torch() -> None:

@@ -94,7 +94,7 @@ def test_predict_needs_nothing_of_training(tmp_path: Path) -> None:
     unneeded = {"filelock", "huggingface_hub", "joblib", "pyarrow", "rich", "scipy", "sklearn", "timm"}
     assert not packages(modules - imported("import torch", tmp_path)) & {*unneeded, "torchvision"}
     assert not modules & {"matplotlib.pyplot", "torch._dynamo", "torch._inductor", "triton"}
-    assert not modules & {f"{OURS}.{name}" for name in ("commands.quickstart_work", "training", "data.manifest")}
+    assert not modules & {f"{OURS}.{name}" for name in ("training", "data.manifest")}
 
 
 def test_predictor_draws_nothing(tmp_path: Path) -> None:

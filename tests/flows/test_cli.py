@@ -213,7 +213,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         (["train", "--data", "mref", "--model", "pann", "--out", "r"], "'pan-hard-ctx'"),
         (["train", "--data", "cifar", "--out", "r"], "known: mref, mdist, mbg, a folder"),
         (["train", "--data", "mref", "--images", "0", "--out", "r"], ">= 1, got '0'"),
-        (["train", "--data", "mref", "--epochs", "two", "--out", "r"], "expected a whole number, got 'two'"),
+        (["train", "--data", "mref", "--epochs", "two", "--out", "r"], "expected a whole number >= 1, got 'two'"),
         (["train", "--data", "mref", "--lr", "-1", "--out", "r"], "learning_rate must be > 0"),
         (["train", "--data", "mref", "--gate-price", "-1", "--out", "r"], "expected a number >= 0, got '-1'"),
         (["train", "--data", "mref", "--mask-price", "nan", "--out", "r"], "expected a number >= 0, got 'nan'"),
@@ -227,7 +227,7 @@ def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.Capt
         (["train", "--data", "mref", "--freeze", "pool9", "--out", "r"], "this backbone has no stage 'pool9'"),
         (["train", "--data", "mref", "--backbone-weights", "x.pt", "--out", "r"], "has no pretrained weights"),
         (["evaluate", "--weights", "mref-san", "--split", "dev"], "expected train, validation, test, or several"),
-        (["train", "--data", "mref", "--gate-price", "high", "--out", "r"], "expected a number, got 'high'"),
+        (["train", "--data", "mref", "--gate-price", "high", "--out", "r"], "expected a number >= 0, got 'high'"),
         (["train", "--data", "mref", "--images", "9", "--device", "tpu9", "--out", "r"], "device 'tpu9' can't be used"),
         (["train", "--data", "mbg", "--images", "9", "--backgrounds", "none", "--out", "r"], "none"),
         (["evaluate", "--weights", "nobody"], "no trained weights at 'nobody'"),
@@ -261,19 +261,12 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("command", ["evaluate", "absence"])
-def test_weights_that_do_not_say_their_data(run: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+@pytest.mark.parametrize("data, known", [(None, "an unknown data set"), ("pets", "pets")])
+def test_weights_of_unknown_data_ask_for_it(run: Path, capsys, command: str, data: str | None, known: str) -> None:
     config = json.loads((run / "config.json").read_text())
-    del config["data"]
-    (run / "config.json").write_text(json.dumps(config))
+    (run / "config.json").write_text(json.dumps({**config, "data": data}))
     error = error_of(capsys, command, "--weights", str(run))
-    assert "--data is missing, and these weights were trained on an unknown data set; give it" in error
-
-
-def test_weights_of_ones_own_data_ask_for_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, "data": "pets"}))
-    error = error_of(capsys, "evaluate", "--weights", str(run))
-    assert "these weights were trained on pets; give it" in error
+    assert f"these weights were trained on {known}; give it" in error
 
 
 def test_pictures_of_one_name_have_figures_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,9 +281,8 @@ def test_pictures_of_one_name_have_figures_of_their_own(run: Path, capsys: pytes
 
 
 def test_price_of_maps_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["train", "--data", "mref", "--images", "9", "--model", "stn-m", "--gate-price", "1", "--out", "r"]) == 2
-    )
+    train = ["train", "--data", "mref", "--images", "9", "--out", "r"]
+    assert main([*train, "--model", "stn-m", "--gate-price", "1"]) == 2
     assert "gate_price and mask_price are for networks with attention maps" in capsys.readouterr().err.splitlines()[-1]
     assert not Path("r").exists()
 
@@ -312,24 +304,18 @@ def test_help_shows_examples_and_needs_no_torch() -> None:
     assert result.stdout.strip().endswith("False")
 
 
-def test_interrupt_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from progressive_attention.commands import list as list_command
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
-    def stop(arguments: object) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(list_command, "run", stop)
+@pytest.mark.parametrize(
+    "place, name",
+    [("progressive_attention.commands.list.run", "pan list"), ("progressive_attention.cli.build_parser", "pan")],
+)
+def test_interrupt_is_told(monkeypatch, capsys, place: str, name: str) -> None:
+    monkeypatch.setattr(place, interrupted)
     assert main(["list"]) == 130
-    assert "stopped" in capsys.readouterr().err
-
-
-def test_interrupt_while_the_options_are_read_is_told(monkeypatch, capsys):
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("progressive_attention.cli.build_parser", stop)
-    assert main(["list"]) == 130
-    assert capsys.readouterr().err == "pan: stopped\n"
+    assert capsys.readouterr().err == f"{name}: stopped\n"
 
 
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):

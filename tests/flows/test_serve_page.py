@@ -2,24 +2,21 @@
 
 import base64
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+from chromium import browser
 from served_page import EXAMPLE, WAIT, Served, png, two_networks
 
 from progressive_attention.serve.hard_cases import CASES
 
 pytest.importorskip("gradio", reason="the demo page needs Gradio: pip install -e '.[dev]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is driven by it: pip install -e '.[dev]'")
-expect = playwright.expect
+expect = pytest.importorskip("playwright.sync_api", reason="needs the package playwright, to drive Chromium").expect
 pytestmark = pytest.mark.slow  # a server and a browser have to start
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-OFFLINE = ("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+__all__ = ["browser"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +24,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two networks, for all tests of this file."""
     with two_networks(tmp_path_factory.mktemp("served")) as page:
         yield page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium that can reach nothing but this machine."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *OFFLINE])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

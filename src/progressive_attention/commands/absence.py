@@ -14,12 +14,9 @@ from progressive_attention.commands import arguments as shared
 
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan absence``."""
-    shared.weights_option(parser)
-    shared.data_option(parser)
+    shared.add_shared(parser, "--weights", "--data", "--device", "--json")
     keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
     parser.add_argument("--keep", type=shared.share, default=0.95, metavar="SHARE", help=keep_help)
-    shared.device_option(parser)
-    shared.json_option(parser)
     shared.scene_options(parser, trained=True)
 
 
@@ -37,8 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.progress import counting
     from progressive_attention.saved import SHIPPED, find, load
 
-    console = Console(stderr=True)
-    device = pick_device(arguments.device)
+    console, device = Console(stderr=True), pick_device(arguments.device)
     folder = find(arguments.weights)
     trained = load(folder, device)
     data = data_of(arguments.data, trained.about)
@@ -55,11 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     low, high = figures["auroc_ci95"]
     is_guess = low <= 0.5
     if is_guess:
-        console.print(
-            f"warning: {figures['score']} is no better than a guess (AUROC {figures['auroc']:.3f}, 95 % {low:.3f} to "
-            f"{high:.3f}), so no threshold is kept; train longer, or measure on more questions",
-            soft_wrap=True,
-        )
+        auroc = f"AUROC {figures['auroc']:.3f}, 95 % {low:.3f} to {high:.3f}"
+        remedy = "so no threshold is kept; train longer, or measure on more questions"
+        console.print(f"warning: {figures['score']} is no better than a guess ({auroc}), {remedy}", soft_wrap=True)
     keep = not is_guess and folder.parent != SHIPPED
     if keep:
         write_json(folder / "config.json", {**trained.about, "absence": figures})
@@ -79,13 +73,13 @@ def print_table(figures: dict[str, Any], title: str) -> None:
 
     from progressive_attention.evaluation.summaries import percent
 
-    asked = f"{figures['present']:,} questions about what is there, {figures['absent']:,} about what is not"
-    accuracy = "" if figures["accuracy"] is None else f"; {percent(figures['accuracy'])} of the former answered rightly"
-    table = Table(title=title, caption=asked + accuracy)
-    table.add_column("score")
-    table.add_column("AUROC (95 %)", justify="right", no_wrap=True)
-    for name in ("absent\ndetected", "present\nkept", "accuracy\nof kept"):
-        table.add_column(name, justify="right")
+    caption = f"{figures['present']:,} questions about what is there, {figures['absent']:,} about what is not"
+    if figures["accuracy"] is not None:
+        caption += f"; {percent(figures['accuracy'])} of the former answered rightly"
+    columns = ("score", "AUROC (95 %)", "absent\ndetected", "present\nkept", "accuracy\nof kept")
+    table = Table(*columns, title=title, caption=caption)
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
     for name, row in sorted(figures["scores"].items(), key=lambda pair: -pair[1]["validation_auroc"]):
         low, high = row["auroc_ci95"]
         shares = (percent(row[key]) for key in ("told", "kept", "accuracy_kept"))

@@ -24,7 +24,7 @@ COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan data check``."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="an imported data set, or a folder with a manifest")
-    shared.json_option(parser, "print all findings as JSON, not only the first few")
+    parser.add_argument("--json", action="store_true", help="print all findings as JSON, not only the first few")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,11 +67,9 @@ def show_finding(console: "Console", finding: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     items = finding["items"]
-    head = Text.assemble((finding["severity"], COLOURS[finding["severity"]]), f": {finding['kind']}")
-    if len(items) > 1:
-        head.append(f" ({len(items):,})")
-    console.print()
-    console.print(head)
+    number = f" ({len(items):,})" if len(items) > 1 else ""
+    severity = finding["severity"], COLOURS[finding["severity"]]
+    console.print(Text.assemble("\n", severity, f": {finding['kind']}{number}"))
     for item in items[:SHOWN]:
         print_plain(console, f"  {line(item)}")
     if len(items) > SHOWN:

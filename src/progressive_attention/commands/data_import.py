@@ -6,7 +6,6 @@ examples:
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,8 @@ examples:
   pan data import visual-genome --annotations vg/ --images vg/ --out genome
   pan data import visual-genome --annotations vg/ --images vg/ --setting all --min-count 20 --out genome-20
 """
-VOC = """PASCAL VOC 2007 in its official layout.
-
-examples:
-  pan data import voc --devkit VOCdevkit --out voc
-"""
-COCO = """A file of instances in COCO's form.
-
-examples:
-  pan data import coco --annotations instances_val2017.json --images val2017/ --out coco
-"""
+VOC = "PASCAL VOC 2007 in its official layout."
+COCO = "A file of instances in COCO's form."
 TABLE = """Your own table as {form}: image, query, attributes, and what else you have (box, mask, split).
 
 examples:
@@ -46,8 +37,7 @@ def add_options(parser: shared.Parser) -> None:
     shared.add_command(sources, "voc", VOC, voc_options, run)
     shared.add_command(sources, "coco", COCO, coco_options, run)
     for source, form in FORMS.items():
-        doc = TABLE.format(source=source, form=form)
-        shared.add_command(sources, source, doc, partial(table_options, source), run)
+        shared.add_command(sources, source, TABLE.format(source=source, form=form), table_options, run)
     for parser in sources.choices.values():
         parser.add_argument("--out", type=shared.out_folder, required=True, metavar="DIR", help="the set's new folder")
 
@@ -56,8 +46,7 @@ def genome_options(parser: shared.Parser) -> None:
     """Visual Genome."""
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="DIR", help="image_data, objects and attributes .json")
-    images_help = "folder of VG_100K and VG_100K_2, or their zips"
-    add("--images", type=Path, required=True, metavar="DIR", help=images_help)
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of VG_100K and VG_100K_2, or their zips")
     settings_help = "the papers' selection (the same for both), or every class and attribute (default: 2018)"
     add("--setting", choices=("2018", "2016", "all"), default="2018", help=settings_help)
     count_help = "classes and attributes seen N times or more (default: the papers' 101; 1 for all)"
@@ -85,11 +74,11 @@ def coco_options(parser: shared.Parser) -> None:
     add("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a separate file")
 
 
-def table_options(source: str, parser: shared.Parser) -> None:
+def table_options(parser: shared.Parser) -> None:
     """A table of one's own."""
     add = parser.add_argument
-    folder = ", or a folder of such files; images may be inside" if source == "parquet" else ""
-    add("file", type=Path, metavar="FILE", help=f"with the columns image, query, and attributes{folder}")
+    file_help = "with the columns image, query, and attributes; Parquet also a folder of files, with images inside"
+    add("file", type=Path, metavar="FILE", help=file_help)
     add("--images", type=Path, metavar="DIR", help="where its paths start (default: beside it)")
     add("--masks", type=Path, metavar="DIR", help="where its masks' paths start (default: beside it)")
 
@@ -103,20 +92,18 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.data.table import REJECTED_TABLE, check_free
     from progressive_attention.progress import counting
 
-    out = arguments.out
+    out, console = arguments.out, Console()
     check_free(out)  # now, not after a long reading
     with counting(Console(stderr=True), f"reading {arguments.source}", "images") as progress:
         about = import_source(arguments, progress)
-    console = Console()
     console.print(size_table(sizes(read_manifest(out).table), f"{out}, from {about['source']}"))
     rejected = f"rejected, each row with its reason in {out / REJECTED_TABLE}"
+    lines = []
     for title, counts in (("repaired", about["mended"]), (rejected, about["rejected"])):
-        lines = [f"  {what}: {count:,}" for what, count in counts.items() if count]
-        for line in [title, *lines] if lines else []:
-            print_plain(console, line)
-    for note in about["notes"]:
-        print_plain(console, f"note: {note}")
-    print_plain(console, f"next: pan data check {out}")
+        items = [f"  {what}: {count:,}" for what, count in counts.items() if count]
+        lines += [title, *items] if items else []
+    for line in [*lines, *(f"note: {note}" for note in about["notes"]), f"next: pan data check {out}"]:
+        print_plain(console, line)
 
 
 def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any]:
@@ -125,16 +112,8 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
         case "visual-genome":
             from progressive_attention.data.visual_genome import import_visual_genome
 
-            return import_visual_genome(
-                arguments.annotations,
-                arguments.images,
-                arguments.out,
-                setting=arguments.setting,
-                min_count=arguments.min_count,
-                masks=arguments.masks,
-                splits=arguments.splits,
-                progress=progress,
-            )
+            options = {name: getattr(arguments, name) for name in ("setting", "min_count", "masks", "splits", "out")}
+            return import_visual_genome(arguments.annotations, arguments.images, **options, progress=progress)
         case "voc":
             from progressive_attention.data.voc import import_voc
 

@@ -16,19 +16,15 @@ from progressive_attention.commands import arguments as shared
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan evaluate``."""
     add = parser.add_argument
-    shared.weights_option(parser)
-    shared.data_option(parser)
+    shared.add_shared(parser, "--weights", "--data", "--query-embeddings", "--device", "--json")
     split_help = "default: test; all of an .npz; of a folder also train,validation"
     add("--split", type=shared.splits, metavar="SPLIT", help=split_help)
-    shared.vectors_option(parser)
     faithful_help = "also delete and insert what the maps show, and randomise weights: docs/faithfulness.md"
     add("--faithfulness", action="store_true", help=faithful_help)
     limit_help = "questions for --faithfulness, one an image (default: 1000)"
     add("--limit", type=shared.positive, metavar="N", help=limit_help)
     rows_help = "FILE.parquet for one row per question; the figures go beside it as .json"
     add("--rows", type=shared.out_file(".parquet"), metavar="FILE", help=rows_help)
-    shared.device_option(parser)
-    shared.json_option(parser)
     shared.scene_options(parser, trained=True)
 
 
@@ -45,8 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.progress import counting
     from progressive_attention.saved import load
 
-    console = Console(stderr=True, quiet=not is_first())
-    device = pick_device(arguments.device)
+    console, device = Console(stderr=True, quiet=not is_first()), pick_device(arguments.device)
     trained = load(arguments.weights, device)
     data, encode = kept.data_of(arguments.data, trained.about), encoder_of(arguments.query_embeddings)
     check_reads_vectors(trained, encode)
@@ -63,10 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     figures, table = kept.measure(trained, questions, source, device, console)
     if arguments.faithfulness:
         with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
-            limit = arguments.limit or LIMIT
-            figures.update(
-                evaluate_faithfulness(trained, questions, device, limit=limit, seed=options["seed"], progress=progress)
-            )
+            some = {"limit": arguments.limit or LIMIT, "seed": options["seed"], "progress": progress}
+            figures.update(evaluate_faithfulness(trained, questions, device, **some))
     if not is_first():
         return
     rows = arguments.rows or kept.rows_path(arguments.weights, questions.name)

@@ -13,7 +13,7 @@ from progressive_attention.commands import arguments as shared
 
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan export``."""
-    shared.weights_option(parser)
+    shared.add_shared(parser, "--weights")
     formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
     parser.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
     file = shared.out_file(".onnx", ".pt2", ".html")

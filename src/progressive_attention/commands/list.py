@@ -21,7 +21,7 @@ DATA = {
 
 def add_options(parser: shared.Parser) -> None:
     """The option of ``pan list``."""
-    shared.json_option(parser, "print the same as JSON")
+    shared.add_shared(parser, "--json")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,11 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(known))
         return
-    print("models:   " + ", ".join(known["models"]))
-    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in known["aliases"].items()))
-    print("data:     " + ", ".join(f"{name} ({what})" for name, what in known["data"].items()))
+    print("models:   " + ", ".join(MODELS))
+    print("          " + ", ".join(f"{old} ({name}'s name of 2016)" for old, name in ALIASES.items()))
+    print("data:     " + ", ".join(f"{name} ({what})" for name, what in DATA.items()))
     print("          or a folder with a manifest, or an .npz file")
-    print("recipes:  " + ", ".join(known["recipes"]) + "; protocols: " + ", ".join(known["protocols"]))
+    print("recipes:  " + ", ".join(RECIPES) + "; protocols: " + ", ".join(PROTOCOLS))
     print("weights:")
     for name, card in known["weights"].items():
         accuracy = (card["test"] or {}).get("accuracy")
@@ -47,14 +47,12 @@ def known_names() -> dict[str, Any]:
     from progressive_attention.files import read_json
     from progressive_attention.saved import SHIPPED, shipped
 
-    pretrained = {}
-    for name in shipped():
-        about = read_json(SHIPPED / name / "config.json")
-        pretrained[name] = {"model": about.get("name"), "data": about.get("data"), "test": about.get("test")}
+    about = {name: read_json(SHIPPED / name / "config.json") for name in shipped()}
+    keys = {"model": "name", "data": "data", "test": "test"}
     return {
         "models": list(MODELS),
         "aliases": ALIASES,
-        "weights": pretrained,
+        "weights": {name: {key: card.get(old) for key, old in keys.items()} for name, card in about.items()},
         "data": DATA,
         "protocols": list(PROTOCOLS),
         "recipes": list(RECIPES),

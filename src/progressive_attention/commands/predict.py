@@ -8,6 +8,7 @@ examples:
 import argparse
 import json
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,10 @@ def add_options(parser: shared.Parser) -> None:
     """The options of ``pan predict``."""
     add = parser.add_argument
     add("images", type=shared.word, nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    shared.weights_option(parser)
+    shared.add_shared(parser, "--weights", "--query-embeddings", "--device", "--json")
     add("--query", action="append", required=True, help="again for more: --query 7 --query 3")
-    shared.vectors_option(parser)
     figures_help = "folder for the figures (default: runs/predict)"
     add("--out", type=shared.out_folder, default=Path("runs/predict"), metavar="DIR", help=figures_help)
-    shared.device_option(parser)
-    shared.json_option(parser, "print the answers as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,8 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             records.append(record(path, answer, figure))
             if not arguments.json:
                 others = ", ".join(f"{name} {p:.1%}" for name, p in answer.ranked[:SHOWN])
-                words = f"{verdict(answer, predictor.detector)}{place(answer)}"
-                print(f"{path}  {answer.query} -> {words}  ({others})  {figure}")
+                print(f"{path}  {answer.query} -> {reply(answer, predictor.detector)}  ({others})  {figure}")
     if arguments.json:
         print(json.dumps(records))
     return code
@@ -88,37 +85,28 @@ def pictures_of(paths: list[str]) -> list[Path]:
 
     pictures: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise ValueError(f"no images in {path}; expected files ending in {', '.join(SUFFIXES)}")
-            pictures += inside
-        else:
-            pictures.append(path)
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"no images in {path}; expected files ending in {', '.join(SUFFIXES)}")
+        pictures += inside
     return pictures
 
 
 def free(path: Path, taken: set[Path]) -> Path:
     """The path, or one with -2, -3, ... behind its name where that is taken; from now on it is taken."""
-    unused, number = path, 1
-    while unused in taken:
-        number += 1
-        unused = path.with_stem(f"{path.stem}-{number}")
+    names = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
+    unused = next(name for name in names if name not in taken)
     taken.add(unused)
     return unused
 
 
-def verdict(answer: "Answer", detector: "Detector | None") -> str:
-    """The attribute; or that the object was not found, by which score, and what the attribute would be."""
-    if detector is None or answer.found:
-        return answer.attribute
-    below = f"{detector.name} {answer.presence:.4g}, found from {detector.threshold:.4g}"
-    return f"not found [{below}]; if it were there: {answer.attribute}"
-
-
-def place(answer: "Answer") -> str:
-    """Where the object is, in pixels of the picture; empty where that is unknown, or it was not found."""
+def reply(answer: "Answer", detector: "Detector | None") -> str:
+    """The attribute and the pixel where the object is, if known; or that it was not found, by which score."""
+    text = answer.attribute
+    if detector is not None and not answer.found:
+        below = f"{detector.name} {answer.presence:.4g}, found from {detector.threshold:.4g}"
+        text = f"not found [{below}]; if it were there: {text}"
     if answer.point is None or answer.denied:
-        return ""
+        return text
     x, y = answer.point
-    return f" at ({x:.0f}, {y:.0f})"
+    return f"{text} at ({x:.0f}, {y:.0f})"

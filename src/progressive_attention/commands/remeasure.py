@@ -12,7 +12,7 @@ from progressive_attention.commands import arguments as shared
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan remeasure``."""
     parser.add_argument("out", type=shared.out_folder, metavar="DIR", help="what `pan reproduce` wrote")
-    shared.device_option(parser)
+    shared.add_shared(parser, "--device")
 
 
 def run(arguments: argparse.Namespace) -> None:

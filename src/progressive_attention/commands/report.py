@@ -19,8 +19,7 @@ def add_options(parser: shared.Parser) -> None:
     add("--out", type=shared.out_file(".html"), metavar="FILE", help="default: report.html in the run")
     add("--data", type=shared.word, help=f"{shared.DATA_HELP} (default: what the run or its evaluation used)")
     add("--split", type=shared.splits, metavar="SPLIT", help="default: test; all of an .npz")
-    shared.vectors_option(parser)
-    shared.device_option(parser)
+    shared.add_shared(parser, "--query-embeddings", "--device")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ def add_options(parser: shared.Parser) -> None:
     add("--time-budget", type=shared.duration, metavar="TIME", help="e.g. 9m, 90s, 2h: then stop, all saved")
     add("--processes", type=shared.positive, help="trainings at a time (default: one a core; 4 on a GPU)")
     add("--plan", action="store_true", help="only list the runs, done or to do")
-    shared.device_option(parser)
+    shared.add_shared(parser, "--device")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
         for name, state in campaign.states(jobs, arguments.out):
             print(name, state)
         return
-    budget = arguments.time_budget
-    seconds = budget and max(0.0, budget - (time.monotonic() - arguments.started))
+    seconds = arguments.time_budget
+    seconds = seconds and max(0.0, seconds - (time.monotonic() - arguments.started))
     died = campaign.reproduce(jobs, arguments.out, device, arguments.line, console, seconds, arguments.processes)
     write_campaign_pages(arguments.target, jobs, arguments.out, device, console)
     if not campaign.check_end(jobs, arguments.out, died):

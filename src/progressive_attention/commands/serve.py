@@ -22,7 +22,7 @@ def add_options(parser: shared.Parser) -> None:
     add("--weights", type=shared.word, action="append", metavar="NAME_OR_DIR", help=weights_help)
     add("--port", type=shared.positive, default=7860, help="default: 7860")
     add("--host", type=shared.word, default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
-    shared.device_option(parser)
+    shared.add_shared(parser, "--device")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # only to annotate: torch would delay --help
     from progressive_attention.data.questions import QuestionSet
     from progressive_attention.training.loop import Progress
 
+CHANGES = ("epochs", "batch", "learning_rate", "gate_price", "mask_price", "augment")  # of the recipe
+
 
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan train``."""
@@ -49,13 +51,12 @@ def add_options(parser: shared.Parser) -> None:
     keep_help = "also keep the weights of these epochs, e.g. 10,30,100: in RUN/epochs/10, ..."
     add("--keep-epochs", type=shared.epochs, default=[], metavar="N,...", help=keep_help)
     add("--batch", type=shared.positive, help="images (or rows) per step; default: the recipe's")
-    add("--lr", type=float, help="learning rate; default: the recipe's")
+    add("--lr", type=float, dest="learning_rate", metavar="LR", help="learning rate; default: the recipe's")
     add("--gate-price", type=shared.price, metavar="X", help="charge for open gates (default: the model's)")
     mask_help = "charge for maps unlike the true masks (default: the recipe's, 0)"
     add("--mask-price", type=shared.price, metavar="X", help=mask_help)
-    shared.device_option(parser)
+    shared.add_shared(parser, "--device")
     add("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
-    shared.dropped(parser, "--trackio", "use --tensorboard, or log.jsonl in the run's folder")
     add("--out", type=shared.out_folder, required=True, metavar="RUN", help="folder of the run")
     shared.scene_options(parser)
 
@@ -80,14 +81,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.kept import load_with_bar, warn_of_unreadable
+    from progressive_attention.evaluation.summaries import score_of
+    from progressive_attention.files import read_json
     from progressive_attention.network.backbone import BACKBONES
     from progressive_attention.pages.training_pictures import attention_pictures
     from progressive_attention.processes import is_first
     from progressive_attention.training.setup import prepared
     from progressive_attention.training.tensorboard_log import TensorBoardLog
 
-    console = Console(stderr=True, quiet=not is_first())
-    device = pick_device(arguments.device)
+    console, device = Console(stderr=True, quiet=not is_first()), pick_device(arguments.device)
     arguments.backbone = arguments.backbone or backbone_of(arguments.model)
     photographs = arguments.backbone not in BACKBONES
     recipe = recipe_of(arguments, photographs)
@@ -116,7 +118,11 @@ def run(arguments: argparse.Namespace) -> None:
     for questions in (train_set, validation):
         warn_of_unreadable(questions, console)
     if is_first():
-        print_end(arguments)
+        best, run = read_json(arguments.out / "config.json")["best"], arguments.out
+        if arguments.tensorboard:
+            print(f"curves: tensorboard --logdir {run / 'tensorboard'}")
+        print(f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {run}")
+        print(f"next: pan evaluate --weights {run} --data {arguments.data}")
 
 
 def recipe_of(arguments: argparse.Namespace, photographs: bool) -> Recipe:
@@ -124,33 +130,27 @@ def recipe_of(arguments: argparse.Namespace, photographs: bool) -> Recipe:
     from progressive_attention.network.backbone import build_backbone
     from progressive_attention.training.loop import check_kept
 
-    recipe = recipe_for(arguments.model, arguments.recipe or ("photographs" if photographs else "fast")).with_changes(
-        epochs=arguments.epochs,
-        batch=arguments.batch,
-        learning_rate=arguments.lr,
-        gate_price=arguments.gate_price,
-        mask_price=arguments.mask_price,
-        augment=arguments.augment,
-    )
+    recipe = recipe_for(arguments.model, arguments.recipe or ("photographs" if photographs else "fast"))
+    recipe = recipe.with_changes(**{name: getattr(arguments, name) for name in CHANGES})
     check_kept(arguments.keep_epochs, recipe)
-    if arguments.backbone_weights:
-        build_backbone(arguments.backbone, arguments.backbone_weights)  # reports what is wrong with them
-    else:
+    if not arguments.backbone_weights:
         check_no_weights(arguments.backbone)
         recipe = replace(recipe, module_rates=())  # only what is pretrained learns slowly
-    if arguments.freeze:
-        recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen_until(arguments)))
+    if arguments.backbone_weights or arguments.freeze:
+        backbone = build_backbone(arguments.backbone, arguments.backbone_weights)  # reports what is wrong with them
+        if stage := arguments.freeze:
+            last = backbone.index(int(stage) if stage.isdecimal() else stage, "--freeze")
+            frozen = ((f"stages.{i}", 0.0) for i in range(last + 1))
+            recipe = recipe.with_changes(module_rates=(*recipe.module_rates, *frozen))
     return recipe
 
 
 def data_options(arguments: argparse.Namespace, recipe: Recipe, photographs: bool) -> dict[str, Any]:
     """How ``load_questions`` loads the data; raises ValueError for options that are not for these data."""
-    if arguments.data in STYLES and (arguments.image_size or recipe.augment != "none"):
-        raise ValueError(
-            f"{arguments.data} is drawn in its own size, with as many scenes as wanted; leave out --image-size and "
-            "--augment"
-        )
-    if arguments.absent and arguments.data not in STYLES:
+    drawn = arguments.data in STYLES
+    if drawn and (arguments.image_size or recipe.augment != "none"):
+        raise ValueError(f"{arguments.data} is drawn in its own size; leave out --image-size and --augment")
+    if arguments.absent and not drawn:
         raise ValueError(
             f'--absent is for {", ".join(STYLES)}; in your own data, rows with the attribute "absent" do the same'
         )
@@ -185,15 +185,6 @@ def check_no_weights(backbone: str) -> None:
         )
 
 
-def frozen_until(arguments: argparse.Namespace) -> list[tuple[str, float]]:
-    """``--freeze STAGE`` as module rates: zero for the stages up to and with this one; ValueError naming those."""
-    from progressive_attention.network.backbone import build_backbone
-
-    backbone, stage = build_backbone(arguments.backbone), arguments.freeze
-    last = backbone.index(int(stage) if stage.isdecimal() else stage, "--freeze")
-    return [(f"stages.{i}", 0.0) for i in range(last + 1)]
-
-
 def watch(
     steps: "Generator[Progress, None, None]",
     title: str,
@@ -206,33 +197,16 @@ def watch(
     from progressive_attention.progress import bars, stopping
 
     with stopping() as stop, closing(steps), bars(console) as progress:
-        task = None
         for step in steps:
             stop()
-            if task is None:  # only now, so that an error stays one line
-                task = progress.add_task(title, total=step.steps, note="")
-            speed = progress.tasks[task].speed  # steps a second, None at first
+            if not progress.tasks:  # only now, so that an error stays one line
+                progress.add_task(title, total=step.steps, note="")
+            speed = progress.tasks[0].speed  # steps a second, None at first
             rate = f" · {speed * step.questions:,.0f} questions/s" if speed else ""
             note = f"epoch {step.epoch}/{epochs} · loss {step.loss:.4f}{rate}"
-            progress.update(task, completed=step.step, note=note)
+            progress.update(progress.task_ids[0], completed=step.step, note=note)
             if log:
                 log(step)
             if record := step.record:
-                console.print(
-                    f"epoch {step.epoch:3d}/{epochs}: loss {record['loss']:.4f}, {score_of(record)}, "
-                    f"{record['train_seconds']:.0f} s"
-                )
-
-
-def print_end(arguments: argparse.Namespace) -> None:
-    """The best epoch, where everything is, and what to do next."""
-    from progressive_attention.evaluation.summaries import score_of
-    from progressive_attention.files import read_json
-
-    best = read_json(arguments.out / "config.json")["best"]
-    if arguments.tensorboard:
-        print(f"curves: tensorboard --logdir {arguments.out / 'tensorboard'}")
-    print(
-        f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {arguments.out}\n"
-        f"next: pan evaluate --weights {arguments.out} --data {arguments.data}"
-    )
+                text = f"loss {record['loss']:.4f}, {score_of(record)}, {record['train_seconds']:.0f} s"
+                console.print(f"epoch {step.epoch:3d}/{epochs}: {text}")

@@ -19,7 +19,7 @@ from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_
 from progressive_attention.files import write_text
 from progressive_attention.pages import blocks as md
 from progressive_attention.pages import run_plots
-from progressive_attention.pages.answer_plots import Scene, answer_figure, attention_row, likeliest
+from progressive_attention.pages.answer_plots import Scene, attention_row, likeliest
 from progressive_attention.predict.predictor import Answer
 from progressive_attention.reproduce import published
 
@@ -79,9 +79,8 @@ class Network:
 class Report:
     """All that the report shows. ``data`` is the set's name; ``facts`` (hardware, command, versions) label -> text.
 
-    ``scenes`` are test scenes with the networks' answers, ``chosen`` says how they were chosen; ``asked`` names the
-    pretrained network whose ``answers`` are shown, with ``asked_about`` the picture's name. ``missing``: what the page
-    lacks, a line each with why and what supplies it.
+    ``scenes`` are test scenes with the networks' answers, ``chosen`` says how they were chosen. ``missing``: what
+    the page lacks, a line each with why and what supplies it.
     """
 
     data: str
@@ -89,9 +88,6 @@ class Report:
     facts: dict[str, str]
     scenes: Sequence[Scene] = ()
     chosen: str = ""
-    asked: str = ""
-    asked_about: str = ""
-    answers: Sequence[Answer] = ()
     missing: list[str] = field(default_factory=list)
 
 
@@ -107,7 +103,7 @@ def render(report: Report) -> str:
     if first.summary:
         parts += results(report)
     parts += [*per_attribute(first), *by_scale(report), *confused(first), *evenness(first)]
-    parts += [*scenes(report), *answers(report), *facts(report)]
+    parts += [*scenes(report), *facts(report)]
     return md.html_page(f"{first.name} on {title_of(report.data)}" if report.data else first.name, parts)
 
 
@@ -338,16 +334,6 @@ def verdict(answer: Answer, scene: Scene) -> md.Markdown:
         mark = md.strong(f"{attribute} ✓ right") if right else md.emphasis(f"{attribute} ✗ wrong")
         words.append(md.line(mark, f" ({percent(probability)})"))
     return md.Markdown(", ".join(words))
-
-
-def answers(report: Report) -> list[md.Block]:
-    """Answers of the pretrained network."""
-    figures = []
-    for answer in report.answers:
-        alt = f"query {answer.query}, answer {answer.attribute}, where it came from, and each layer's attention"
-        figures.append(md.Figure(answer_figure(answer), alt))
-    title = f"The pretrained network, asked about {report.asked_about}"
-    return [md.heading(2, title), md.line(report.asked, "; nothing was trained for this."), *figures] if figures else []
 
 
 def facts(report: Report) -> list[md.Block]:

@@ -23,10 +23,6 @@ class Case(NamedTuple):
         scene = source.scene(self.number)
         return source.render(scene)[0], scene
 
-    def caption(self) -> str:
-        """What makes it hard."""
-        return f"{self.query}? {self.network}: {self.said}, {self.kind}"
-
 
 # Of each network: among the first 300 test scenes, every digit asked for, the two surest wrong answers, the smallest
 # digit answered rightly, and the least sure right answer.

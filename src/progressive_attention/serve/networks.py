@@ -11,6 +11,7 @@ from progressive_attention.serve.panel import Asked
 
 MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 64 MB, twice at most
 LONGEST_QUERY = 100  # letters
+KEYS = ("query", "attribute", "probability", "probabilities", "likelihood", "presence", "found", "point")
 
 
 class Networks:
@@ -26,57 +27,38 @@ class Networks:
             if name in self.predictors:
                 raise ValueError(f"two networks are named {name!r}; give each once, or rename one's folder")
             self.predictors[name] = Predictor(path, device)
+        self.names = list(self.predictors)
 
-    @property
-    def names(self) -> list[str]:
-        """In the order given."""
-        return list(self.predictors)
-
-    def ask(self, picture: Path | None, query: Any, name: Any) -> Asked:
-        """One question about an image file; raises ValueError for whatever can't be answered, with the reason."""
-        if str(name) not in self.predictors:
-            raise ValueError(f"unknown network {str(name)[:LONGEST_QUERY]!r}; known: {', '.join(self.names)}")
-        if picture is None:
+    def ask(self, sent: Any, folder: Path, query: Any, name: Any) -> Asked:
+        """One question about a picture, ``sent`` as ``{"path": ...}``; raises ValueError for whatever can't be
+        answered, with the reason, and for a picture that does not lie in ``folder``: a request may name any path.
+        """
+        name, query = str(name), "" if query is None else str(query).strip()
+        if name not in self.predictors:
+            raise ValueError(f"unknown network {name[:LONGEST_QUERY]!r}; known: {', '.join(self.names)}")
+        if sent is None:
             raise ValueError("there is no picture; drop one, or draw a scene")
-        predictor = self.predictors[str(name)]
-        query = "" if query is None else str(query).strip()
+        predictor = self.predictors[name]
         if not query or len(query) > LONGEST_QUERY:
             known = ", ".join(predictor.trained.query_names)
             raise ValueError(f"expected a query of 1 to {LONGEST_QUERY} letters; this network knows: {known}")
-        with opened(picture, "the picture", MOST_PIXELS) as file:
+        with opened(uploaded(sent, folder), "the picture", MOST_PIXELS) as file:
             image = to_rgb(upright(file))
-        answer = predictor.ask(image, query)
-        return Asked(str(name), str(predictor.trained.about.get("data", "")), answer)
+        return Asked(name, str(predictor.trained.about.get("data", "")), predictor.ask(image, query))
 
 
-def uploaded(sent: Any, folder: Path) -> Path | None:
-    """The file that a request names as ``{"path": ...}``, None for no picture.
-
-    Raises ValueError unless it lies in ``folder``, links followed: a request may name any path.
-    """
-    if sent is None:
-        return None
-    path = Path(str(sent.get("path") or "") if isinstance(sent, dict) else "")
+def uploaded(sent: Any, folder: Path) -> Path:
+    """The file that a request names; raises ValueError unless it lies in ``folder``, links followed."""
     try:
-        if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
-            return path.resolve()
-    except (OSError, ValueError):  # too long, or with a zero byte
+        path = Path(str(sent["path"] or "")).resolve()
+        if path.is_relative_to(folder.resolve()) and path.is_file():
+            return path
+    except (TypeError, KeyError, OSError, ValueError):  # no path, too long, or with a zero byte
         pass
     raise ValueError("expected a picture that was uploaded in the last hour; upload it, then ask")
 
 
 def as_json(asked: Asked) -> dict[str, Any]:
     """What a script gets of an answer; point and box are in pixels of the picture, as in ``pan predict --json``."""
-    answer = asked.answer
-    return {
-        "weights": asked.network,
-        "query": answer.query,
-        "attribute": answer.attribute,
-        "probability": answer.probability,
-        "probabilities": answer.probabilities,
-        "likelihood": answer.likelihood,
-        "presence": answer.presence,
-        "found": answer.found,
-        "point": answer.point,
-        "box": answer.box(),
-    }
+    answer = {key: getattr(asked.answer, key) for key in KEYS}
+    return {"weights": asked.network, **answer, "box": asked.answer.box()}

@@ -16,12 +16,11 @@ import numpy as np
 from gradio.themes import Default
 from PIL import Image
 
-import progressive_attention
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import MOST, Scene, SceneSource
 from progressive_attention.serve.hard_cases import CASES
-from progressive_attention.serve.networks import Networks, as_json, uploaded
-from progressive_attention.serve.panel import answers, attention, legend, notice
+from progressive_attention.serve.networks import Networks, as_json
+from progressive_attention.serve.panel import ASSETS, answers, attention, legend, notice
 from progressive_attention.serve.scene import (
     LARGEST_SEED,
     MOST_CLUTTER,
@@ -33,7 +32,6 @@ from progressive_attention.serve.scene import (
     truth_of,
 )
 
-ASSETS = Path(progressive_attention.__file__).parent / "assets" / "serve"
 UPLOAD_BYTES = 8 * 2**20
 WAITING = 200  # questions in the queue; one more gets the answer that it is full
 DELETE = (300, 3600)  # seconds: how often, and how old pictures are then
@@ -102,7 +100,7 @@ class Desk:
     def ask(self, picture: Any, query: Any, weights: Any) -> dict[str, Any]:
         """For scripts: the answer of one network to one question about a picture."""
         try:
-            return as_json(self.networks.ask(uploaded(picture, self.folder), query, weights))
+            return as_json(self.networks.ask(picture, self.folder, query, weights))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -110,19 +108,17 @@ class Desk:
         """Answers and attention of one network, or of two; a readable message where there is no answer."""
         names = [first] if second in (NOBODY, first) else [first, second]
         try:
-            asked = [self.networks.ask(uploaded(picture, self.folder), query, name) for name in names]
+            asked = [self.networks.ask(picture, self.folder, query, name) for name in names]
         except ValueError as error:
             return notice(str(error)), ""
         return answers(asked, truth_of(digits, asked[0].answer.query)), attention(asked)
 
     def click(self, digits: list[dict[str, Any]] | None, event: gr.EventData) -> Any:
         """The query of the digit clicked."""
-        if digits is None:
-            gr.Info("Clicks ask about digits of drawn scenes; about your own picture type a query.")
-            return gr.skip()
-        query = clicked(digits, event.x, event.y)
+        query = None if digits is None else clicked(digits, event.x, event.y)
         if query is None:
-            gr.Info("There is no digit; click on one.")
+            own = "Clicks ask about digits of drawn scenes; about your own picture type a query."
+            gr.Info(own if digits is None else "There is no digit; click on one.")
             return gr.skip()
         return query
 
@@ -130,10 +126,6 @@ class Desk:
         """The scene of the sliders, its digits, and the query of one of them."""
         scene = arranged(Sliders(*map(int, sliders)), self.source)
         return self.shown(self.source.render(scene)[0], scene, str(scene.digits[scene.asked].number))
-
-    def first_scene(self) -> tuple[str, list, str]:
-        """What the page opens with."""
-        return self.draw(*SETS[self.style])
 
     def shown(self, image: np.ndarray, scene: Scene, query: str) -> tuple[str, list, str]:
         """A scene's picture, in a file of its own as others may draw the same, its digits and its question."""
@@ -159,23 +151,16 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
             said, opacity, maps = answer_column()
             first, second, style, sliders, roll = choices_column(desk)
         with gr.Accordion("Hard cases: wrong, unsure, small", open=False, elem_id="hard"):
-            gallery = gr.Gallery(
-                [(image, case.caption()) for case, (image, _) in zip(CASES, desk.cases, strict=True)],
-                format="png",
-                columns=4,
-                height="auto",
-                allow_preview=False,
-                show_label=False,
-                buttons=[],
-                object_fit="contain",
-                elem_id="cases",
-            )
+            captions = [f"{case.query}? {case.network}: {case.said}, {case.kind}" for case in CASES]
+            pictures = list(zip((image for image, _ in desk.cases), captions, strict=True))
+            look = {"columns": 4, "height": "auto", "object_fit": "contain", "elem_id": "cases", "buttons": []}
+            gallery = gr.Gallery(pictures, format="png", allow_preview=False, show_label=False, **look)
         question, scene = [picture, query, first, second, of_scene], [picture, of_scene, query]
 
         def then_answer(event: Any) -> None:
             event.success(desk.answer, question, [said, maps], **HIDDEN, **AS_SENT)
 
-        then_answer(page.load(desk.first_scene, None, scene, **HIDDEN))
+        then_answer(page.load(lambda: desk.draw(*SETS[desk.style]), None, scene, **HIDDEN))
         for slider in sliders:
             then_answer(slider.release(desk.draw, sliders, scene, **HIDDEN))
         chosen = style.input(lambda name: list(SETS[name]), style, sliders, **HIDDEN)
@@ -199,15 +184,8 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
 def question_column() -> tuple[gr.Image, gr.Textbox, gr.Button]:
     """The picture, and the query below it."""
     with gr.Column(elem_id="question", min_width=0):
-        picture = gr.Image(
-            label="Picture",
-            show_label=False,
-            format="png",
-            sources=["upload", "clipboard"],
-            buttons=[],
-            height=360,
-            elem_id="picture",
-        )
+        look = {"show_label": False, "height": 360, "elem_id": "picture", "buttons": []}
+        picture = gr.Image(label="Picture", format="png", sources=["upload", "clipboard"], **look)
         with gr.Row(elem_id="ask-row"):
             query = gr.Textbox(label="Query", max_lines=1, elem_id="query", scale=3, min_width=0)
             ask = gr.Button("Ask", variant="primary", elem_id="ask", scale=1, min_width=0)
@@ -227,19 +205,15 @@ def answer_column() -> tuple[gr.HTML, gr.Slider, gr.HTML]:
 def choices_column(desk: Desk) -> tuple[gr.Dropdown, gr.Dropdown, gr.Radio, list[gr.Slider], gr.Button]:
     """Networks, and sliders of a scene in the order of ``Sliders``."""
     names = desk.networks.names
-    digits, clutter, background, seed = SETS[desk.style]
-    photographs = len(desk.source.photographs or ())
+    labels = ("Digits", "Clutter (distractors)", "Background (0: black)", "Seed")
+    least, most = Sliders(1), Sliders(MOST, MOST_CLUTTER, len(desk.source.photographs or ()), LARGEST_SEED)
     with gr.Column(elem_id="choices", min_width=0):
         with gr.Group():
             first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first")
             second = gr.Dropdown([NOBODY, *names], value=NOBODY, label="Compare with", elem_id="second")
         with gr.Group():
             style = gr.Radio(list(STYLES), value=desk.style, label="Draw a scene like those of", elem_id="style")
-            sliders = [
-                gr.Slider(1, MOST, digits, step=1, label="Digits", elem_id="digits"),
-                gr.Slider(0, MOST_CLUTTER, clutter, step=1, label="Clutter (distractors)", elem_id="clutter"),
-                gr.Slider(0, photographs, background, step=1, label="Background (0: black)", elem_id="background"),
-                gr.Slider(0, LARGEST_SEED, seed, step=1, label="Seed", elem_id="seed"),
-            ]
+            rows = zip(Sliders._fields, labels, least, most, SETS[desk.style], strict=True)
+            sliders = [gr.Slider(low, high, at, step=1, label=label, elem_id=i) for i, label, low, high, at in rows]
             roll = gr.Button("Re-roll", elem_id="roll")
     return first, second, style, sliders, roll

@@ -1,31 +1,25 @@
 """Answers as HTML: probabilities, where each came from, each layer's attention and what it removed; side by side.
 
-Nothing is fetched: pictures are inside. All text is escaped. How opaque the attention lies over the image is the style
-sheet's variable ``--opacity``, so a slider needs no server. Legend: H x W image pixels.
+The HTML is in panel.html.j2, which escapes all text; pictures are inside, nothing is fetched. How opaque the attention
+is over the image is the style sheet's variable ``--opacity``, so a slider needs no server. Legend: H x W image pixels.
 """
 
 import io
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from progressive_attention.maps.shown_maps import (
-    attended_image,
-    largest_of,
-    light,
-    over_image,
-    painted,
-    scaled,
-    striped,
-)
-from progressive_attention.pages.answer_plots import KEPT, RANKED, panels_of, point_of
+from progressive_attention.maps import shown_maps
+from progressive_attention.pages.answer_plots import KEPT, likeliest, panels_of, point_of
 from progressive_attention.predict.predictor import Answer
 
-BARS = 8  # attributes shown, the likeliest
+ASSETS = Path(__file__).parents[1] / "assets" / "serve"
 
 
 class Asked(NamedTuple):
@@ -36,6 +30,16 @@ class Asked(NamedTuple):
     answer: Answer
 
 
+class Tile(NamedTuple):
+    """A square picture with two lines under it; ``heat`` lies over it, which is then grey, and a ring at per cents."""
+
+    image: str
+    title: str
+    note: str = ""
+    heat: str = ""
+    ring: Sequence[float] = ()
+
+
 def notice(text: str) -> str:
     """A message instead of an answer."""
     return f"<p class='notice' role='status'>{escape(text)}</p>"
@@ -43,106 +47,60 @@ def notice(text: str) -> str:
 
 def answers(asked: list[Asked], truth: str | None) -> str:
     """What each network answers, side by side; ``truth`` as of ``scene.truth_of``."""
-    return side_by_side([heading(each) + reply(each.answer, truth) + bars(each.answer) for each in asked])
+    return str(panel().answers(asked, truth))
 
 
 def attention(asked: list[Asked]) -> str:
     """Where each network looked, layer by layer, and what each layer removed, side by side."""
-    return side_by_side([(heading(each) if len(asked) > 1 else "") + tiles(each.answer) for each in asked])
+    return str(panel().attention(asked))
 
 
-def side_by_side(columns: list[str]) -> str:
-    """Columns of HTML, one under the other where the page is narrow."""
-    return f"<div class='columns'>{''.join(f'<section>{column}</section>' for column in columns)}</div>"
+def panel() -> Any:
+    """The template's macros."""
+    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True)
+    environment.globals.update(likeliest=likeliest, verdict=verdict, tiles_of=tiles_of)
+    return environment.get_template("panel.html.j2").module
 
 
-def heading(asked: Asked) -> str:
-    """The network's name, and what it learnt from."""
-    learnt = f" <span class='soft'>trained on {escape(asked.trained_on.upper())}</span>" if asked.trained_on else ""
-    return f"<h3>{escape(asked.network)}{learnt}</h3>"
-
-
-def reply(answer: Answer, truth: str | None) -> str:
-    """The answer, and whether it is right as far as that is known."""
-    if answer.likelihood == "softmax":
-        text = f"<b>{escape(answer.attribute)}</b> {100 * answer.probability:.1f} %"
-    else:
-        text = ", ".join(f"<b>{escape(name)}</b> {100 * share:.0f} %" for name, share in answer.ranked[:RANKED])
-    if answer.found is False:
-        text = f"<b>not found</b>; if it is there, {text}"
-    return f"<p class='said'>{escape(answer.query)} → {text}</p><p>{verdict(answer, truth)}</p>"
-
-
-def verdict(answer: Answer, truth: str | None) -> str:
-    """Right or wrong, as far as that is known."""
-    query = escape(answer.query)
+def verdict(answer: Answer, truth: str | None) -> tuple[str, str]:
+    """The style sheet's class for it, and right or wrong in words, as far as that is known."""
     if truth is None:
-        return "<span class='soft'>your own picture: the right answer is unknown</span>"
+        return "soft", "your own picture: the right answer is unknown"
     if not truth and answer.denied:
-        return f"<span class='right'>✓ right, there is no {query} in this scene</span>"
+        return "right", f"✓ right, there is no {answer.query} in this scene"
     if not truth:
-        always = "softmax attention always points somewhere"
-        return f"<span class='wrong'>there is no {query} in this scene: {always}</span>"
+        return "wrong", f"there is no {answer.query} in this scene: softmax attention always points somewhere"
     if answer.attribute == truth and answer.found is not False:
-        return "<span class='right'>✓ right</span>"
-    return f"<span class='wrong'>✗ wrong, the {query} is {escape(truth)}</span>"
+        return "right", "✓ right"
+    return "wrong", f"✗ wrong, the {answer.query} is {truth}"
 
 
-def bars(answer: Answer) -> str:
-    """The likeliest attributes with their probabilities."""
-    rows = "".join(
-        f"<span>{escape(name)}</span><i style='width:{100 * share:.1f}%'></i><span>{100 * share:.1f}&nbsp;%</span>"
-        for name, share in answer.ranked[:BARS]
-    )
-    return f"<div class='bars'>{rows}</div>"
-
-
-def tiles(answer: Answer) -> str:
+def tiles_of(answer: Answer) -> list[Tile]:
     """Where the answer came from and what that lights; then each layer's attention, and what it removed.
 
     The attention of a network's only layer would show the first map again.
     """
     if not (panels := panels_of(answer)):
-        return "<p class='soft'>This network has no attention map.</p>"
-    (title, values), layers, ring = panels[0], panels[1:], ring_of(answer)
+        return []
+    (title, values), layers, point = panels[0], panels[1:], point_of(answer)
+    image, ring = uri(answer.image), () if point is None else 100 * point / answer.image.shape[1::-1]
     shown = [
-        overlay(answer.image, light(values), title, "ring: highest point" if ring else "", ring),
-        tile(picture(as_pixels(attended_image(answer.image, values))), KEPT, "its light times that map"),
+        Tile(
+            image,
+            title,
+            "" if point is None else "ring: highest point",
+            uri(heat(shown_maps.light(values))),
+            tuple(ring),
+        ),
+        Tile(uri(as_pixels(shown_maps.attended_image(answer.image, values))), KEPT, "its light times that map"),
     ]
     for i, (share, part) in enumerate(removed(answer.image, answer.layers)):
         name = ""
         if layers:
             name, values = layers[i]
-            shown.append(overlay(answer.image, values, name, largest_of(values)))
-        shown.append(tile(picture(part), f"{name} removed".strip(), f"{100 * share:.0f} % of what reached it"))
-    return f"<div class='tiles'>{''.join(shown)}</div>"
-
-
-def overlay(image: np.ndarray, values: np.ndarray, title: str, note: str, ring: str = "") -> str:
-    """A map over the grey image, as opaque as the slider says, and HTML above both."""
-    below = f"<img class='grey' src='{uri(image)}' alt=''>"
-    return tile(f"{below}<img class='heat' src='{uri(heat(values))}' alt='{escape(title)}'>{ring}", title, note)
-
-
-def ring_of(answer: Answer) -> str:
-    """A ring around the highest point of the map shown first; nothing where there is none."""
-    if (point := point_of(answer)) is None:
-        return ""
-    left, top = (100 * point / answer.image.shape[1::-1]).tolist()
-    return f"<i class='ring' style='left:{left:.2f}%;top:{top:.2f}%'></i>"
-
-
-def picture(pixels: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 that its caption describes."""
-    return f"<img src='{uri(pixels)}' alt=''>"
-
-
-def tile(images: str, title: str, note: str) -> str:
-    """A square picture with two lines under it."""
-    return (
-        f"<figure><div class='square'>{images}</div>"
-        f"<figcaption>{escape(title)}<br><span class='soft'>{escape(note)}</span></figcaption></figure>"
-    )
+            shown.append(Tile(image, name, shown_maps.largest_of(values), uri(heat(values))))
+        shown.append(Tile(uri(part), f"{name} removed".strip(), f"{100 * share:.0f} % of what reached it"))
+    return shown
 
 
 def uri(pixels: np.ndarray) -> str:
@@ -154,7 +112,7 @@ def uri(pixels: np.ndarray) -> str:
 
 def legend() -> str:
     """How to read the maps."""
-    ramp = as_pixels(over_image(np.full((1, 64, 3), 128, np.uint8), np.linspace(0, 1, 64)[None]))
+    ramp = as_pixels(shown_maps.over_image(np.full((1, 64, 3), 128, np.uint8), np.linspace(0, 1, 64)[None]))
     note = "each map’s largest; hatched: no cell of that layer"
     return f"<div class='legend'>0 <img src='{uri(ramp)}' alt='grey to yellow'> {note}</div>"
 
@@ -169,13 +127,13 @@ def as_pixels(shares: np.ndarray) -> np.ndarray:
 
 def hatched(shape: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 stripes, for where a layer has no cell."""
-    return np.where(striped(shape)[..., None], np.uint8(110), np.uint8(40)) * np.ones(3, np.uint8)
+    return np.where(shown_maps.striped(shape)[..., None], np.uint8(110), np.uint8(40)) * np.ones(3, np.uint8)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
     """A map (H, W) as paint to lay over an image: (H, W, 4) uint8, opaque stripes where it is NaN."""
     stripes = np.dstack([hatched(values.shape), np.full(values.shape, np.uint8(255))])
-    return np.where(np.isnan(values)[..., None], stripes, as_pixels(painted(values)))
+    return np.where(np.isnan(values)[..., None], stripes, as_pixels(shown_maps.painted(values)))
 
 
 def removed(image: np.ndarray, layers: Sequence[np.ndarray]) -> list[tuple[float, np.ndarray]]:
@@ -189,7 +147,7 @@ def removed(image: np.ndarray, layers: Sequence[np.ndarray]) -> list[tuple[float
     left = np.ones(image.shape[:2])
     parts = []
     for layer in layers:
-        through = scaled(layer)
+        through = shown_maps.scaled(layer)
         closed = left * (1 - through)
         known = ~np.isnan(closed)
         share = float(closed[known].sum() / (left[known].sum() or 1))

@@ -6,17 +6,8 @@ Legend: images are SIZE x SIZE pixels; a box is x0 y0 x1 y1 in pixels, right and
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from progressive_attention.data.scenes import (
-    COLOURS,
-    PATCHES,
-    SIZE,
-    Scene,
-    SceneSource,
-    Stream,
-    below,
-    sample_digits,
-    sample_patch,
-)
+from progressive_attention.data import scenes
+from progressive_attention.data.scenes import COLOURS, PATCHES, SIZE, Scene, SceneSource, Stream, below
 
 MOST_CLUTTER = 40
 LARGEST_SEED = 999_999
@@ -39,15 +30,12 @@ SETS = {"mref": Sliders(), "mdist": Sliders(clutter=PATCHES), "mbg": Sliders(bac
 
 
 def arranged(sliders: Sliders, source: SceneSource) -> Scene:
-    """The scene of the sliders, of the source's digits and photographs.
-
-    As in the synthetic sets (``sample_scene``), but for the numbers, which are the sliders'.
-    """
+    """The scene of the sliders, of the source's digits and photographs, otherwise as ``sample_scene`` draws them."""
     stream = Stream((sliders.seed, DIGITS_PART))
-    while (digits := sample_digits(stream, source.pool, sliders.digits)) is None:
+    while (digits := scenes.sample_digits(stream, source.pool, sliders.digits)) is None:
         pass
     clutter = Stream((sliders.seed, CLUTTER_PART))
-    patches = tuple(sample_patch(clutter, source.pool) for _ in range(sliders.clutter))
+    patches = tuple(scenes.sample_patch(clutter, source.pool) for _ in range(sliders.clutter))
     background = None
     if sliders.background and source.photographs:
         height, width = source.photographs.sizes[sliders.background - 1]
