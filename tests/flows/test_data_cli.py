@@ -132,6 +132,7 @@ def test_check_reports_errors(pets: list[dict[str, str]], capsys: pytest.Capture
         "rows count from 1, the first in pets/manifest.csv",
     ):
         assert shown in lines, shown
+    assert any(one.startswith("0.png (row 1): ") for one in lines)
     assert "\x1b" not in out
     assert "next:" not in out
     assert main(["data", "check", "pets", "--json"]) == 1

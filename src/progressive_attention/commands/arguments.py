@@ -68,9 +68,9 @@ def seconds(text: str) -> float:
     return float(text[:-1]) * UNITS[text[-1]] if text[-1:] in UNITS else float(text)
 
 
-def up_to(most: int) -> Callable[[str], int]:
-    """Reads a whole number from one to ``most``."""
-    return option(int, lambda value: 1 <= value <= most, f"a whole number from 1 to {most:,}")
+def listed(kind: Callable[[str], int]) -> Callable[[str], list[int]]:
+    """Reads several of a kind between commas."""
+    return lambda text: [kind(number) for number in words(text)]
 
 
 positive = option(int, lambda value: value >= 1, "a whole number >= 1")
@@ -84,16 +84,7 @@ splits = option(lambda text: ",".join(names(text)), lambda text: {*text.split(",
 known_targets = f"one of {', '.join(TARGETS)}, or a file NAME.toml"
 target = option(str, lambda text: text in TARGETS or text.endswith(".toml"), known_targets)
 duration = option(seconds, lambda value: 0 < value < float("inf"), "a time above zero, like 90s, 9m or 2h")
-
-
-def seeds(text: str) -> list[int]:
-    """Seeds between commas."""
-    return [seed(number) for number in words(text)]
-
-
-def epochs(text: str) -> list[int]:
-    """Epochs between commas, counted from 1."""
-    return [positive(number) for number in words(text)]
+seeds, epochs = listed(seed), listed(positive)
 
 
 def out_folder(text: str) -> Path:

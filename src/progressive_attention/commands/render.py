@@ -18,8 +18,9 @@ def add_options(parser: shared.Parser) -> None:
     """The options of ``pan render``."""
     add = parser.add_argument
     add("style", choices=STYLES)
+    is_count = shared.option(int, lambda count: 1 <= count <= MOST_SCENES, f"a whole number from 1 to {MOST_SCENES}")
     count_help = f"scenes to draw (default: 40, at most {MOST_SCENES:,})"
-    add("--count", type=shared.up_to(MOST_SCENES), default=40, help=count_help)
+    add("--count", type=is_count, default=40, help=count_help)
     add("--split", choices=SPLITS, default="test", help="default: test")
     add("--out", type=shared.out_file(".png"), default=Path("sheet.png"), help="PNG to write (default: sheet.png)")
     shared.scene_options(parser)

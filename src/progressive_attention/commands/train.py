@@ -41,7 +41,15 @@ def add_options(parser: shared.Parser) -> None:
     add = parser.add_argument
     add("--data", type=shared.word, required=True, help=shared.DATA_HELP)
     add("--model", choices=[*MODELS, *ALIASES], default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    add_network_options(parser)
+    add("--backbone", metavar="NAME", help="conv-stack, conv-stack-padded, or a timm network (default: the model's)")
+    weights_help = "a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)"
+    add("--backbone-weights", metavar="FILE_OR_NAME", help=weights_help)
+    add("--prior", action="store_true", help="show the query to the classifier, too")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
+    vectors_help = "ask by an .npz: names (n,), vectors (n, D)"
+    asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=vectors_help)
+    add("--freeze", metavar="STAGE", help="train only the backbone's stages behind this one, e.g. pool3")
     add("--image-size", type=shared.positive, metavar="PX", help="side to which images are fitted")
     add("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
     add("--recipe", choices=list(RECIPES), help="default: fast; photographs for a timm network")
@@ -59,20 +67,6 @@ def add_options(parser: shared.Parser) -> None:
     add("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")
     add("--out", type=shared.out_folder, required=True, metavar="RUN", help="folder of the run")
     shared.scene_options(parser)
-
-
-def add_network_options(parser: shared.Parser) -> None:
-    """What the network is made of, beyond its name."""
-    add = parser.add_argument
-    add("--backbone", metavar="NAME", help="conv-stack, conv-stack-padded, or a timm network (default: the model's)")
-    weights_help = "a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)"
-    add("--backbone-weights", metavar="FILE_OR_NAME", help=weights_help)
-    add("--prior", action="store_true", help="show the query to the classifier, too")
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
-    vectors_help = "ask by an .npz: names (n,), vectors (n, D)"
-    asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=vectors_help)
-    add("--freeze", metavar="STAGE", help="train only the backbone's stages behind this one, e.g. pool3")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -17,20 +17,11 @@ from gradio.themes import Default
 from PIL import Image
 
 from progressive_attention.config import STYLES
-from progressive_attention.data.scenes import MOST, Scene, SceneSource
+from progressive_attention.data.scenes import Scene, SceneSource
 from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import Networks, as_json
 from progressive_attention.serve.panel import ASSETS, answers, attention, legend, notice
-from progressive_attention.serve.scene import (
-    LARGEST_SEED,
-    MOST_CLUTTER,
-    SETS,
-    Sliders,
-    arranged,
-    clicked,
-    digits_of,
-    truth_of,
-)
+from progressive_attention.serve.scene import LARGEST_SEED, SETS, Sliders, arranged, clicked, digits_of, most, truth_of
 
 UPLOAD_BYTES = 8 * 2**20
 WAITING = 200  # questions in the queue; one more gets the answer that it is full
@@ -206,14 +197,13 @@ def choices_column(desk: Desk) -> tuple[gr.Dropdown, gr.Dropdown, gr.Radio, list
     """Networks, and sliders of a scene in the order of ``Sliders``."""
     names = desk.networks.names
     labels = ("Digits", "Clutter (distractors)", "Background (0: black)", "Seed")
-    least, most = Sliders(1), Sliders(MOST, MOST_CLUTTER, len(desk.source.photographs or ()), LARGEST_SEED)
     with gr.Column(elem_id="choices", min_width=0):
         with gr.Group():
             first = gr.Dropdown(names, value=names[0], label="Network", elem_id="first")
             second = gr.Dropdown([NOBODY, *names], value=NOBODY, label="Compare with", elem_id="second")
         with gr.Group():
             style = gr.Radio(list(STYLES), value=desk.style, label="Draw a scene like those of", elem_id="style")
-            rows = zip(Sliders._fields, labels, least, most, SETS[desk.style], strict=True)
+            rows = zip(Sliders._fields, labels, Sliders(1), most(desk.source), SETS[desk.style], strict=True)
             sliders = [gr.Slider(low, high, at, step=1, label=label, elem_id=i) for i, label, low, high, at in rows]
             roll = gr.Button("Re-roll", elem_id="roll")
     return first, second, style, sliders, roll

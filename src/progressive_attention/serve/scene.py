@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from progressive_attention.data import scenes
 from progressive_attention.data.scenes import COLOURS, PATCHES, SIZE, Scene, SceneSource, Stream, below
 
-MOST_CLUTTER = 40
 LARGEST_SEED = 999_999
 DIGITS_PART, CLUTTER_PART, CROP_PART = range(3)  # each has integers of its own: no slider moves what another one drew
 
@@ -27,6 +26,11 @@ class Sliders(NamedTuple):
 
 
 SETS = {"mref": Sliders(), "mdist": Sliders(clutter=PATCHES), "mbg": Sliders(background=1)}  # scenes like each set's
+
+
+def most(source: SceneSource) -> Sliders:
+    """The largest values."""
+    return Sliders(scenes.MOST, 40, len(source.photographs or ()), LARGEST_SEED)
 
 
 def arranged(sliders: Sliders, source: SceneSource) -> Scene:
