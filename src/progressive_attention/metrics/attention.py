@@ -45,17 +45,17 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     """
     attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
-    total = seen if total is None else np.asarray(total, np.float64)
-    if total.shape != seen.shape:
-        raise ValueError(f"total must have shape {seen.shape}, one value a map, got {total.shape}")
-    low = ~((total >= 0) & (total >= 0.999 * seen))  # 0.999: sums of float32 networks
+    whole = seen if total is None else np.asarray(total, np.float64)
+    if whole.shape != seen.shape:
+        raise ValueError(f"total must have shape {seen.shape}, one value a map, got {whole.shape}")
+    low = ~((whole >= 0) & (whole >= 0.999 * seen))  # 0.999: sums of float32 networks
     if low.any():
         row = int(low.argmax())
         raise ValueError(
-            f"total of map {row} must be >= 0 and at least the map's sum {seen[row]}, got {total[row]}; "
+            f"total of map {row} must be >= 0 and at least the map's sum {seen[row]}, got {whole[row]}; "
             "it is the attention inside the image and outside"
         )
-    whole = np.maximum(total, seen)
+    whole = np.maximum(whole, seen)
     inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
     known = mask.any((-2, -1)) & (whole > 0)
     return np.divide(inside, whole, out=np.full(seen.shape, np.nan), where=known)

@@ -218,8 +218,11 @@ def downloaded(weights: str, name: str) -> Path:
             f"backbone weights {weights!r} are of another architecture than backbone {name!r}, or have learnt from "
             f"pixels standardised otherwise; give {weights!r} as backbone, too, or weights of {architecture}: {known}"
         )
+    config = timm.get_pretrained_cfg(weights)
     try:
-        return Path(hf_hub_download(timm.get_pretrained_cfg(weights).hf_hub_id, "model.safetensors"))
+        if config is None or not config.hf_hub_id:
+            raise ValueError("not on the Hub as .safetensors")
+        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
     except Exception as error:  # whatever goes wrong between here and there
         raise ValueError(
             f"backbone weights {weights!r} can't be downloaded ({first_line(error)}); "
