@@ -245,12 +245,6 @@ def print_plain(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def print_line(console: Console, news: News) -> None:
-    """The line of what ended."""
-    if news.line:
-        print_plain(console, f"{news.job}: {news.line}")
-
-
 @contextmanager
 def bar(console: Console) -> Iterator[Report]:
     """A bar of the run in hand, and a line for each epoch and each end."""
@@ -263,7 +257,8 @@ def bar(console: Console) -> Iterator[Report]:
             if progress.tasks[0].description != title:
                 progress.reset(task, description=title)
             progress.update(task, completed=news.share, note=news.note)
-            print_line(console, news)
+            if news.line:
+                print_plain(console, f"{news.job}: {news.line}")
 
         yield report
 
@@ -300,7 +295,8 @@ def worker(
     def report(news: News) -> None:
         if stop.is_set() or parent is None or not parent.is_alive():
             sys.exit()
-        print_line(console, news)
+        if news.line:
+            print_plain(console, f"{news.job}: {news.line}")
 
     try:
         work(jobs, out, device, until, command, report)
