@@ -1,6 +1,5 @@
 """The work of pan reproduce: interrupted anywhere it ends the same, and no two workers do one job."""
 
-import json
 import math
 import re
 import shutil
@@ -128,18 +127,6 @@ def test_small_budgets_of_time_add_up(finished, tmp_path, monkeypatch):
     assert result_of(SAN, tmp_path) == result_of(SAN, finished[0])
 
 
-def test_no_epoch_ends_without_time_to_validate(tmp_path):
-    with pytest.raises(Interrupt):
-        do([SAN], tmp_path, interrupt_at(4 / 8))
-    log = folder_of(SAN, tmp_path) / "log.jsonl"
-    write_text(log, log.read_text().replace('"validation_seconds": ', '"validation_seconds": 10000'))
-    news: list[reproduce.News] = []
-    do([SAN], tmp_path, news.append, time.monotonic() + 5000)
-    assert [one.what for one in news[-2:]] == ["training", "stopped"]
-    assert news[-2].share == 7 / 8
-    assert len(read_log(log)) == 1
-
-
 def test_time_is_kept_for_the_first_validation_too(tmp_path, monkeypatch):
     """Nothing is known of it yet; a third of what as many images take in training is guessed."""
     given = []
@@ -166,15 +153,6 @@ def test_a_broken_result_is_named(tmp_path, content):
     write_text(path := folder_of(SAN, tmp_path) / "result.json", content)
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))} .*"):
         reproduce.results([SAN], tmp_path)
-
-
-def test_a_network_without_an_epoch_is_reported(finished, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "state")
-    folder = folder_of(SAN, tmp_path / "state")
-    about = read_json(folder / "config.json")
-    write_text(folder / "config.json", json.dumps({key: about[key] for key in about if key != "best"}))
-    with pytest.raises(ValueError, match=r"config.json has no epoch; remove"):
-        reproduce.measure(SAN, tmp_path / "state", CPU, math.inf, "pan", lambda news: None)
 
 
 def test_measurement_stops_in_time_and_leaves_no_result(tmp_path):
@@ -260,17 +238,13 @@ def test_workers_share_and_do_nothing_twice(tmp_path, monkeypatch):
     assert len({thread for _, thread in begun}) == 4
 
 
-def test_worker_waits_for_what_others_hold(tmp_path, monkeypatch):
-    lock, waited = FileLock(folder_of(SAN, tmp_path) / ".lock"), []
-    folder_of(SAN, tmp_path).mkdir(parents=True)
-
-    def sleep(seconds):
-        waited.append(seconds)
-        if len(waited) == 3:
-            lock.release()  # the other one was killed
-
-    monkeypatch.setattr(reproduce, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    lock.acquire()
-    do([SAN], tmp_path)
-    assert waited == [reproduce.WAIT] * 3
-    assert is_done(SAN, tmp_path)
+def test_no_epoch_ends_without_time_to_validate(tmp_path):
+    with pytest.raises(Interrupt):
+        do([SAN], tmp_path, interrupt_at(4 / 8))
+    log = folder_of(SAN, tmp_path) / "log.jsonl"
+    write_text(log, log.read_text().replace('"validation_seconds": ', '"validation_seconds": 10000'))
+    news: list[reproduce.News] = []
+    do([SAN], tmp_path, news.append, time.monotonic() + 5000)
+    assert [one.what for one in news[-2:]] == ["training", "stopped"]
+    assert news[-2].share == 7 / 8
+    assert len(read_log(log)) == 1

@@ -13,7 +13,7 @@ from tiny_runs import ALL, TRAIN, VALIDATION, about, network, start
 
 from progressive_attention.cli import main
 from progressive_attention.config import Recipe
-from progressive_attention.pages.training_pictures import attention_pictures
+from progressive_attention.pages.answer_plots import attention_pictures
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, read_log
 from progressive_attention.training.optimizers import learning_rate

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.evaluation.summaries import score_of
     from progressive_attention.files import read_json
     from progressive_attention.network.backbone import BACKBONES
-    from progressive_attention.pages.training_pictures import attention_pictures
+    from progressive_attention.pages.answer_plots import attention_pictures
     from progressive_attention.processes import is_first
     from progressive_attention.training.setup import prepared
     from progressive_attention.training.tensorboard_log import TensorBoardLog

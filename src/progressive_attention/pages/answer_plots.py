@@ -4,13 +4,14 @@ Legend: H x W image pixels, L attended layers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from progressive_attention.data.images import BoxMasks
+from progressive_attention.files import read_json
 from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image, shown_map
 from progressive_attention.metrics.pointing import highest_point
 from progressive_attention.pages.figures import BLACK, RIGHT, WRONG, Tile, grid, shortened
@@ -136,3 +137,22 @@ def contact_sheet(
     side *= max(1, round(150 / side))
     tiles = [Tile(image, shortened(caption)) for image, caption in zip(images, captions, strict=True)]
     return grid(in_rows(tiles, math.ceil(math.sqrt(1.6 * len(tiles)))), side, title, path=path)
+
+
+def attention_pictures(run: Path, questions: "QuestionSet", count: int = 3) -> Callable[[int], dict[str, bytes]]:
+    """What draws, after an epoch that is the best so far, the network's answers about ``count`` images, as PNG files.
+
+    It is asked the first question of each. To be given to ``TensorBoardLog``.
+    """
+    from progressive_attention.predict.predictor import Predictor
+
+    _, rows = np.unique(questions.image, return_index=True)
+
+    def draw(epoch: int) -> dict[str, bytes]:
+        if read_json(run / "config.json")["best"]["epoch"] != epoch:
+            return {}
+        predictors = {"": Predictor(run, "cpu")}
+        scenes = [scene_of(questions, row, predictors) for row in rows[:count].tolist()]
+        return {f"attention/{i}": answer_figure(scene.answers[""]) for i, scene in enumerate(scenes, 1)}
+
+    return draw

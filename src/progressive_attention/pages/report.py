@@ -54,6 +54,9 @@ ENTROPY = (
     "everywhere. A gate’s values are divided by their sum first, so it shows how evenly the gate is open, not how far. "
     "Point: median of the questions; thick line: the middle half; thin line: 90 % of them."
 )
+LOSS = "Mean over each epoch’s steps; it should fall, and level off at the end."
+BEST = "Measured after each epoch; the weights of the best one are kept."
+TIME = "What an epoch’s training took, validation left out; a peak is a machine that was busy."
 MEANING = {
     "validation_accuracy": "Accuracy is the share of questions answered correctly.",
     "validation_weighted_mean_ap": "mAP is the attributes’ average precision, weighted by their frequency.",
@@ -224,17 +227,11 @@ def learning(network: Network) -> list[md.Block]:
     key = next(name for name in VALIDATION_SCORES if name in log[-1])
     score, scores = VALIDATION_SCORES[key], [100 * epoch[key] for epoch in log]
     train, validation = ([epoch[f"{part}_seconds"] for epoch in log] for part in ("train", "validation"))
-    kept = f"Measured after each epoch; the weights of the best one are kept. {MEANING[key]}"
-    busy = "What an epoch’s training took, validation left out; a peak is a machine that was busy."
-    loss, fall = (
-        [epoch["loss"] for epoch in log],
-        "Mean over each epoch’s steps; it should fall, and level off at the end.",
-    )
     figures = []
     for title, label, values, best, caption in (
-        ("Training loss", "mean loss of the epoch", loss, None, fall),
-        (score.replace("v", "V", 1), f"{score} [%]", scores, int(np.argmax(scores)), kept),
-        ("Time", "seconds of training", train, None, busy),
+        ("Training loss", "mean loss of the epoch", [epoch["loss"] for epoch in log], None, LOSS),
+        (score.replace("v", "V", 1), f"{score} [%]", scores, int(np.argmax(scores)), f"{BEST} {MEANING[key]}"),
+        ("Time", "seconds of training", train, None, TIME),
     ):
         alt = f"{title} from {values[0]:.4g} (epoch 1) to {values[-1]:.4g} (epoch {len(values)})"
         figures.append(md.Figure(run_plots.line_figure(title, label, values, best), alt, caption))

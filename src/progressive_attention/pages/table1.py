@@ -135,11 +135,6 @@ def beside(found: Estimate | None, papers: float | None) -> str:
     return Markdown(f"**{number(found)}** ({papers:.2f})" if above else f"{number(found)} ({papers:.2f})")
 
 
-def attention(cell: Cell) -> Estimate | None:
-    """True-positive ratio of the flow map, else of the last; None without maps."""
-    return cell.mean("tpr_flow") or cell.mean("tpr_last")
-
-
 def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
     """Accuracy and attention by data set, of one budget, beside the papers' numbers; seeds and epochs of each row."""
     rows = []
@@ -150,8 +145,8 @@ def results_table(shown: Sequence[Cell], *, uniform: bool = False) -> Markdown:
             cell = sets.get(name)
             theirs = published.TABLE_1[name].get(cell.model) if cell and is_papers(cell) else None
             row.append(beside(cell and cell.accuracy(), theirs and theirs.accuracy))
-            row.append(beside(cell and attention(cell), theirs and theirs.tpr))
-            row.append(number(cell and cell.mean("tpr_last")))
+            last = cell and cell.mean("tpr_last")
+            row += [beside((cell and cell.mean("tpr_flow")) or last, theirs and theirs.tpr), number(last)]
         rows.append(row)
     if uniform:
         rows.append(uniform_row(shown))

@@ -5,17 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from progressive_attention.files import write_text
-from progressive_attention.pages.blocks import (
-    Block,
-    Figure,
-    Markdown,
-    bullets,
-    code,
-    heading,
-    line,
-    markdown_page,
-    table,
-)
+from progressive_attention.pages import blocks as md
 from progressive_attention.pages.table1 import NONE, number
 from progressive_attention.reproduce.published import TABLE_2, TABLE_2_SOURCE, TABLE_2_VOC
 from progressive_attention.reproduce.runs import ALIKE, check_alike, estimate, place_of, title_of
@@ -44,7 +34,7 @@ INTRODUCTION = (
     f"must beat. The papers' columns are {TABLE_2_SOURCE}: Visual Genome itself; they can be compared with ours only "
     "where ours are on it, too. The papers don't say which map their TPR is of."
 )
-PHOTOGRAPHS = Figure(
+PHOTOGRAPHS = md.Figure(
     "figures/attributes.png",
     "Test photographs, each with its question, attended image, maps and ranked attributes of every network",
     "The first test questions, one an image. Of each network the photograph under the flow map (where the answer came "
@@ -56,17 +46,17 @@ Run = Mapping[str, Any]
 
 def write_label_results(runs: Sequence[Run], folder: Path) -> None:
     """Write ``folder``/README.md; the figure figures/attributes.png is shown if it exists."""
-    blocks: list[Block] = [heading(1, "Attributes of photographs"), line(INTRODUCTION)]
+    blocks: list[md.Block] = [md.heading(1, "Attributes of photographs"), md.line(INTRODUCTION)]
     for dataset in dict.fromkeys(run["dataset"] for run in runs):
         of_set = [run for run in runs if run["dataset"] == dataset]
-        blocks += [heading(2, dataset), measures_table(of_set, MEASURES, papers=True)]
+        blocks += [md.heading(2, dataset), measures_table(of_set, MEASURES, papers=True)]
         blocks.append(measures_table(of_set, FURTHER, papers=False))
         if any("voc_count" in run for run in of_set):
-            blocks += [heading(3, "PASCAL VOC 2007, train and val"), *voc_section(of_set)]
+            blocks += [md.heading(3, "PASCAL VOC 2007, train and val"), *voc_section(of_set)]
         blocks += how(of_set)
     if (folder / str(PHOTOGRAPHS.source)).exists():
-        blocks += [heading(2, "What they attend to"), PHOTOGRAPHS]
-    write_text(folder / "README.md", markdown_page(blocks))
+        blocks += [md.heading(2, "What they attend to"), PHOTOGRAPHS]
+    write_text(folder / "README.md", md.markdown_page(blocks))
 
 
 def percent(shares: Iterable[float | None]) -> str:
@@ -74,7 +64,7 @@ def percent(shares: Iterable[float | None]) -> str:
     return number(estimate([*shares]))
 
 
-def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: bool) -> Markdown:
+def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: bool) -> md.Markdown:
     """Networks below each other, measures side by side, in per cent; mean and 95 % interval over seeds."""
     header, first = ["", *measures.values()], runs[0]
     rows = [["query alone (class prior)", *(percent([first.get(f"query_prior_{name}")]) for name in measures)]]
@@ -88,10 +78,10 @@ def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: 
             theirs = TABLE_2.get(alike[0]["variant"], {}).get(alike[0]["model"])
             row += [f"{number:.2f}" for number in theirs] if theirs else [NONE, NONE]
         rows.append(row)
-    return table(header, rows)
+    return md.table(header, rows)
 
 
-def voc_section(runs: Sequence[Run]) -> list[Block]:
+def voc_section(runs: Sequence[Run]) -> list[md.Block]:
     """True-positive ratios in VOC's masks, void pixels left out: of the four maps, beside the papers'."""
     known = [run for run in runs if "voc_count" in run]
     first = known[0]
@@ -103,7 +93,7 @@ def voc_section(runs: Sequence[Run]) -> list[Block]:
         rows.append(row)
     left_out = first["voc_rows_with_unknown_query"]
     words = f"{first['voc_count']:,} questions; {left_out:,} more ask for classes that the networks never learnt."
-    return [table(["", *VOC.values(), "papers"], rows), line(words)]
+    return [md.table(["", *VOC.values(), "papers"], rows), md.line(words)]
 
 
 def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -121,7 +111,7 @@ def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return rows
 
 
-def how(runs: Sequence[Run]) -> list[Block]:
+def how(runs: Sequence[Run]) -> list[md.Block]:
     """Size, budget, machine and command of each run."""
     header = ["run", "seed", "images", "epochs", "batch", "rate", "network", "recipe changes", "seconds", "hardware"]
     rows = []
@@ -137,4 +127,4 @@ def how(runs: Sequence[Run]) -> list[Block]:
             row.append(", ".join(f"{name} {value}" for name, value in run[part].items()) or "none")
         rows.append([*row, f"{run['seconds']:,.0f}", run["hardware"], run["commit"]])
     commands = dict.fromkeys(str(run["command"]) for run in runs)
-    return [table([*header, "commit"], rows), bullets(code(command) for command in commands)]
+    return [md.table([*header, "commit"], rows), md.bullets(md.code(command) for command in commands)]

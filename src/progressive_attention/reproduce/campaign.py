@@ -66,27 +66,23 @@ def plan(
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
     jobs = whole.changed(models, datasets, **changes).jobs()
     needs = {job.dataset == USERS_OWN for job in jobs}
-    if needs == {False} and (data, voc, backbone_weights) != (None, None, None):
-        raise ValueError(
-            f"{target} trains on scenes that it draws itself; leave out --data, --voc and --backbone-weights"
-        )
     if needs == {False}:
+        if (data, voc, backbone_weights) != (None, None, None):
+            raise ValueError(f"{target} draws its scenes itself; leave out --data, --voc and --backbone-weights")
         return jobs
     if data is None or False in needs:
         raise ValueError(f"{target} trains on a data set of yours, all its grids: name its folder with --data DIR")
-    if voc is not None:  # what is wrong with it is reported before hours of training
-        check_voc(voc, data)
     return on_folder(jobs, data, backbone_weights, voc)
 
 
-def check_voc(voc: Path, data: Path) -> None:
-    """Raises ValueError for a folder without masks, or whose queries are not those of the training data."""
+def check_voc(voc: Path, known: Sequence[str]) -> None:
+    """Raises ValueError for a folder without masks, or that asks none of the known queries."""
     rows = read_manifest(voc).rows_of(VOC_SPLITS)
     if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
         raise ValueError(f"{voc} has no masks to measure attention in; import VOC with pan data import voc")
-    asked, known = rows.names("query"), read_manifest(data).names("query")
-    if not set(asked) & set(known):
-        raise ValueError(f"{voc} asks for {', '.join(asked)}, but {data} teaches none of these: {', '.join(known)}")
+    asked = rows.names("query")
+    if not {*asked} & {*known}:
+        raise ValueError(f"{voc} asks for {', '.join(asked)}, and the data teach none of these: {', '.join(known)}")
 
 
 def on_folder(jobs: Sequence[Job], folder: Path, backbone_weights: str | None, voc: Path | None) -> list[Job]:
@@ -101,6 +97,8 @@ def on_folder(jobs: Sequence[Job], folder: Path, backbone_weights: str | None, v
             f"{folder} holds one attribute a row, and here lists of them are measured (a column attributes); train on "
             "it with 'pan train', and measure it with 'pan evaluate'"
         )
+    if voc is not None:  # what is wrong with it is reported before hours of training
+        check_voc(voc, manifest.names("query"))
     images = {split: len(manifest.rows_of(split).table["image"].unique()) for split in SPLITS}  # each must be there
     mine = {
         "dataset": manifest.name,
@@ -143,7 +141,9 @@ def reproduce(
     todo = [job for job in jobs if not is_done(job, out)]
     died: list[int] = []
     if todo:
-        processes = min(processes or default_processes(device), len(todo))
+        # One a core, as trainings of one thread disturb each other least; on a GPU four, to fill each other's gaps.
+        usual = joblib.cpu_count() if device.type == "cpu" else min(4, joblib.cpu_count())
+        processes = min(processes or usual, len(todo))
         print_plain(console, f"{len(todo)} runs to do, {processes} at a time")
         with suppress(TimeIsUp):
             render(todo, until, lambda title: counting(console, title, "scenes"))
@@ -235,20 +235,9 @@ def add_to_table(new: Sequence[Run], path: Path) -> None:
         write(path, runs)
 
 
-def default_processes(device: torch.device) -> int:
-    """One a core, as trainings of one thread disturb each other least; on a GPU four, to fill each other's gaps."""
-    return joblib.cpu_count() if device.type == "cpu" else min(4, joblib.cpu_count())
-
-
 def print_plain(console: Console, text: str) -> None:
     """A line as it is, however long."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def print_line(console: Console, news: News) -> None:
-    """The line of what ended."""
-    if news.line:
-        print_plain(console, f"{news.job}: {news.line}")
 
 
 @contextmanager
@@ -263,7 +252,8 @@ def bar(console: Console) -> Iterator[Report]:
             if progress.tasks[0].description != title:
                 progress.reset(task, description=title)
             progress.update(task, completed=news.share, note=news.note)
-            print_line(console, news)
+            if news.line:
+                print_plain(console, f"{news.job}: {news.line}")
 
         yield report
 
@@ -300,7 +290,8 @@ def worker(
     def report(news: News) -> None:
         if stop.is_set() or parent is None or not parent.is_alive():
             sys.exit()
-        print_line(console, news)
+        if news.line:
+            print_plain(console, f"{news.job}: {news.line}")
 
     try:
         work(jobs, out, device, until, command, report)

@@ -45,56 +45,29 @@ class Curve(msgspec.Struct):
     best_iou: MaybeShare
 
 
-class Figures(msgspec.Struct, kw_only=True):
-    """What a run must hold, and in which range; it may hold more (docs/reproduce.md)."""
-
-    model: str
-    variant: str
-    dataset: Style
-    protocol: Protocol
-    recipe: str
-    queries_per_image: Queries
-    seed: Count
-    images: Count
-    epochs: Count
-    learning_rate: Amount
-    count: Count
-    accuracy: Share
-    accuracy_by_scale: dict[str, MaybeShare]
-    count_by_scale: dict[str, Count]
-    tpr_last: MaybeShare
-    tpr_accumulated: MaybeShare
-    tpr_activation: MaybeShare
-    tpr_uniform: MaybeShare
-    tpr_clipped: MaybeShare
-    pointing_last: MaybeShare
-    pointing_accumulated: MaybeShare
-    pointing_activation: MaybeShare
-    # What runs of earlier versions lack, until they are measured again.
-    tpr_flow: MaybeShare = None
-    pointing_flow: MaybeShare = None
-    iou_last: MaybeShare = None
-    iou_accumulated: MaybeShare = None
-    iou_activation: MaybeShare = None
-    iou_flow: MaybeShare = None
-    point_on_target: MaybeShare = None
-    box_iou: MaybeShare = None
-    precision_recall: dict[Literal["last", "accumulated", "activation", "flow"], Curve | None] = {}
-    parameters: Count
-    seconds: Amount
-    hardware: str
-    commit: str
-    command: str
-    torch: str
-
-    def __post_init__(self) -> None:
-        one_of("model", self.model, {**MODELS, **ALIASES})
-        one_of("recipe", self.recipe, RECIPES)
-        if not set(self.accuracy_by_scale) == set(self.count_by_scale) == set(SCALE_BINS):
-            raise ValueError(f"accuracy_by_scale and count_by_scale must be given for {', '.join(SCALE_BINS)}")
-
-
-LATER = tuple(f.name for f in msgspec.structs.fields(Figures) if f.default is None)
+TEXTS = ("model", "variant", "recipe", "hardware", "commit", "command", "torch")
+COUNTS = ("seed", "images", "epochs", "count", "parameters")
+RATIOS = ("tpr_last", "tpr_accumulated", "tpr_activation", "tpr_uniform", "tpr_clipped")
+RATIOS += ("pointing_last", "pointing_accumulated", "pointing_activation")
+LATER = ("tpr_flow", "pointing_flow", "iou_last", "iou_accumulated", "iou_activation", "iou_flow")  # older runs lack
+LATER += ("point_on_target", "box_iou")  # these, until they are measured again
+Figures = msgspec.defstruct(  # what a run must hold, and in which range; it may hold more (docs/reproduce.md)
+    "Figures",
+    [
+        ("dataset", Style),
+        ("protocol", Protocol),
+        ("queries_per_image", Queries),
+        *((name, str) for name in TEXTS),
+        *((name, Count) for name in COUNTS),
+        *((name, Amount) for name in ("learning_rate", "seconds")),
+        ("accuracy", Share),
+        ("accuracy_by_scale", dict[str, MaybeShare]),
+        ("count_by_scale", dict[str, Count]),
+        *((name, MaybeShare) for name in RATIOS),
+        *((name, MaybeShare, None) for name in LATER),
+        (CURVES, dict[Literal["last", "accumulated", "activation", "flow"], Curve | None], {}),
+    ],
+)
 
 
 class Budget(NamedTuple):
@@ -271,13 +244,17 @@ def check_figures(run: Any, place: str) -> None:
     """Raises ValueError that names the place and the key for what is no run."""
     try:
         msgspec.convert(run, Figures)
-    except msgspec.ValidationError as error:
+        one_of("model", run["model"], {**MODELS, **ALIASES})
+        one_of("recipe", run["recipe"], RECIPES)
+        if not set(run["accuracy_by_scale"]) == set(run["count_by_scale"]) == set(SCALE_BINS):
+            raise ValueError(f"accuracy_by_scale and count_by_scale must be given for {', '.join(SCALE_BINS)}")
+    except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(
             f"{place}: {explained(error)}; correct it, or remove the run from the table, and 'pan reproduce' adds it"
         ) from error
 
 
-def explained(error: msgspec.ValidationError) -> str:
+def explained(error: Exception) -> str:
     """What is wrong where: "seeds[0]: Expected `int`, got `str`"."""
     reason, _, place = str(error).partition(" - at ")
     place = place.replace("`", "").replace("$.", "")

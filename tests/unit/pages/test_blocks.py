@@ -84,9 +84,3 @@ def test_a_table_as_html():
 @pytest.mark.parametrize("words", ["`", "a`` b`", "x | y", "`` ` ``"])
 def test_code_holds_any_backticks(words):
     assert shown(words) in Page(html_page("t", [line(code(words))])).text
-
-
-def test_light_dark_phone_and_print():
-    html = html_page("t", [])
-    for words in ("prefers-color-scheme: dark", "width=device-width", "@media print", '<html lang="en">'):
-        assert words in html

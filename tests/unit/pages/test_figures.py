@@ -4,18 +4,15 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from fake_answers import HOSTILE
 from read_page import pixels
 
-from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.pages.figures import (
     GAP,
     GROUP_GAP,
     OKABE_ITO,
     Tile,
     add_legend,
-    coloured,
     column_places,
     finish,
     grid,
@@ -68,22 +65,6 @@ def test_a_ring_lies_around_the_point_and_a_line_around_the_mask():
     np.testing.assert_allclose(around, (110, 170, 10, 90), atol=8)
 
 
-@pytest.mark.parametrize("part", ["title", "heading", "notes", "mask", "point", "pixels", "legend", "head"])
-def test_what_is_given_is_seen(part):
-    plain = Tile(PICTURES[0], "title", [("heading", "black")], [("note", "black")])
-    changed = {
-        "title": {"title": "other"},
-        "heading": {"heading": [("heading", OKABE_ITO[0])]},
-        "notes": {"notes": [("other", "black")]},
-        "mask": {"mask": np.eye(20, dtype=bool)},
-        "point": {"point": np.array([5, 5])},
-        "pixels": {"pixels": PICTURES[1]},
-    }.get(part, {})
-    legend, title = ["hatched"] if part == "legend" else None, "title" if part == "head" else ""
-    assert grid([[plain._replace(**changed)]], 90, title, legend) != grid([[plain]], 90)
-    assert grid([[plain]], 90) == grid([[plain]], 90), "the same bytes every time"
-
-
 def test_words_are_taken_as_they_are():
     """No mathematics in a dollar sign; words that are too long are cut or wrapped, not drawn over others."""
     words = HOSTILE * 9
@@ -94,32 +75,6 @@ def test_words_are_taken_as_they_are():
     axes.plot([0, 1], [0, 1], label=HOSTILE)
     add_legend(axes)
     assert pixels(finish(figure)).shape == (200, 300, 3)
-
-
-def test_axes_lie_where_they_are_told():
-    axes = plot_axes(new_figure(400, 200), (100, 40, 200, 100))
-    np.testing.assert_allclose(axes.get_position().bounds, (0.25, 0.3, 0.5, 0.5))
-
-
-def test_maps_have_the_colours_of_all_maps():
-    from matplotlib import colormaps
-
-    np.testing.assert_array_equal(coloured(np.array([[0.0, 1.0]])), colormaps[COLOUR_MAP]([[0.0, 1.0]])[..., :3])
-
-
-def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "folder" / "figure.png"
-    png = grid([[Tile(PICTURES[0])]], 40, path=path)
-    assert path.read_bytes() == png
-    assert list(path.parent.iterdir()) == [path]
-
-    def full(self, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        grid([[Tile(PICTURES[0])]], 40, path=tmp_path / "sheet.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_matplotlib_is_imported_only_to_draw_pyplot_and_torch_never():

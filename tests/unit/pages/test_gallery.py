@@ -35,27 +35,17 @@ def names(some):
     return [job.model for job in some]
 
 
-def test_networks_stand_in_the_order_of_the_tables():
+def test_networks_stand_in_the_order_of_the_tables_and_variants_are_left_out():
     assert names(alike(plain("pan-hard-ctx", "han", "pan-soft", "san"))) == ["san", "han", "pan-soft", "pan-hard-ctx"]
+    assert alike(jobs("san", "han")) == alike([]) == []
 
 
-def test_nothing_of_nothing():
-    assert alike([]) == []
-    assert alike(jobs("san", "han")) == []  # variants
-
-
-def test_most_images_win():
+def test_most_images_win_then_most_networks_then_the_first_seed():
+    """Of a network its longest run stands: networks differ in the epochs that they need."""
     large = plain("san", images=60)
     assert alike([*plain("san", "han"), *large]) == large
-
-
-def test_longest_run_stands_for_its_network():
-    """Networks differ in the epochs that they need."""
-    (han,), (short, san) = plain("han", epochs=2), [job for n in (3, 9) for job in plain("san", epochs=n)]
+    (han,), (short, san) = plain("han", epochs=2), [job for epochs in (3, 9) for job in plain("san", epochs=epochs)]
     assert alike([san, short, han]) == alike([short, san, han]) == [san, han]
-
-
-def test_then_most_networks_then_first_seed():
     first, second, third = plain("san"), plain("san", "han", seed=1), plain("san", "han", seed=2)
     assert alike([*first, *third, *second]) == second
     assert alike([*plain("san", protocol="authors"), *second]) == second

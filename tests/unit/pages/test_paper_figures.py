@@ -64,14 +64,6 @@ def test_spread_by_hand():
     np.testing.assert_array_equal(everywhere, np.full((2, 3), 3.0))
 
 
-def test_spread_takes_many_maps_at_once():
-    values = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
-    field = ((16, 0, 45), (16, 0, 45))  # the last map of the papers' network
-    together = spread_over_fields(values, field, (100, 100))
-    np.testing.assert_array_equal(together[1, 2], spread_over_fields(values[1, 2], field, (100, 100)))
-    np.testing.assert_allclose(spread_over_fields(np.full((4, 4), 0.3), field, (94, 94)), 0.3)
-
-
 def test_rescaled_reaches_from_0_to_1():
     np.testing.assert_allclose(rescaled(np.array([[2.0, 3.0], [4.0, 6.0]])), [[0, 0.25], [0.5, 1]])
     np.testing.assert_array_equal(rescaled(np.full((2, 2), 7.0)), np.zeros((2, 2)))

@@ -91,11 +91,6 @@ def test_confusion_is_drawn(drawn):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["red", "very long nam…"]
 
 
-def test_few_of_many_are_not_none(drawn):
-    (axes,) = confusion_figure(["a", "b"], np.array([[9999, 1], [0, 0]])).axes
-    assert texts(axes) == ["9,999\n100.0 %", "1\n< 0.1 %"]
-
-
 def test_quantiles_by_hand():
     entropy = np.array([[0.0, np.nan, 1], [1, np.nan, np.nan], [0.5, np.nan, 1]])
     found = quantiles(entropy)

@@ -15,7 +15,6 @@ from rich.console import Console
 from tiny_photographs import write_photographs
 
 from progressive_attention.cli import main
-from progressive_attention.data.scenes import COLOURS
 from progressive_attention.evaluation.attention import entropies
 from progressive_attention.evaluation.kept import read_notes
 from progressive_attention.files import read_tensors, write_tensors
@@ -131,18 +130,6 @@ def test_photographs_with_several_attributes(place):
     assert "true-positive ratio, last map in the box" in page.text
 
 
-def test_network_without_attention_and_foreign_words(place, monkeypatch):
-    monkeypatch.setattr(run_results, "FIRST", 1)
-    monkeypatch.setattr(run_results, "SUREST", 0)
-    config = Path("runs/film/config.json")
-    about = json.loads(config.read_text())
-    config.write_text(json.dumps({**about, "name": "<script>alert(1)</script>", "command": "<b>"}))
-    page = page_of("runs/film")
-    assert "<script>alert(1)</script>" in page.text  # as text
-    assert not [alt for alt in page.values("alt") if "entropy" in alt]
-    assert "entropy by layer: this network has no attention maps" in page.text
-
-
 def test_shipped_weights_by_name(place, monkeypatch):
     monkeypatch.setattr(network_folder, "SHIPPED", place / "shipped")
     shutil.copytree("runs/film", "shipped/tiny", ignore=shutil.ignore_patterns("log.jsonl", "checkpoint*"))
@@ -202,18 +189,6 @@ def test_an_evaluation_notes_where_the_data_are(place):
     assert gathered("runs/many", split="validation").missing == []  # labels have changed: asked again
     rows = pyarrow.parquet.read_table("runs/many/evaluation/many-validation.parquet")
     assert not any("warm" in holds for holds in rows["attributes"].to_pylist())
-
-
-def test_splits_of_an_npz_are_evaluations_of_their_own(place):
-    rng = np.random.default_rng(0)
-    arrays = {"images": rng.integers(0, 256, (40, 100, 100, 3), np.uint8), "query": rng.integers(0, 10, 40)}
-    np.savez("s.npz", **arrays, attribute=rng.integers(0, 5, 40), attribute_names=sorted(COLOURS))
-    pan("evaluate", "--weights", "runs/film", "--data", "s.npz", "--device", "cpu")
-    tested = network_of("runs/film", "s.npz", "test").summary["count"]
-    assert 0 < tested < 40
-    assert network_of("runs/film", "s.npz").summary["count"] == 40
-    files = {path.name for path in Path("runs/film/evaluation").glob("s*.parquet")}
-    assert files == {"s.parquet", "s-test.parquet"}
 
 
 def test_data_and_images_that_are_not_at_hand(place, capsys):

@@ -80,13 +80,6 @@ def test_other_rows_variants_and_budgets_stand_below():
     assert "15,000 images, fast recipe, paper protocol, one digit an image asked:" in page
 
 
-def test_runs_that_the_papers_lack_alone():
-    page = results_page([fake_run("film"), fake_run(variant="masks supervised")], NOWHERE)
-    (table,) = tables_of(page)
-    assert list(table) == ["network", "PAN[H]+CTX, masks supervised", "FiLM"]
-    assert table["FiLM"][2] == "–", "it has no map"
-
-
 def test_a_new_row_of_models_stands_in_the_tables(monkeypatch):
     """One line in MODELS is enough: its title names it, below all others."""
     monkeypatch.setitem(MODELS, "mine", {"title": "My network", "network": "film"})
@@ -121,9 +114,3 @@ def test_text_is_escaped():
     kinds = {child.type for token in tokens for child in token.children or []}
     assert not kinds & {"link_open", "html_inline", "code_inline", "em_open"}
     tables_of(page)
-
-
-def test_nothing_to_report(tmp_path):
-    with pytest.raises(ValueError, match="no run to report; train some by 'pan reproduce'"):
-        write_results([], tmp_path)
-    assert not list(tmp_path.iterdir())

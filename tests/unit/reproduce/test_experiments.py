@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from progressive_attention.config import ALIASES, RECIPES, TARGETS
+from progressive_attention.config import RECIPES, TARGETS
 from progressive_attention.reproduce.experiments import FOLDER, Experiment, Grid, read_experiment
 
 
@@ -48,12 +48,6 @@ def test_kept_epochs_make_no_other_job():
     plain, kept = (Grid(("san",), ("mref",), epochs=30, keep_epochs=some).jobs()[0] for some in ((), (10, 30, 100)))
     assert kept.keep_epochs == (10, 30)  # the hundredth is not trained
     assert (kept, kept.name) == (plain, plain.name)
-
-
-def test_seeds_come_outermost():
-    jobs = Grid(("san", "han"), ("mref", "mbg"), seeds=(0, 1)).jobs()
-    got = [(job.seed, job.dataset, job.model) for job in jobs]
-    assert got == [(s, d, m) for s in (0, 1) for d in ("mref", "mbg") for m in ("san", "han")]
 
 
 def test_any_difference_gives_another_name():
@@ -103,12 +97,6 @@ def test_another_recipe_leaves_out_variants_of_the_old_one():
     with pytest.raises(ValueError, match="no grid of .*, or its variants are of another recipe"):
         halves.changed(recipe="paper")
     assert halves.changed(epochs=1).jobs()
-
-
-def test_names_of_2016_are_those_of_2018():
-    jobs = Grid(tuple(ALIASES), ("mref",)).jobs()
-    assert [job.model for job in jobs] == list(ALIASES.values())
-    assert jobs[0].name == Grid(("pan-soft",), ("mref",)).jobs()[0].name
 
 
 def test_changes_reach_recipe_and_network():
