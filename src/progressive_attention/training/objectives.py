@@ -123,7 +123,9 @@ def objective(recipe: Recipe, model: nn.Module) -> Loss:
         return answers_only
     if not isinstance(model, ProgressiveAttentionNetwork):
         kind = type(model).__name__
-        raise ValueError(f"gate_price and mask_price charge for attention maps; {kind} has none: set both to 0")
+        raise ValueError(
+            f"gate_price and mask_price are for networks with attention maps; {kind} has none: set both to 0"
+        )
     if recipe.gate_price and len(model.attended) == 1:
         raise ValueError("gate_price is for networks with gates; attention at the last layer has none: set it to 0")
     where = geometry(model)
