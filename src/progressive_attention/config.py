@@ -86,8 +86,7 @@ def checked_seed(what: str, value: Any) -> int:
 def check_fields(config: Any) -> None:
     """Check each field of a frozen dataclass by its type, and make lists of JSON tuples."""
     for field in fields(config):
-        value = getattr(config, field.name)
-        as_typed = checked(field.name, value, field.type)
+        as_typed = checked(field.name, value := getattr(config, field.name), field.type)
         if as_typed != value:  # not 1.0 for 1, which would change the names of runs
             object.__setattr__(config, field.name, as_typed)
 
@@ -98,14 +97,13 @@ class ModelConfig:
 
     ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
     the softmax chooses (``choice``; or sparsemax). STN transforms what enters each of them; FiLM and concatenation
-    run through the whole backbone. ``scorer``: how PAN scores a location (``equations.SCORERS``). ``radius`` is
-    δ of the local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s
-    ``"sum"``, or the 2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has one
-    attribute, ``"bernoulli"`` where it may have any number of them. ``prior`` shows the query to the classifier too
-    (``equations.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so
-    many values, made by ``query_encoder``, and what is learnt is to read them, so that others can be asked, too
-    (``text_queries``). The sizes' limits keep a file from taking all memory. Raises ValueError for a value that is out
-    of range, or doesn't go with the others.
+    run through the whole backbone. ``scorer``: how PAN scores a location (``scorers.SCORERS``). ``radius`` is δ of the
+    local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s ``"sum"``, or the
+    2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has one attribute,
+    ``"bernoulli"`` where it may have any number. ``prior`` shows the query to the classifier too
+    (``scorers.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so many
+    values, made by ``query_encoder`` (``text_queries``). Raises ValueError for a value out of range, or that doesn't
+    go with the others.
     """
 
     num_queries: Positive
@@ -130,13 +128,12 @@ class ModelConfig:
         check_fields(self)
         if self.query_encoder and not self.query_size:
             raise ValueError(
-                f"query_encoder {self.query_encoder!r} makes vectors, and query_size 0 says that there are none; give "
-                "their length"
+                f"query_encoder {self.query_encoder!r} makes vectors; give their length as query_size, got 0"
             )
         if self.prior and self.network in ("film", "concat"):
+            knows = f"that of {self.network} already knows it"
             raise ValueError(
-                f"prior shows the query to the classifier, and that of {self.network} already knows it; leave prior "
-                "False, or choose another network: pan-*, san, han, stn-*"
+                f"prior shows the query to the classifier, and {knows}; leave prior False, or choose pan-*"
             )
         if self.choice == "sparsemax" and self.pooling == "hard":
             raise ValueError("hard pooling takes logarithms of the last map, which sparsemax makes zero; choose soft")
@@ -162,9 +159,7 @@ class Recipe:
     epochs: Positive
     batch: Positive
     queries: Queries
-    patience: Annotated[int, Meta(ge=0, description="0 never stops early")] = (
-        0  # epochs without a better validation accuracy before stopping; 0 = never
-    )
+    patience: Annotated[int, Meta(ge=0, description="0 never stops early")] = 0  # epochs without a better score
     decay: Above = 1.0
     decay_start: Annotated[int, Meta(ge=0)] = 0
     decay_every: Positive = 1
@@ -200,7 +195,7 @@ RECIPES: dict[str, Recipe] = {
     "authors": Recipe("authors", "rmsprop", 0.003, "step", 300, 200, "rows", 50, 1 / 1.5, 31, 12),
     "fast": Recipe("fast", "muon", 0.01, "one-cycle", 3, 32, "all", weight_decay=0.01, bf16=True),
     # 2018 text, section 4.2: Adam, "different module-wise initial learning rates", "exponentially decayed by the factor
-    # of 0.9". Which rates for which modules, how often they decay, batch and epochs it leaves open: those are ours.
+    # of 0.9". Which rates, how often they decay, batch and epochs it leaves open: those are ours.
     "photographs": Recipe(
         "photographs", "adam", 0.003, "step", 10, 32, "all", 0, 0.9, 1, bf16=True, module_rates=PRETRAINED
     ),
@@ -218,8 +213,7 @@ def recipe_for(model: str, name: str) -> Recipe:
     return RECIPES[name] if name in PROTOCOLS else replace(RECIPES[name], gate_price=price)
 
 
-# What `pan reproduce` can be asked for -> the experiments it needs. Figures and scale table come from Table 1's runs;
-# Table 2 needs the user's data.
+# What `pan reproduce` can be asked for -> the experiments it needs; figures and scale table come from Table 1's runs.
 EXPERIMENTS = ("extra-rows", "gates", "rates", "one-question", "protocols", "own-training", "table2")
 TARGETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("table1", "scale-table", "figure5", "figure6"), ("table1",)),

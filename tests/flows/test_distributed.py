@@ -20,6 +20,7 @@ from tiny_photographs import about as photographs_about
 from tiny_photographs import network as photograph_network
 from tiny_runs import results
 from torch import nn
+from torchrun import LAUNCHER, assert_same_gradient, environment, finished, job, torchrun
 
 from progressive_attention.data.manifest import from_folder
 from progressive_attention.data.questions import make_batch
@@ -28,29 +29,7 @@ from progressive_attention.saved import network_folder
 from progressive_attention.training.loop import order_in_epoch, read_log
 
 pytestmark = pytest.mark.slow
-HERE = Path(__file__).parents[1] / "support"
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 EVALUATE = ["-m", "progressive_attention", "evaluate", "--device", "cpu", "--json"]
-
-
-def environment(**more: str) -> dict[str, str]:
-    paths = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
-
-
-def torchrun(*command: object, restarts: int = 0, **more: str) -> subprocess.CompletedProcess:
-    """A command in two processes; ``more`` goes into their environment."""
-    words = [*LAUNCHER, "--master-port", str(free_port()), "--max-restarts", str(restarts), *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment(**more), timeout=300)
-
-
-def job(name: str, folder: Path, **options) -> subprocess.CompletedProcess:
-    return torchrun(HERE / "in_processes.py", name, folder, **options)
-
-
-def finished(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +37,6 @@ def of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
     assert "Warning" not in finished(job("gradients", folder)).stderr
     return folder
-
-
-def assert_same_gradient(values: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """A transformer's gradients reach 4,000 here: of what is above 1, the share counts."""
-    scale = max(1.0, *(float(value.abs().max()) for value in expected.values()))
-    assert values.keys() >= expected.keys()
-    for key, value in expected.items():
-        torch.testing.assert_close(values[key], value, rtol=0, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("name", CASES)

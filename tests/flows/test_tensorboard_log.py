@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_runs import ALL, TRAIN, VALIDATION, about, network, start
 
 from progressive_attention.cli import main
-from progressive_attention.config import Recipe
 from progressive_attention.pages.answer_plots import attention_pictures
 from progressive_attention.training import loop as module
 from progressive_attention.training.loop import fit, read_log
@@ -90,15 +89,6 @@ def test_a_resumed_run_shows_no_point_twice(whole: Path, tmp_path: Path, monkeyp
     with log_of(out) as log:
         fit(network(seed=9), TRAIN, VALIDATION, ALL, out, about(network()), watch=log)
     assert timeless(out / "tensorboard") == timeless(whole / "tensorboard")
-
-
-def test_another_run_in_the_folder_replaces_what_is_shown(whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path / "run")
-    (tmp_path / "run/checkpoint.safetensors").unlink()
-    recipe = Recipe("other", "adamw", 0.02, "one-cycle", 1, 4, "all")
-    with TensorBoardLog(tmp_path / "run/tensorboard") as log:
-        fit(network(), TRAIN, VALIDATION, recipe, tmp_path / "run", about(network()), watch=log)
-    assert [step for step, _ in curves(tmp_path / "run/tensorboard")["train/loss"]] == [1, 2, 3]
 
 
 def test_a_training_that_is_rejected_leaves_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -45,14 +45,10 @@ def test_the_order_of_rates_changes_nothing(pairs):
     ("rates", "message"),
     [
         (None, "module_rates must be a list, got None; give pairs of a module's name"),
-        ({"stages": 0.1}, "module_rates must be a list"),
-        (["stages"], r"module_rates\[0\] must be a list"),
         ([("stages", 0.1, 2)], r"module_rates\[0\] must be of length 2"),
         ([(0.1, "stages")], r"module_rates\[0\]\[0\] must be text"),
-        ([("", 1)], r"module_rates\[0\]\[0\] must be of length >= 1"),
-        ([("stages", "fast")], r"module_rates\[0\]\[1\] must be a number"),
+        ([("stages", 0.1), ("stages", 1)], "module_rates must name each module once; got .*stages.*stages"),
         ([("a", 1), ("stages", -0.1)], r"module_rates\[1\]\[1\] must be >= 0"),
-        ([("stages", math.nan)], r"module_rates\[0\]\[1\] must be >= 0"),
         ([("stages", math.inf)], r"module_rates\[0\]\[1\] must be < 1e\+300"),
     ],
 )
@@ -61,48 +57,26 @@ def test_rates_that_are_none(rates, message):
         Recipe("r", "adam", 0.1, "step", 1, 1, "all", module_rates=rates)
 
 
-def test_a_module_is_named_once():
-    with pytest.raises(ValueError, match="module_rates must name each module once; got .*stages.*stages"):
-        with_rates(("stages", 0.1), ("stages", 1))
-
-
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_a_recipe_comes_back_from_json_and_can_be_a_key(recipe):
-    assert Recipe(**json.loads(json.dumps(asdict(recipe)))) == recipe
-    assert {recipe: recipe.name}[recipe] in RECIPES
-
-
-def test_recipes_of_old_files_know_no_modules():
-    old = {name: value for name, value in asdict(PLAIN).items() if name not in ("module_rates", "augment")}
-    assert Recipe(**old) == PLAIN
-
-
-def test_photographs_is_the_papers_as_far_as_it_is_told():
-    recipe = RECIPES["photographs"]
-    assert (recipe.optimizer, recipe.schedule, recipe.decay, recipe.decay_every) == ("adam", "step", 0.9, 1)
-    assert recipe.decay_start == 1  # the first epoch has the whole rate
-    factors = [recipe.rate_factor(name) for name in ("stages.0.0.weight", "scorers.2.score.bias", "classifier.weight")]
-    assert factors == [0.03, 1, 1]
+    fields = json.loads(json.dumps(asdict(recipe)))
+    assert {recipe: recipe.name}[Recipe(**fields)] in RECIPES
+    del fields["module_rates"], fields["augment"]  # old files know neither
+    assert Recipe(**fields) == replace(recipe, module_rates=(), augment="none")
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: rmsprop, adam, adamw, muon"),
-        ({"augment": "rotate"}, "unknown augment 'rotate'; known: none, flip, crop"),
-        ({"schedule": "cosine"}, "unknown schedule 'cosine'; known: one-cycle, step"),
-        ({"queries": "two"}, "unknown queries 'two'; known: one, all, rows"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"mask_price": -1.0}, r"mask_price must be >= 0\.0, got -1\.0; 0 charges nothing"),
         ({"gate_price": math.nan}, "gate_price must be >= 0.0, got nan"),
-        ({"weight_decay": math.inf}, "weight_decay must be < .*, got inf"),
         ({"patience": -1}, "patience must be >= 0, got -1; 0 never stops early"),
         ({"learning_rate": math.inf}, "learning_rate must be < .*, got inf"),
-        ({"decay": math.nan}, "decay must be > 0.0, got nan"),
-        ({"batch": 2.5}, "batch must be a whole number, got 2.5"),
         ({"batch": "a"}, "batch must be a whole number, got 'a'"),
         ({"clip": True}, "clip must be a number, got True"),
         ({"bf16": 1}, "bf16 must be true or false, got 1"),
@@ -118,15 +92,10 @@ def test_recipes_that_cannot_be(changes, message):
 
 def test_a_network_comes_back_from_json():
     config = ModelConfig(5, 3, ("pool3", "pool5"), likelihood="bernoulli", prior=True)
-    assert ModelConfig(**json.loads(json.dumps(asdict(config)))) == config
-
-
-def test_networks_of_old_files_are_softmax_without_prior():
-    told = {field.name for field in fields(ModelConfig)}
-    old = {key: value for key, value in asdict(ModelConfig(5, 3)).items() if key not in ("likelihood", "prior")}
-    assert told - set(old) == {"likelihood", "prior"}
-    assert ModelConfig(**old) == ModelConfig(5, 3)
-    assert (ModelConfig(**old).likelihood, ModelConfig(**old).prior) == ("softmax", False)
+    fields = json.loads(json.dumps(asdict(config)))
+    assert ModelConfig(**fields) == config
+    del fields["likelihood"], fields["prior"]  # old files are softmax without prior
+    assert ModelConfig(**fields) == replace(config, likelihood="softmax", prior=False)
 
 
 def test_lists_of_json_become_tuples_and_whole_numbers_stay():

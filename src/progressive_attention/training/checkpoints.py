@@ -63,25 +63,25 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
     except RuntimeError as error:  # a network that is not described in ``about``
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"{out} holds another network's run ({reason}); {REMEDY}") from error
-    for name, parameter in model.named_parameters():
-        prefix = f"optimizer/{name}/"
-        for key in [key for key in tensors if key.startswith(prefix)]:
-            like = torch.empty(()) if key.endswith("/step") else parameter
-            if tensors[key].shape != like.shape:
-                shapes = f"{tuple(tensors[key].shape)}, expected {tuple(like.shape)}"
-                raise ValueError(f"{path} holds {key} of shape {shapes}; {REMEDY}")
-            # In the parameter's memory layout, whatever that is.
-            value = torch.empty_like(like, dtype=tensors[key].dtype, device=parameter.device).copy_(tensors[key])
-            optimizer.state[parameter][key.removeprefix(prefix)] = value
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        owner, _, name = key.removeprefix("optimizer/").rpartition("/")
+        if not key.startswith("optimizer/") or owner not in parameters:
+            continue
+        like = torch.empty(()) if name == "step" else parameters[owner]
+        if value.shape != like.shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(like.shape)}"
+            raise ValueError(f"{path} holds {key} of shape {shapes}; {REMEDY}")
+        # In the parameter's memory layout, whatever that is.
+        same_layout = torch.empty_like(like, dtype=value.dtype, device=parameters[owner].device)
+        optimizer.state[parameters[owner]][name] = same_layout.copy_(value)
     return state
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """A checkpoint's tensors and notes, None if there is no such file; raises ValueError if it is broken."""
-    if not path.exists():
-        return None
     try:
-        return read_tensors(path)
+        return read_tensors(path) if path.exists() else None
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read ({error}); delete it to start over, or choose another --out") from error
 
@@ -89,10 +89,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | No
 def check_same_run(out: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises ValueError, naming what differs, where a checkpoint's identity is not that of the run now."""
     different = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
-    if not different:
-        return
-    if different == [CONTENT]:
-        changes = "rows, words or pictures of the data differ"
-    else:  # other data have other content
-        changes = ", ".join(f"{key} {there.get(key)} there, {now.get(key)} now" for key in different if key != CONTENT)
-    raise ValueError(f"{out} holds another run ({changes}); {REMEDY}")
+    # Other data have other content: that is named only where nothing else differs.
+    changes = [f"{key} {there.get(key)} there, {now.get(key)} now" for key in different if key != CONTENT]
+    if different:
+        differences = ", ".join(changes) or "rows, words or pictures of the data differ"
+        raise ValueError(f"{out} holds another run ({differences}); {REMEDY}")

@@ -38,7 +38,14 @@ class Learner:
         self.frozen, self.skip = frozen_modules(model), frozen_stages(model)
         kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
         self.norms = [module for module in model.modules() if isinstance(module, kinds) and module not in self.frozen]
-        self.shared = in_processes(model) if world() > 1 else model
+        self.shared = model
+        if world() > 1:
+            from torch.nn.parallel import DistributedDataParallel
+
+            with exchange():
+                self.shared = DistributedDataParallel(model)  # each parameter's gradient is the mean over processes
+            # ``step`` averages what batch norms learn. The argument has another name in newer versions of torch.
+            self.shared.broadcast_buffers = False
 
     def step(
         self, entrance: Entrance, batch: Batch, pixels: np.ndarray | None, mask: Tensor | None, rate: float, number: int
@@ -55,7 +62,8 @@ class Learner:
                 module.eval()
         with precision(self.device, self.recipe.bf16):
             entering, query = entrance(batch, pixels), torch.from_numpy(batch.query)
-            prediction = self.shared(entering, query, skip=self.skip) if self.skip else self.shared(entering, query)
+            skipping = {"skip": self.skip} if self.skip else {}  # any network may be trained, and most skip nothing
+            prediction = self.shared(entering, query, **skipping)
         value = self.loss(prediction, torch.from_numpy(batch.attribute).to(self.device), mask)
         self.optimizer.zero_grad()
         with exchange():
@@ -70,17 +78,6 @@ class Learner:
         return loss
 
 
-def in_processes(model: nn.Module) -> nn.Module:
-    """The network as one of several processes asks it: each parameter's gradient is the mean over processes."""
-    from torch.nn.parallel import DistributedDataParallel
-
-    with exchange():
-        shared = DistributedDataParallel(model)
-    # ``Learner`` averages what batch norms learn. The argument has another name in newer versions of torch.
-    shared.broadcast_buffers = False
-    return shared
-
-
 def synchronise_norms(model: nn.Module) -> None:
     """Let batch norms see the questions of all processes, in place; torch can do so on GPUs only."""
     convert = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -91,8 +88,8 @@ def synchronise_norms(model: nn.Module) -> None:
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
     """Modules none of whose parameters learn: their batch norms keep their averages."""
-    owners = [module for module in model.modules() if any(True for _ in module.parameters())]
-    return [module for module in owners if not any(p.requires_grad for p in module.parameters())]
+    parameters = {module: list(module.parameters()) for module in model.modules()}
+    return [m for m, inside in parameters.items() if inside and not any(p.requires_grad for p in inside)]
 
 
 def frozen_stages(model: nn.Module) -> int:

@@ -74,8 +74,7 @@ def training(
         if not len(questions):
             raise ValueError(f"{questions.name} holds no questions; training needs some to learn from and to validate")
     keep_freed_memory()
-    learner = Learner(model, recipe, loss, torch.device(device))
-    run = Run(learner, train, validation, out, about, seed, keep_epochs)
+    run = Run(Learner(model, recipe, loss, torch.device(device)), train, validation, out, about, seed, keep_epochs)
     while run.state.step < run.steps and not run.state.stopped:
         yield from run.epoch()
 
@@ -95,58 +94,48 @@ def fit(
     watch: Callable[[Progress], object] | None = None,
 ) -> dict[str, Any]:
     """``training`` to its end, with ``watch`` called after each step; returns the best epoch's config.json."""
+    out = Path(out)
     run = training(
-        model,
-        train,
-        validation,
-        recipe,
-        Path(out),
-        about,
-        seed=seed,
-        device=device,
-        loss=loss,
-        keep_epochs=keep_epochs,
+        model, train, validation, recipe, out, about, seed=seed, device=device, loss=loss, keep_epochs=keep_epochs
     )
     with closing(run):  # now, not when an error's traceback lets go of it
         for progress in run:
             if watch:
                 watch(progress)
-    return read_json(Path(out) / "config.json")
+    return read_json(out / "config.json")
 
 
+@dataclass
 class Run:
     """A training and where it stands: ``state`` counts its steps, ``steps`` is how many the recipe has."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        train: QuestionSet,
-        validation: QuestionSet,
-        out: Path,
-        about: dict[str, Any],
-        seed: int,
-        keep_epochs: Collection[int],
-    ) -> None:
-        recipe = learner.recipe
-        self.learner, self.recipe, self.out, self.seed, self.keep_epochs = learner, recipe, out, seed, keep_epochs
-        self.train, self.validation = train, validation
-        self.about = {**about, "recipe": asdict(recipe), "seed": seed}
+    learner: Learner
+    train: QuestionSet
+    validation: QuestionSet
+    out: Path
+    about: dict[str, Any]
+    seed: int
+    keep_epochs: Collection[int]
+
+    def __post_init__(self) -> None:
+        learner, recipe, train, validation = self.learner, self.learner.recipe, self.train, self.validation
+        self.recipe = recipe
         self.groups = train.groups(together=recipe.queries == "all")
         self.per_epoch = math.ceil(len(self.groups) / recipe.batch)
         self.steps = self.per_epoch * recipe.epochs
         self.identity = {
             **asdict(recipe),
-            "seed": seed,
+            "seed": self.seed,
             "data": train.name,
             "questions": len(train),
             "validation questions": len(validation),
-            **about.get("model", {}),
+            **self.about.get("model", {}),
             CONTENT: " ".join(fingerprint_of(questions)[:12] for questions in (train, validation)),
         }
-        self.state = restore(out, learner.model, learner.optimizer, self.identity)
+        self.state = restore(self.out, learner.model, learner.optimizer, self.identity)
         self.entrance = Entrance(train.images, learner.device, learner.model, learner.skip)
         self.validating = Entrance(validation.images, learner.device, learner.model, learner.skip)
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def epoch(self) -> Generator[Progress, None, None]:
         """What is left of the epoch, step by step; saves at its end, every SAVE_EVERY seconds, and when closed."""
@@ -164,7 +153,7 @@ class Run:
                 self.save()
                 yield replace(progress, record=record)
                 return
-            if time.monotonic() - self.saved > SAVE_EVERY:
+            if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
             try:
                 yield progress
@@ -209,10 +198,11 @@ class Run:
         state.stopped = 0 < self.recipe.patience <= epoch - state.best_epoch
         state.epoch_loss = state.epoch_seconds = 0.0
         if is_first():
+            about = {**self.about, "recipe": asdict(self.recipe), "seed": self.seed}
             if best:
-                save(self.out, model.state_dict(), {**self.about, "best": record})
+                save(self.out, model.state_dict(), {**about, "best": record})
             if epoch + 1 in self.keep_epochs:
-                save(self.out / "epochs" / str(epoch + 1), model.state_dict(), {**self.about, "epoch": record})
+                save(self.out / "epochs" / str(epoch + 1), model.state_dict(), {**about, "epoch": record})
             log = self.out / "log.jsonl"
             kept = [line for line in read_log(log) if line["epoch"] <= epoch]  # a kill may come before the checkpoint
             write_text(log, "".join(json.dumps(line) + "\n" for line in [*kept, record]))
@@ -221,7 +211,7 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint."""
         save_checkpoint(self.out, self.learner.model, self.learner.optimizer, self.state, self.identity)
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
 
 def check_kept(epochs: Collection[int], recipe: Recipe) -> None:
@@ -233,8 +223,7 @@ def check_kept(epochs: Collection[int], recipe: Recipe) -> None:
 def order_in_epoch(groups: int, recipe: Recipe, seed: int, epoch: int) -> list[np.ndarray]:
     """Which of so many groups of rows are asked in each step of an epoch, shuffled by (seed, epoch).
 
-    By raw integers, whose stream NumPy keeps for ever, as it does not that of ``Generator.permutation``.
-    Sizes differ by one at most: a last batch of a single question would break batch norm, so the remainder is spread.
+    By raw integers, whose stream NumPy keeps for ever. Sizes differ by one at most: one question breaks batch norm.
     """
     order = np.argsort(np.random.PCG64([seed, epoch]).random_raw(groups), kind="stable")
     return np.array_split(order, math.ceil(groups / recipe.batch))

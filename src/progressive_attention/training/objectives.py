@@ -49,8 +49,7 @@ def open_gates(gates: Sequence[Tensor], logit: Tensor, attribute: Tensor) -> Ten
     """What open gates cost: ``relative_openness``, summed over layers, for each question as far as its answer is known.
 
     ``gates`` (B, K, h, w) each. A question weighs the fourth power of its ``knowledge``: little is charged before it is
-    all but sure, so that learning where to look comes first. Nothing else tells a gate to close on what is merely
-    harmless, as black background is. Ours.
+    all but sure, so that learning where to look comes first. Ours.
     """
     asked, known = knowledge(logit.detach(), attribute)
     cost = ((known**4 * relative_openness(gate[asked])).sum() for gate in gates)
@@ -102,15 +101,16 @@ def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, m
     the last map asks nothing of it.
     """
     asked = attribute >= 0 if attribute.ndim == 2 else (attribute >= 0).any(-1)
-    maps = [one[asked] for one in attention]
-    targets = [
-        cells_of_target(mask[asked], layer, (one.shape[-2], one.shape[-1])).to(one.dtype)
-        for one, layer in zip(maps, where.fields, strict=True)
-    ]
-    share = targets[-1] / targets[-1].sum((-2, -1), keepdim=True).clamp(min=1e-6)
-    total = -(share * maps[-1].clamp(min=1e-12).log()).sum()
-    for gate, target in zip(maps[:-1], targets[:-1], strict=True):
-        total = total + nn.functional.binary_cross_entropy(gate, target, reduction="none").mean((-2, -1)).sum()
+    total = mask.new_zeros((), dtype=attention[-1].dtype)
+    for layer, every in enumerate(attention):
+        map_ = every[asked]
+        target = cells_of_target(mask[asked], where.fields[layer], tuple(map_.shape[-2:])).to(map_.dtype)
+        if layer < len(attention) - 1:
+            cost = nn.functional.binary_cross_entropy(map_, target, reduction="none").mean((-2, -1))
+        else:
+            share = target / target.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+            cost = -share * map_.clamp(min=1e-12).log()
+        total = total + cost.sum()
     return mean_of_all(total, asked.sum())
 
 
@@ -122,14 +122,12 @@ def objective(recipe: Recipe, model: nn.Module) -> Loss:
     if not recipe.gate_price and not recipe.mask_price:
         return answers_only
     if not isinstance(model, ProgressiveAttentionNetwork):
+        kind = type(model).__name__
         raise ValueError(
-            f"gate_price and mask_price are for networks with attention maps; {type(model).__name__} has none: "
-            "set both to 0"
+            f"gate_price and mask_price are for networks with attention maps; {kind} has none: set both to 0"
         )
     if recipe.gate_price and len(model.attended) == 1:
-        raise ValueError(
-            "gate_price is for networks with gates; one that attends at its last layer only has none: set it to 0"
-        )
+        raise ValueError("gate_price is for networks with gates; attention at the last layer has none: set it to 0")
     where = geometry(model)
 
     def loss(prediction: Any, attribute: Tensor, mask: Tensor | None) -> Tensor:

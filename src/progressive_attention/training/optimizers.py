@@ -54,13 +54,13 @@ def parameter_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
 
 def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> torch.optim.Optimizer:
     """The recipe's optimiser for parameters, or groups of them; their rate is set at every step."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
     if recipe.optimizer == "muon":
-        return Muon(parameters, recipe.learning_rate, recipe.weight_decay)
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+        return Muon(parameters, rate, decay)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, rate, weight_decay=decay, fused=True)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -86,46 +86,32 @@ class Muon(torch.optim.Optimizer):
     Weight Decay Regularization", ICLR 2019. State per parameter: ``first`` and, for AdamW, ``second`` and ``step``.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float,
-        weight_decay: float = 0.01,
-        ratio: float = 4.0,
-        momentum: float = 0.9,
-    ) -> None:
+    def __init__(self, parameters: Iterable[Any], lr: float, weight_decay=0.01, ratio=4.0, momentum=0.9) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "ratio": ratio, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step; parameters without a gradient stay."""
         for group in self.param_groups:
-            changing = [parameter for parameter in group["params"] if parameter.grad is not None]
-            kernels = [parameter for parameter in changing if is_kernel(parameter)]
-            others = [parameter for parameter in changing if not is_kernel(parameter)]
-            changes = self.muon(kernels, group), [self.adam(parameter, group) for parameter in others]
-            rates = group["lr"] * group["ratio"], group["lr"]
-            for parameters, change, rate in zip((kernels, others), changes, rates, strict=True):
-                for parameter, each in zip(parameters, change, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(each, alpha=-rate)
+            alike: dict[torch.Size, list[Tensor]] = {}  # kernels of one shape are balanced at once, being small
+            for parameter in group["params"]:
+                if parameter.grad is not None and is_kernel(parameter):
+                    alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
+                elif parameter.grad is not None:
+                    change(parameter, self.adam(parameter, group), group["lr"], group)
+            for (outputs, inputs), kernels in alike.items():
+                balanced = orthogonalised(torch.stack([self.ahead(kernel, group) for kernel in kernels]))
+                balanced = max(1.0, outputs / inputs) ** 0.5 * balanced
+                for kernel, update in zip(kernels, balanced, strict=True):
+                    change(kernel, update.view_as(kernel), group["ratio"] * group["lr"], group)
 
-    def muon(self, kernels: list[Tensor], group: dict) -> list[Tensor]:
-        """Nesterov momentum with all its singular values made one; kernels of one shape at once, being small."""
-        ahead = []
-        for kernel in kernels:
-            state = self.state[kernel]
-            if not state:
-                state["first"] = torch.zeros_like(kernel)
-            state["first"].mul_(group["momentum"]).add_(kernel.grad)
-            ahead.append((kernel.grad + group["momentum"] * state["first"]).flatten(1))
-        shapes = {matrix.shape for matrix in ahead}
-        alike = [[i for i, matrix in enumerate(ahead) if matrix.shape == shape] for shape in shapes]
-        balanced = {}
-        for indices in alike:
-            together = orthogonalised(torch.stack([ahead[i] for i in indices]))
-            longer = max(1.0, together.shape[1] / together.shape[2]) ** 0.5
-            balanced |= dict(zip(indices, longer * together, strict=True))
-        return [balanced[i].view_as(kernel) for i, kernel in enumerate(kernels)]
+    def ahead(self, kernel: Tensor, group: dict) -> Tensor:
+        """Nesterov momentum of a kernel (O, C, h, w), as a matrix (O, C h w)."""
+        state = self.state[kernel]
+        if not state:
+            state["first"] = torch.zeros_like(kernel)
+        state["first"].mul_(group["momentum"]).add_(kernel.grad)
+        return (kernel.grad + group["momentum"] * state["first"]).flatten(1)
 
     def adam(self, parameter: Tensor, group: dict, beta: float = 0.99, eps: float = 1e-8) -> Tensor:
         """Adam's update, both means corrected for their start at zero."""
@@ -139,3 +125,8 @@ class Muon(torch.optim.Optimizer):
         state["second"].lerp_(gradient.square(), 1 - beta)
         first, second = (state[name] / (1 - b ** state["step"]) for name, b in (("first", decay), ("second", beta)))
         return first / (second.sqrt() + eps)
+
+
+def change(parameter: Tensor, update: Tensor, rate: float, group: dict) -> None:
+    """Decoupled weight decay at the group's rate, then the update at its own."""
+    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)

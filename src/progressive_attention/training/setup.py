@@ -12,7 +12,6 @@ from progressive_attention.config import Recipe
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.network.build import from_config, model_config
-from progressive_attention.network.question_network import QuestionNetwork
 from progressive_attention.saved import describe
 from progressive_attention.training.loop import Progress, training
 from progressive_attention.training.objectives import objective
@@ -46,44 +45,23 @@ def prepared(
         "likelihood": train.likelihood,
         "soft_reduction": "mean" if protocol == "authors" else "sum",
         "query_size": 0 if query_vectors is None else query_vectors.shape[1],
+        **(changes or {}),
     }
-    choices.update(changes or {})
-    config = model_config(model, len(train.query_names), len(train.attribute_names), **choices)
+    words = train.query_names, train.attribute_names
+    config = model_config(model, len(words[0]), len(words[1]), **choices)
     network = from_config(config, backbone_weights, query_vectors)
-    check_use(network, (train.images.shape[1], train.images.shape[2]))
-    if isinstance(train.attribute, Labels):
-        start_at_shares(network, train.attribute)
-    about = describe(
-        config,
-        train.query_names,
-        train.attribute_names,
-        name=model,
-        data=data,
-        protocol=protocol,
-        images=len(train.images),
-        questions=len(train),
-    )
-    return training(
-        network,
-        train,
-        validation,
-        recipe,
-        out,
-        about,
-        seed=seed,
-        device=device,
-        loss=objective(recipe, network),
-        keep_epochs=keep_epochs,
-    )
-
-
-def check_use(network: QuestionNetwork, size: tuple[int, int]) -> None:
-    """Raises ValueError, before long work, for a network that can't answer on images of ``size`` (H, W) or be asked
-    where it looks, without which it can't be measured, asked or exported.
-    """
+    # Before long work: it must answer on these images, and have maps on them, without which it can't be measured.
     geometry(network)
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *size), torch.zeros(1, dtype=torch.int64))
+        network.eval()(torch.zeros(1, 3, *train.images.shape[1:3]), torch.zeros(1, dtype=torch.int64))
+    if isinstance(train.attribute, Labels):
+        start_at_shares(network, train.attribute)
+    sizes = {"images": len(train.images), "questions": len(train)}
+    about = describe(config, *words, name=model, data=data, protocol=protocol, **sizes)
+    loss = objective(recipe, network)
+    return training(
+        network, train, validation, recipe, out, about, seed=seed, device=device, loss=loss, keep_epochs=keep_epochs
+    )
 
 
 def start_at_shares(network: nn.Module, labels: Labels) -> None:

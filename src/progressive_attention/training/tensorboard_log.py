@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -31,9 +30,8 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError(
-                "tensorboard is not installed; pip install 'progressive-attention[tensorboard]'"
-            ) from error
+            remedy = "pip install 'progressive-attention[tensorboard]'"
+            raise ValueError(f"tensorboard is not installed; {remedy}") from error
         self.folder, self.pictures, self.open = folder, pictures, SummaryWriter
         self.writer: Any = None
         self.since: float | None = None  # when the last step ended, None where something else came between
@@ -60,8 +58,6 @@ class TensorBoardLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.writer is not None:
             self.writer.close()

@@ -57,15 +57,6 @@ def test_loss_is_the_mean_over_the_asked_rows():
     assert answer_loss(probability.log().bfloat16(), attribute).dtype == torch.float32
 
 
-def test_loss_of_labels_by_hand():
-    """Log-odds 0 say a half, log 3 says three quarters; of five labels three are known."""
-    logit = torch.tensor([[[0.0, math.log(3), 9.0]], [[math.log(3), 9.0, 9.0]]], **DOUBLE)
-    label = torch.tensor([[[1, 0, -1]], [[1, -1, -1]]], dtype=torch.int8)
-    expected = torch.tensor(-(math.log(1 / 2) + math.log(1 / 4) + math.log(3 / 4)) / 3, **DOUBLE)
-    assert_close(answer_loss(logit, label), expected)
-    assert_close(answer_loss(-logit, torch.where(label < 0, label, 1 - label)), expected)  # yes and no exchanged
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_of_labels_is_the_loop(seed):
     logit, label = 8 * random(3, 2, 5, seed=seed) - 4, some_labels(seed)
@@ -118,18 +109,6 @@ def openness_by_hand(gate: torch.Tensor) -> float:
     return sum(value / max(*values, 0.001) for value in values) / len(values)
 
 
-def test_knowledge_of_labels_is_the_loop():
-    logit, label = 8 * random(4, 2, 5, seed=3) - 4, torch.cat([some_labels(7), some_labels(8)[:1]])
-    label[0, 0] = -1  # not asked, or nothing known
-    label[1, 1] = 0  # asked, and none is true
-    asked, known = knowledge(logit, label)
-    assert_close(asked, torch.tensor([[bool((row >= 0).any()) for row in image] for image in label]))
-    assert not asked[0, 0]
-    expected = [knowledge_by_hand(logit[b, k], label[b, k]) for b, k in asked.nonzero().tolist()]
-    assert 0 in expected
-    assert_close(known, torch.tensor(expected, **DOUBLE))
-
-
 def test_the_only_possible_answer_is_known():
     asked, known = knowledge(torch.zeros(2, 2, 1), torch.tensor([[0, -1], [0, 0]]))
     assert asked.tolist() == [[True, False], [True, True]]
@@ -145,18 +124,6 @@ def test_openness_is_the_loop_whatever_the_scale_and_presses_each_cell_alike():
     gate = torch.tensor([[[0.5, 0.1], [0.2, 0.0]]], **DOUBLE).requires_grad_()
     relative_openness(gate).sum().backward()
     assert_close(gate.grad, torch.full((1, 2, 2), 1 / 0.5 / 4, **DOUBLE))
-
-
-def test_open_gates_by_hand():
-    """Two answers, so chance is a half: probability 0.75 is half of the way to 1, 0.5 and less is guessing."""
-    logit = torch.tensor([[0.75, 0.25], [0.0, 1.0], [0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], **DOUBLE).log()[:, None]
-    attribute = torch.tensor([[0], [1], [1], [1], [-1]])  # half known, known, guessed, wrong, not asked
-    first = torch.tensor([0.5, 0.25, 1.0, 1.0, 1.0], **DOUBLE)[:, None, None, None].expand(5, 1, 2, 2)
-    first = first * torch.tensor([[1.0, 0.5], [0.0, 0.5]], **DOUBLE)  # of mean 1/2 beside its widest cell
-    second = torch.tensor([[0.0, 0.2]], **DOUBLE).expand(5, 1, 1, 2)  # so is this
-    assert open_gates([first], logit, attribute).item() == pytest.approx((1 / 16 + 1) / 2 / 4)
-    assert open_gates([first, second], logit, attribute).item() == pytest.approx((1 / 16 + 1) / 4)
-    assert open_gates([], logit, attribute).item() == 0
 
 
 @pytest.mark.parametrize("labels", [False, True])
@@ -261,23 +228,6 @@ def test_mask_loss_is_the_loop():
     label = torch.full((2, 2, 5), -1)
     label[ASKED >= 0, 2] = 0  # of labels the same is asked
     assert_close(mask_loss([gate, last], WHERE, label, mask), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_maps_that_are_the_masks_cost_least():
-    mask = masks()
-    targets = [
-        cells_of_target(mask.flatten(0, 1), fields, cells).double().unflatten(0, (2, 2))
-        for fields, cells in zip(WHERE.fields, ((5, 5), (2, 2)), strict=True)
-    ]
-    best = [targets[0], targets[1] / targets[1].sum((-2, -1), keepdim=True)]
-    least = mask_loss(best, WHERE, ASKED, mask)
-    parts = [-torch.special.xlogy(p, p)[ASKED >= 0] for p in (best[0], 1 - best[0], best[1])]  # the targets' entropy
-    floor = (parts[0] + parts[1]).mean() + parts[2].sum((-2, -1)).mean()
-    assert_close(least, floor, rtol=1e-5, atol=1e-5)
-    for seed in range(10):
-        other = [0.9 * map_ + 0.1 * change for map_, change in zip(best, maps(seed), strict=True)]
-        assert mask_loss([other[0], best[1]], WHERE, ASKED, mask) > least + 1e-4
-        assert mask_loss([best[0], other[1]], WHERE, ASKED, mask) > least + 1e-4
 
 
 def test_mask_loss_has_its_gradient_and_none_where_nothing_was_asked():

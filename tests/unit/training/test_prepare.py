@@ -1,6 +1,5 @@
 """A named network on a named set, ready to train: weights from the seed, all of it written down."""
 
-import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -58,12 +57,6 @@ def test_it_is_the_training_of_a_network_drawn_from_the_seed(tmp_path):
     assert (tmp_path / "other" / "weights.safetensors").read_bytes() != expected
 
 
-def test_nothing_is_written_before_the_first_step(tmp_path):
-    run = ready(tmp_path)
-    assert inspect.getgeneratorstate(run) == inspect.GEN_CREATED
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_recipes_prices_count(tmp_path):
     losses = [
         next(ready(tmp_path / str(price), recipe=replace(ALL, mask_price=price))).loss for price in (0.0, 1.0, 2.0)
@@ -81,17 +74,6 @@ def test_wrong_choices_are_reported_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-class Uneven(nn.Module):
-    """Branches that halve a map, one by rounding up."""
-
-    def __init__(self):
-        super().__init__()
-        self.one, self.other = nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=True)
-
-    def forward(self, image):
-        return self.one(image) + self.other(image)
-
-
 @pytest.mark.parametrize("model", ["pan-hard-ctx", "san", "stn-m"])
 def test_a_network_without_maps_is_not_trained(tmp_path, model, monkeypatch):
     """As no command could measure, ask or export it."""
@@ -99,14 +81,6 @@ def test_a_network_without_maps_is_not_trained(tmp_path, model, monkeypatch):
     monkeypatch.setitem(BACKBONES, "growing", lambda: Backbone(stages, ["a", "b", "c"], [4] * 3))
     with pytest.raises(ValueError, match="no maps on the image"):
         ready(tmp_path, model=model, changes={"backbone": "growing", "hidden": 4})
-    assert not list(tmp_path.iterdir())
-
-
-def test_images_that_do_not_fit_the_backbone_are_reported_at_once(tmp_path, monkeypatch):
-    stage = nn.Sequential(nn.Conv2d(3, 4, 2), Uneven())
-    monkeypatch.setitem(BACKBONES, "joining", lambda: Backbone([stage], ["a"], [4]))
-    with pytest.raises(ValueError, match="14 x 14 pixels don't fit this backbone"):
-        ready(tmp_path, changes={"backbone": "joining", "hidden": 4})
     assert not list(tmp_path.iterdir())
 
 

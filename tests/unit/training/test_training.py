@@ -60,15 +60,6 @@ def test_a_single_step_takes_the_whole_rate():
     assert learning_rate(ALL, 0, 1, 1) == 0.01
 
 
-def test_the_rate_is_set_at_every_step(tmp_path, monkeypatch):
-    rates, optimizers = [], []
-    make = learner.make_optimizer
-    monkeypatch.setattr(learner, "make_optimizer", lambda *args: optimizers.append(make(*args)) or optimizers[0])
-    for _ in start(tmp_path, ROWS):
-        rates.append(optimizers[0].param_groups[0]["lr"])
-    assert rates == [0.003] * 5 + [0.0015] * 10 + [0.00075] * 5
-
-
 # --- batches and what the loss is given -------------------------------------------------------------------------------
 
 
@@ -86,12 +77,6 @@ def test_an_epoch_asks_every_row_once(recipe, batch):
     for group in (group for groups in plan for group in groups):
         assert len(set(TRAIN.image[group])) == 1
         assert len(group) == np.sum(TRAIN.image == TRAIN.image[group[0]]) or not together
-
-
-def test_no_batch_of_a_single_row():
-    for rows in range(2, 60):
-        for batch in range(3, 20):
-            assert min(map(len, order_in_epoch(rows, replace(ROWS, batch=batch), 0, 0))) >= 2, (rows, batch)
 
 
 def test_the_order_is_the_same_in_every_release_and_another_in_each_epoch_and_seed():
