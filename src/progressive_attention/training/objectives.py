@@ -104,7 +104,7 @@ def mask_loss(attention: Sequence[Tensor], where: Geometry, attribute: Tensor, m
     total = mask.new_zeros((), dtype=attention[-1].dtype)
     for layer, every in enumerate(attention):
         map_ = every[asked]
-        target = cells_of_target(mask[asked], where.fields[layer], tuple(map_.shape[-2:])).to(map_.dtype)
+        target = cells_of_target(mask[asked], where.fields[layer], (map_.shape[-2], map_.shape[-1])).to(map_.dtype)
         if layer < len(attention) - 1:
             cost = nn.functional.binary_cross_entropy(map_, target, reduction="none").mean((-2, -1))
         else:
