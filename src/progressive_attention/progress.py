@@ -25,7 +25,7 @@ def bars(console: Console) -> Iterator[Progress]:
         yield progress
     finally:
         warnings.showwarning = show
-        progress.live.transient = not progress.tasks  # the end of an empty display would leave an empty line
+        progress.live.transient |= not progress.tasks  # the end of an empty display would leave an empty line
         (progress if progress.tasks else progress.live).stop()
 
 
