@@ -136,6 +136,9 @@ def read_lists(folder: Path) -> dict[str, str]:
     return splits
 
 
+MAX_XML = 2**20  # bytes of an annotation; VOC's own are below a hundredth of that
+
+
 class NoDoctype(ElementTree.TreeBuilder):
     """Rejects document type declarations, the only place where entities, and so bombs and outside files, come from."""
 
@@ -152,6 +155,8 @@ def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[flo
     """
     boxes: dict[str, list[list[float]]] = {}
     try:
+        if path.stat().st_size > MAX_XML:
+            raise ValueError(f"expected at most {MAX_XML:,} bytes, got {path.stat().st_size:,}")
         root = ElementTree.parse(path, ElementTree.XMLParser(target=NoDoctype())).getroot()
         for thing in root.iterfind("object"):
             name = (thing.findtext("name") or "").strip()

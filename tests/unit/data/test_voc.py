@@ -135,6 +135,7 @@ OUTSIDE = (
     [
         ("<annotation><object>", "annotation unusable", "no element found"),
         ("no xml", "annotation unusable", "syntax error"),
+        ("<annotation>" + " " * 2**20, "annotation unusable", "1,048,576 bytes"),
         ("<annotation>&lol;</annotation>", "annotation unusable", "undefined entity"),
         (BOMB, "annotation unusable", "declares a document type"),
         (OUTSIDE, "annotation unusable", "declares a document type"),
