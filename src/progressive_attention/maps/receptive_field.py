@@ -123,12 +123,13 @@ def layers_of(model: QuestionNetwork) -> tuple[list[Both], tuple[Paths, ...]]:
 
 def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
     """Each transformer's canvas; raises ValueError for one behind global pooling."""
-    size, both, sampled = (model.config.image_size,) * 2, (Field(), Field()), []
+    height = width = model.config.image_size
+    both, sampled = (Field(), Field()), []
     for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
         if i in model.attended:
-            sampled.append(Canvas(both, size))
+            sampled.append(Canvas(both, (height, width)))
             both = Field(), Field()
-        both, size = read(stage, both)[1], model.sizes[i][1:]
+        both, (_, height, width) = read(stage, both)[1], model.sizes[i]
     if any(not field.stride for canvas in sampled for field in canvas.field):
         raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
     return tuple(sampled)

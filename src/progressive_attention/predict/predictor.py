@@ -170,7 +170,8 @@ class Predictor:
 def upright(image: Picture) -> Image.Image:
     """The picture as RGB, turned as its camera says; raises ValueError for what is none."""
     if not isinstance(image, Picture):
-        raise ValueError(f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {type(image)}")
+        kind = type(image).__name__
+        raise ValueError(f"an image must be a path, a PIL image, or an array (H, W, 3) uint8; got {kind}")
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image array must be (H, W, 3) uint8, got {image.shape} {image.dtype}")

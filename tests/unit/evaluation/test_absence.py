@@ -121,7 +121,7 @@ def test_what_an_answer_says_of_what_is_not_there(found, attribute, denied):
     assert answer.denied == denied
     expected = ["absent", "red", "blue"] if found is None else ["red", "blue"]  # where a threshold tells it
     assert [name for name, _ in answer.ranked] == expected
-    assert ("✓ right, there is no 7" in verdict(answer, "")) == denied
+    assert ("✓ right, there is no 7" in verdict(answer, "")[1]) == denied
 
 
 def questions(attribute: np.ndarray | Labels, names=("absent", "old", "red", "blue")) -> QuestionSet:
