@@ -20,9 +20,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("image", "got"), [(torch.rand(3, 9, 9), "Tensor"), (b"a file", "bytes"), ([[1, 2]], "list")]
-)
+@pytest.mark.parametrize(("image", "got"), [(torch.rand(3, 9, 9), "Tensor"), (b"a file", "bytes"), ([[1, 2]], "list")])
 def test_a_picture_of_another_kind(image, got):
     with pytest.raises(ValueError, match=rf"a path, a PIL image, or an array \(H, W, 3\) uint8; got {got}$"):
         Predictor("mref-san", "cpu").ask(image, "7")
