@@ -41,11 +41,11 @@ MAY_SKIP = ("Chromium", "CUDA")  # what a machine may lack
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count what was skipped; in CI, a skip is a failure, but for want of Chromium or a GPU."""
+    """Count what was skipped; in CI, a skip is a failure, unless Chromium or a GPU is missing."""
     reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
     wrong = [reason for reason in reasons if not any(word in reason for word in MAY_SKIP)]
     excused = len(reasons) - len(wrong)
-    terminalreporter.write_line(f"skipped: {excused} for want of Chromium or a GPU, {len(wrong)} for other reasons")
+    terminalreporter.write_line(f"skipped: {excused} without Chromium or a GPU, {len(wrong)} for other reasons")
     if wrong and os.environ.get("CI"):
         terminalreporter.write_line(f"in CI, every test must run; skipped: {sorted(set(wrong))}", red=True)
         terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

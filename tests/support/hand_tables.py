@@ -2,11 +2,15 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
+
+from progressive_attention.data.table import SCHEMA
 
 BOX = {"x0": 1.5, "y0": 2, "x1": 9, "y1": 8}
 ROWS = [
@@ -48,3 +52,8 @@ def write_pictures(folder: Path) -> Path:
     Image.new("RGB", (8, 6)).save(folder / "sub" / "b.jpg")
     Image.new("L", (40, 20), 3).save(folder / "m.png")
     return folder
+
+
+def as_table(columns: Mapping[str, Any], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Lists or arrays as a table of the schema's types, only the columns that are given."""
+    return pa.table({name: pa.array(values, schema.field(name).type) for name, values in columns.items()})

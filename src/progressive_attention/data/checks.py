@@ -21,7 +21,7 @@ from progressive_attention.data.table import BOX, LISTS, answer_column, numbers,
 
 RARE = 5  # a word with fewer rows than this to learn from is noted
 REPEATED = "duplicate row"
-OBJECT = ("image", "query", *BOX, "mask", "mask_value")  # what tells one object of an image from another
+OBJECT = ("image", "query", *BOX, "mask", "mask_value")  # what identifies an object in an image
 PATHS = "write paths from the images' folder on, without '..' and without links that lead out of it"
 MASKS = "evaluation stops at it; repair the file or its path, or leave the cell empty"
 LEAK = "results would flatter; keep"

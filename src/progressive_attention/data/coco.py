@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from progressive_attention.data.file_checks import Refusal
+from progressive_attention.data.file_checks import Rejection
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.rows import tidied, write_judged
 from progressive_attention.data.table import BOX
@@ -105,9 +105,9 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
             if answer.stated or not some:  # else they are unknown
                 row |= words_of(answer, vocabulary, neither)
             rows.append(row)
-        except Refusal as refusal:
+        except Rejection as rejection:
             words = {"image": picture and picture.file_name, "query": category and category.name, "id": thing.id}
-            rejected.append({**words, "reason": refusal.reason, "detail": refusal.detail})
+            rejected.append({**words, "reason": rejection.reason, "detail": rejection.detail})
     places = located(root, [row["image"] for row in rows])
     table = tidied([{**row, "image": places[row["image"]]} for row in rows], COLUMNS, repaired)
     neither["images found in a folder below"] += sum(path != name for name, path in places.items())
@@ -126,13 +126,13 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
 
 
 def row_of(thing: Annotation, picture: Picture | None, category: Named | None) -> dict[str, Any]:
-    """A row without its attributes; raises Refusal for an annotation that can't be used."""
+    """A row without its attributes; raises Rejection for an annotation that can't be used."""
     if picture is None:
-        raise Refusal("unknown image", f"image_id {thing.image_id}")
+        raise Rejection("unknown image", f"image_id {thing.image_id}")
     if category is None:
-        raise Refusal("unknown class", f"category_id {thing.category_id}")
+        raise Rejection("unknown class", f"category_id {thing.category_id}")
     if thing.iscrowd:
-        raise Refusal("crowd", "")
+        raise Rejection("crowd", "")
     row = {"image": picture.file_name, "query": category.name, "id": thing.id}
     row |= {"width": picture.width, "height": picture.height}
     if thing.bbox and len(thing.bbox) == 4:
@@ -146,7 +146,7 @@ def row_of(thing: Annotation, picture: Picture | None, category: Named | None) -
 def words_of(
     answer: Answer, vocabulary: Mapping[int | None, Named], neither: Counter[str]
 ) -> dict[str, list[str] | None]:
-    """The attributes that are true, and those stated false; counts what is neither, raises Refusal for unknown ids."""
+    """The attributes that are true, and those stated false; counts the rest, raises Rejection for unknown ids."""
     listed: list[int | str] = list(answer.attribute_ids or ())
     absent: list[str] = []
     if isinstance(answer.attributes, dict):
@@ -160,7 +160,7 @@ def words_of(
     else:
         listed += answer.attributes or ()
     if unknown := [id for id in listed if isinstance(id, int) and id not in vocabulary]:
-        raise Refusal("unknown attribute", f"attribute ids {unknown}")
+        raise Rejection("unknown attribute", f"attribute ids {unknown}")
     true = [vocabulary[word].name if isinstance(word, int) else word for word in listed]
     return {"attributes": true, "absent": absent or None}
 

@@ -26,7 +26,7 @@ BAND = 64  # lines of pixels hashed at a time: a copy of all would double what a
 Progress = Callable[[int, int], None]
 
 
-class Refusal(ValueError):
+class Rejection(ValueError):
     """Why something can't be used: ``reason``, one of ``checks.KINDS``, and ``detail``, what was there."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -45,7 +45,7 @@ class Opened(NamedTuple):
     content: Any
 
 
-Files = dict[str, Opened | Refusal]  # by path
+Files = dict[str, Opened | Rejection]  # by path
 
 
 def open_files(
@@ -65,16 +65,16 @@ def open_files(
     return dict(zip(paths, files, strict=False)), dict(zip(asked, files[len(paths) :], strict=True))
 
 
-def in_threads(jobs: Sequence[Callable[[], T]], progress: Progress | None = None) -> list[T | Refusal]:
-    """What each job returns, or the Refusal that it raises; a limited number is under way at a time."""
+def in_threads(jobs: Sequence[Callable[[], T]], progress: Progress | None = None) -> list[T | Rejection]:
+    """What each job returns, or the Rejection that it raises; a limited number is under way at a time."""
 
-    def attempt(job: Callable[[], T]) -> T | Refusal:
+    def attempt(job: Callable[[], T]) -> T | Rejection:
         try:
             return job()
-        except Refusal as refusal:
-            return refusal
+        except Rejection as rejection:
+            return rejection
 
-    done: list[T | Refusal] = []
+    done: list[T | Rejection] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(jobs), CHUNK):
             for result in threads.map(attempt, jobs[start : start + CHUNK]):
@@ -85,18 +85,18 @@ def in_threads(jobs: Sequence[Callable[[], T]], progress: Progress | None = None
 
 
 def look(root: ImageRoot, kind: str, read: Callable[[Image.Image], T], path: str) -> T:
-    """What ``read`` takes from an image file, ``kind`` "image" or "mask"; raises Refusal for one that can't be used."""
+    """What ``read`` takes from an image file, ``kind`` "image" or "mask"; raises Rejection where it can't."""
     try:
         root.check(path)
     except ValueError as error:
-        raise Refusal(f"{kind} outside", str(error)) from error
+        raise Rejection(f"{kind} outside", str(error)) from error
     if not root.has(path):
-        raise Refusal(f"{kind} file missing", f"{path!r} is no file below {root.root}")
+        raise Rejection(f"{kind} file missing", f"{path!r} is no file below {root.root}")
     try:
         with root.open(path) as file, opened(file, path) as picture:
             return read(picture)
     except ValueError as error:
-        raise Refusal("image unreadable" if kind == "image" else "mask unusable", str(error)) from error
+        raise Rejection("image unreadable" if kind == "image" else "mask unusable", str(error)) from error
 
 
 def headed(picture: Image.Image) -> Opened:
@@ -153,7 +153,7 @@ def unusable(table: pa.Table, column: str, files: Files) -> Findings:
     """The files of a column, "image" or "mask", that can't be used."""
     rows_of = rows_by(table[column]) if files else {}
     for path, file in files.items():
-        if isinstance(file, Refusal):
+        if isinstance(file, Rejection):
             yield Finding(file.reason, [path], rows_of[path], file.detail)
 
 
@@ -162,7 +162,7 @@ def mask_faults(table: pa.Table, sizes: np.ndarray, masks: Files) -> Findings:
     yield from unusable(table, "mask", masks)
     rows_of, wanted = rows_by(table["mask"]) if masks else {}, stated_values(table, "mask_value")
     for path, mask in masks.items():
-        if isinstance(mask, Refusal):
+        if isinstance(mask, Rejection):
             continue
         known = [row for row in rows_of[path] if sizes[row].all()]
         if other := [row for row in known if tuple(sizes[row]) != mask.size]:

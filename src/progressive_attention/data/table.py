@@ -16,7 +16,7 @@ import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from decimal import Decimal
 from hashlib import sha256
@@ -402,8 +402,3 @@ def relative_to(out: Path, folder: Path) -> str:
     """A folder inside the data set by its relative path, so that both move together; any other by its full path."""
     full, home = folder.resolve(), out.resolve()
     return os.path.relpath(full, home) if full.is_relative_to(home) else str(full)
-
-
-def as_table(columns: Mapping[str, Any], schema: pa.Schema = SCHEMA) -> pa.Table:
-    """Lists or arrays as a table of the schema's types, only the columns that are given."""
-    return pa.table({name: pa.array(values, schema.field(name).type) for name, values in columns.items()})

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from progressive_attention.config import SPLITS, one_of
-from progressive_attention.data.file_checks import Refusal, in_threads, look
+from progressive_attention.data.file_checks import Rejection, in_threads, look
 from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import labelled
 from progressive_attention.data.rows import tidied, write_judged
@@ -60,7 +60,7 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
     images = in_threads([partial(rows_of, root, masks, queries, stem) for stem in splits])
     rows, rejected = [], []
     for (stem, split), result in zip(splits.items(), images, strict=True):
-        if isinstance(result, Refusal):
+        if isinstance(result, Rejection):
             rejected.append({"image": f"{stem}.jpg", "reason": result.reason, "detail": result.detail})
         else:
             rows += [{"image": f"{stem}.jpg", "split": split, "attributes": [], **row} for row in result]
@@ -80,13 +80,13 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
 
 
 def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str) -> list[dict[str, Any]]:
-    """A row for each class in an image's segmentation; raises Refusal for an image that can't be used."""
+    """A row for each class in an image's segmentation; raises Rejection for an image that can't be used."""
     mask = f"{stem}.png"
     values = look(masks, "mask", pixel_values, mask)
     if strange := [value for value in values if value > len(CLASSES)]:
-        raise Refusal("mask unusable", f"{mask!r} has pixels of {strange}, expected 0 to {len(CLASSES)} and {VOID}")
+        raise Rejection("mask unusable", f"{mask!r} has pixels of {strange}, expected 0 to {len(CLASSES)} and {VOID}")
     if not values:
-        raise Refusal("no object", f"{mask!r} has only background and void")
+        raise Rejection("no object", f"{mask!r} has only background and void")
     path = root / "Annotations" / f"{stem}.xml"
     size, boxes = read_annotation(path) if path.is_file() else ({}, {})
     rows = []
@@ -150,8 +150,8 @@ class NoDoctype(ElementTree.TreeBuilder):
 def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[float]]]]:
     """An image's width and height in pixels, where stated, and the boxes of its objects by their class.
 
-    VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2. Raises Refusal for XML
-    that is not of VOC's form.
+    VOC's corners are pixels counted from 1, both inside, so its (1, 1, 2, 2) is our 0, 0, 2, 2. Raises Rejection for
+    XML that is not of VOC's form.
     """
     boxes: dict[str, list[list[float]]] = {}
     try:
@@ -164,6 +164,6 @@ def read_annotation(path: Path) -> tuple[dict[str, int], dict[str, list[list[flo
             x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{side}") or "") for side in CORNERS)
             boxes.setdefault(name, []).append([x0 - 1, y0 - 1, x1, y1])
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: unknown encodings
-        raise Refusal("annotation unusable", f"{path.name}: {error}") from error
+        raise Rejection("annotation unusable", f"{path.name}: {error}") from error
     texts = {side: (root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")}
     return {side: int(text) for side, text in texts.items() if re.fullmatch(r"\d{1,9}", text)}, boxes

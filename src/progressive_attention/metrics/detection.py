@@ -1,4 +1,4 @@
-"""How well one score tells positives from negatives, and where to draw the line: pure functions.
+"""How well one score separates positives from negatives, and where to draw the line: pure functions.
 
 Legend: P positives and N negatives, each a score; the higher, the surer that it is a positive. For us: asked objects
 that are in their pictures, and others.

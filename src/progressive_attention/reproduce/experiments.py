@@ -103,7 +103,7 @@ class Job:
 
     @property
     def cell(self) -> tuple[Any, ...]:
-        """What tells its result from others of a table."""
+        """What identifies its result in a table."""
         return cell_of(self.description)
 
 
@@ -144,7 +144,7 @@ class Grid(Struct, frozen=True, forbid_unknown_fields=True):
         if "image_size" in self.network_changes and set(self.datasets) != {USERS_OWN}:
             raise ValueError(f"image_size can be chosen for data sets {USERS_OWN!r} only; scenes are drawn in one size")
         if (set(self.recipe_changes) - PLAIN or self.network_changes) and not self.variant:
-            raise ValueError("changes need a variant: a short name that tells these runs from the plain ones")
+            raise ValueError("changes need a variant: a short name that sets these runs apart from the plain ones")
         msgspec.structs.force_setattr(self, "models", tuple(ALIASES.get(name, name) for name in self.models))
         self.jobs()
 

@@ -205,7 +205,7 @@ def check_alike(title: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[st
 
 
 def cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells a run from all others of a table."""
+    """What identifies a run in a table."""
     return tuple(run[name] for name in CELL)
 
 

@@ -1,4 +1,4 @@
-"""What a training tells its watcher, as curves and pictures for TensorBoard, beside the run's own log.jsonl."""
+"""What a training reports, as curves and pictures for TensorBoard, beside the run's own log.jsonl."""
 
 import io
 import math

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from progressive_attention.data import file_checks
-from progressive_attention.data.file_checks import Refusal, decoded, headed, in_threads, look
+from progressive_attention.data.file_checks import Rejection, decoded, headed, in_threads, look
 from progressive_attention.data.image_root import ImageRoot
 
 
 def reason_of(root, path, kind="image"):
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(Rejection) as raised:
         look(ImageRoot(root), kind, headed, path)
     assert "0x" not in raised.value.args[1], "an address would make two imports differ"
     return raised.value.args[0]
@@ -86,12 +86,12 @@ def test_jobs_in_threads_keep_their_order(monkeypatch):
 
     def job(i):
         if i % 2:
-            raise Refusal("why", str(i))
+            raise Rejection("why", str(i))
         return i
 
     seen = []
     found = in_threads([lambda i=i: job(i) for i in range(7)], lambda done, total: seen.append((done, total)))
-    reasons = {i: one.args for i, one in enumerate(found) if isinstance(one, Refusal)}
+    reasons = {i: one.args for i, one in enumerate(found) if isinstance(one, Rejection)}
     assert reasons == {i: ("why", str(i)) for i in (1, 3, 5)}
     assert found[::2] == [0, 2, 4, 6]
     assert seen == [(i, 7) for i in range(1, 8)]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hand_tables import as_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -11,7 +12,7 @@ from numpy.testing import assert_array_equal
 from progressive_attention.data.manifest import labels_of
 from progressive_attention.data.questions import Batch, Labels, QuestionSet, batches, make_batch
 from progressive_attention.data.sources import in_words_of
-from progressive_attention.data.table import SCHEMA, as_table
+from progressive_attention.data.table import SCHEMA
 
 any_pace = settings(deadline=None)
 NAMES = ("red", "old", "wet", "big")

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from hand_tables import write_table
+from hand_tables import as_table, write_table
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.data.manifest import from_folder, read_manifest
-from progressive_attention.data.table import SCHEMA, as_table, split_of
+from progressive_attention.data.table import SCHEMA, split_of
 
 FORMATS = ("parquet", "csv", "jsonl")
 RECTANGLE = (4, 2, 12, 8)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hand_tables import COLUMNS, ROWS, write_table
+from hand_tables import COLUMNS, ROWS, as_table, write_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +22,6 @@ from progressive_attention.data.table import (
     BOX,
     REJECTED,
     SCHEMA,
-    as_table,
     read_table,
     split_of,
     tidy_lists,
