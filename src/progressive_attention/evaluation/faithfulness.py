@@ -173,7 +173,7 @@ def maps_of(model: QuestionNetwork, image: Tensor, query: Tensor, answer: Tensor
     maps["input_x_gradient"] = product.detach().sum(1).double()
     if where.canvases:
         return maps
-    layer, fields = model.stages[model.attended[-1]], layers_of(model)[0][-1]
+    layer, fields = model.stages[model.attended[-1]], layers_of(model, where.image_size)[0][-1]
     for name, method in {"grad_cam": LayerGradCam, "hires_cam": LayerGradientXActivation}.items():
         cells: Any = method(log_odds, layer).attribute(image, additional_forward_args=rest)
         maps[name] = as_values(cells.detach().sum(1).clamp(min=0), fields, where.image_size)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from progressive_attention.maps.receptive_field import Field, Geometry, Paths
-from progressive_attention.maps.stage_graph import Step, Steps
+from progressive_attention.maps.stage_graph import Size, Step, Steps
 from progressive_attention.network.question_network import Prediction
 
 POWER = 4  # of the magnitude, in the flow map
 TINY = 1e-290  # below this, sums in float64 lose their digits
-Size = tuple[int, int]
 
 
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
@@ -157,11 +156,7 @@ def reads(step: Step, axis: int, cells: int) -> Tensor:
     if step.does == "collapse":
         return torch.full((1, cells), 1 / cells, dtype=torch.float64)
     window = step.does[axis]
-    reach = window.dilation * (window.kernel - 1)
-    free = window.before + cells + window.after - reach - 1
-    places = (-(-free // window.stride) if window.ceil else free // window.stride) + 1
-    if window.ceil and (places - 1) * window.stride >= cells + window.before:  # as in torch, none starts in padding
-        places -= 1
+    reach, places = window.dilation * (window.kernel - 1), window.places(cells)
     offset = torch.arange(cells) + window.before - window.stride * torch.arange(places)[:, None]
     return ((offset >= 0) & (offset <= reach) & (offset % window.dilation == 0)).double() / window.kernel
 

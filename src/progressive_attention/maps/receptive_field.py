@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from progressive_attention.maps.stage_graph import Steps, Window, steps_of
+from progressive_attention.maps.stage_graph import Size, Steps, Window, steps_of
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
 from progressive_attention.network.question_network import QuestionNetwork
 from progressive_attention.network.spatial_transformer import SpatialTransformerNetwork
@@ -69,16 +69,30 @@ def behind(steps: Steps, field: Field, axis: int) -> Field:
     return fields[-1]
 
 
-def read(stage: nn.Module, fields: Both) -> tuple[Steps, Both]:
-    """A stage's steps, and the fields behind it; raises ValueError, which says what else to take."""
+class Read(NamedTuple):
+    """What is known behind a stage: its ``steps``, the ``fields`` of its cells, and how many there are (h, w)."""
+
+    steps: Steps
+    fields: Both
+    size: Size
+
+
+def read(stage: nn.Module, before: Read) -> Read:
+    """A stage as it goes on from what is known before it; raises ValueError, which says what else to take."""
     try:
-        steps = steps_of(stage)
-        return steps, (behind(steps, fields[0], 0), behind(steps, fields[1], 1))
+        steps, size = steps_of(stage, before.size)
+        rows, columns = before.fields
+        return Read(steps, (behind(steps, rows, 0), behind(steps, columns, 1)), size)
     except ValueError as error:
         raise ValueError(
             f"{error}; so there are no maps on the image: choose a backbone whose layers are all known, "
             "such as resnet18, vgg16 or convnext_tiny"
         ) from error
+
+
+def image_of(size: Size) -> Read:
+    """What is known of an image of (h, w) pixels itself."""
+    return Read((), (Field(), Field()), size)
 
 
 class Canvas(NamedTuple):
@@ -97,39 +111,39 @@ class Geometry(NamedTuple):
     paths: tuple[Paths, ...] = ()
 
 
-def geometry(model: QuestionNetwork, image_size: tuple[int, int] | None = None) -> Geometry:
+def geometry(model: QuestionNetwork, image_size: Size | None = None) -> Geometry:
     """Where a network looks in images of (H, W) pixels, by default of its own size; ValueError where it is unknown."""
     side = model.config.image_size
     if image_size is not None and (not isinstance(image_size, tuple | list) or len(image_size) != 2):
         raise ValueError(f"image_size must be (height, width) in pixels, e.g. ({side}, {side}), got {image_size!r}")
+    size = image_size or (side, side)
     if isinstance(model, ProgressiveAttentionNetwork):
-        fields, paths = layers_of(model)
-        return Geometry(fields, image_size or (side, side), paths=paths)
-    if image_size not in (None, (side, side)):
+        fields, paths = layers_of(model, size)
+        return Geometry(fields, size, paths=paths)
+    if size != (side, side):
         raise ValueError(f"this network takes images of {side} x {side} pixels only, got image_size {image_size}")
-    return Geometry([], (side, side), canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
+    return Geometry([], size, canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
 
 
-def layers_of(model: QuestionNetwork) -> tuple[list[Both], tuple[Paths, ...]]:
+def layers_of(model: QuestionNetwork, image_size: Size) -> tuple[list[Both], tuple[Paths, ...]]:
     """Fields of the attended stages on the image, and the paths between them; of no transformer, which moves cells."""
-    both, fields, stages = (Field(), Field()), [], []
+    reads = [image_of(image_size)]
     for stage in model.stages:
-        steps, both = read(stage, both)
-        stages.append(steps)
-        fields.append(both)
-    paths = tuple(tuple(stages[start + 1 : end + 1]) for start, end in pairwise(model.attended))
+        reads.append(read(stage, reads[-1]))
+    steps, fields = [each.steps for each in reads[1:]], [each.fields for each in reads[1:]]
+    paths = tuple(tuple(steps[start + 1 : end + 1]) for start, end in pairwise(model.attended))
     return [fields[i] for i in model.attended], paths
 
 
 def canvases(model: SpatialTransformerNetwork) -> tuple[Canvas, ...]:
     """Each transformer's canvas; raises ValueError for one behind global pooling."""
-    height = width = model.config.image_size
-    both, sampled = (Field(), Field()), []
+    side = model.config.image_size
+    known, sampled = image_of((side, side)), []
     for i, stage in enumerate(model.stages[: model.attended[-1] + 1]):
         if i in model.attended:
-            sampled.append(Canvas(both, (height, width)))
-            both = Field(), Field()
-        both, (_, height, width) = read(stage, both)[1], model.sizes[i]
+            sampled.append(Canvas(known.fields, known.size))
+            known = image_of(known.size)
+        known = read(stage, known)
     if any(not field.stride for canvas in sampled for field in canvas.field):
         raise ValueError("where a transformer behind global pooling looks is unknown; attend at earlier stages only")
     return tuple(sampled)

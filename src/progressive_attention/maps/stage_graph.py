@@ -22,6 +22,14 @@ class Window(NamedTuple):
     dilation: int = 1
     ceil: bool = False
 
+    def places(self, cells: int) -> int:
+        """How many places of the window there are over so many cells, as torch counts them."""
+        free = self.before + cells + self.after - self.dilation * (self.kernel - 1) - 1
+        places = (-(-free // self.stride) if self.ceil else free // self.stride) + 1
+        if self.ceil and (places - 1) * self.stride >= cells + self.before:  # none starts in the padding
+            places -= 1
+        return places
+
 
 class Step(NamedTuple):
     """One step of a stage: windows (rows, columns), a join of branches, or a collapse of all cells into one.
@@ -37,6 +45,7 @@ class Step(NamedTuple):
 
 
 Steps = tuple[Step, ...]
+Size = tuple[int, int]
 Axes = tuple[int, ...]  # which of N, C, H, W each axis of a map is
 # Layers that move nothing in space. Anything in no list is rejected: a guess would misplace every map.
 ACTIVATIONS = (
@@ -59,6 +68,7 @@ SPLITS = ("split", "chunk", "tensor_split")
 FIRST, LAST = (0, 1, 2, 3), (0, 2, 3, 1)
 OF_LOCATIONS = (*ACTIVATIONS, nn.LayerNorm, nn.Linear, nn.Identity, nn.Dropout)
 ADAPTIVE_FUNCTIONS = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
+SAME = ("Conv2dSame", "MaxPool2dSame", "AvgPool2dSame")  # timm's, padded as TensorFlow does, by the size of the map
 
 
 class Tracer(fx.Tracer):
@@ -73,20 +83,21 @@ def one_axis(value: Any, axis: int) -> int:
     return value[axis] if isinstance(value, tuple | list) else value
 
 
-def window(layer: nn.Module, axis: int) -> Window:
-    """The window of a convolution or a pooling along an axis; raises ValueError where a layer's geometry is unknown."""
+def window(layer: nn.Module, axis: int, cells: int) -> Window:
+    """The window of a convolution or a pooling along an axis of so many cells; ValueError for unknown geometry."""
+    same = type(layer).__module__.startswith("timm.layers.") and type(layer).__name__ in SAME
     # A forward of its own may pad as it likes, and a circle has no first pixel.
     plain = any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in WINDOWS)
-    if not plain or getattr(layer, "padding_mode", "") == "circular":
+    if not (plain or same) or getattr(layer, "padding_mode", "") == "circular":
         raise unknown(layer)
     kernel, stride = one_axis(layer.kernel_size, axis), one_axis(layer.stride, axis)
-    dilation = one_axis(getattr(layer, "dilation", 1), axis)
-    if layer.padding == "same":
-        before = dilation * (kernel - 1) // 2
-        after = dilation * (kernel - 1) - before
+    dilation, ceil = one_axis(getattr(layer, "dilation", 1), axis), getattr(layer, "ceil_mode", False)
+    if same or layer.padding == "same":
+        padding = max(0, (-(-cells // stride) - 1) * stride + dilation * (kernel - 1) + 1 - cells)
+        before, after = padding // 2, padding - padding // 2
     else:
         before = after = 0 if layer.padding == "valid" else one_axis(layer.padding, axis)
-    return Window(kernel, stride, before, after, dilation, getattr(layer, "ceil_mode", False))
+    return Window(kernel, stride, before, after, dilation, ceil)
 
 
 def unknown(layer: nn.Module) -> ValueError:
@@ -129,15 +140,20 @@ def of_shape(node: fx.Node) -> bool:
 
 
 class Reader:
-    """Reads the graph of a stage, node by node, into ``steps``; raises ValueError for what it does not know."""
+    """Reads the graph of a stage, node by node, into ``steps``; raises ValueError for what it does not know.
 
-    def __init__(self) -> None:
+    ``size``: (h, w) cells of the map that enters the stage.
+    """
+
+    def __init__(self, size: Size) -> None:
         self.steps: list[Step] = []
         self.is_global = [False]  # whether each map is a single global cell
+        self.sizes = [size]
 
     def add(self, does: Any, inputs: tuple[int, ...], whole: bool = False) -> int:
         """The number of the map that one more step gives."""
         self.steps.append(Step(does, inputs, whole))
+        self.sizes.append(size_behind(does, self.sizes[inputs[0]]))
         self.is_global.append(does == "collapse" or all(self.is_global[i] for i in inputs))
         return len(self.steps)
 
@@ -166,7 +182,8 @@ class Reader:
             return at
         if isinstance(layer, ADAPTIVE):
             return self.collapse([at], layer.output_size)
-        return self.add((window(layer, 0), window(layer, 1)), (at,))
+        height, width = self.sizes[at]
+        return self.add((window(layer, 0, height), window(layer, 1, width)), (at,))
 
     def function(self, node: fx.Node, inputs: list[int], order: Axes) -> int:
         """The map behind a function or method."""
@@ -184,14 +201,24 @@ class Reader:
         raise ValueError(f"the receptive field of {name}({', '.join(map(str, node.args))}) is unknown")
 
 
-def steps_of(stage: nn.Module) -> Steps:
-    """A stage's steps, the last one giving its output; none where it moves nothing. Raises ValueError."""
+def size_behind(does: Any, size: Size) -> Size:
+    """(h, w) cells behind a step."""
+    if does == "collapse":
+        return 1, 1
+    return size if does == "join" else (does[0].places(size[0]), does[1].places(size[1]))
+
+
+def steps_of(stage: nn.Module, size: Size) -> tuple[Steps, Size]:
+    """A stage's steps on a map of ``size`` (h, w) cells, and the size of its output, which the last step gives.
+
+    No steps where it moves nothing. Raises ValueError.
+    """
     root = nn.Sequential(stage)  # so that a stage may be a single layer
     try:
         graph = Tracer().trace(root)
     except Exception as error:  # torch.fx raises whatever the traced code runs into
         raise ValueError(f"the receptive field of {type(stage).__name__} can't be traced: {error}") from error
-    reader, layers = Reader(), dict(root.named_modules())
+    reader, layers = Reader(size), dict(root.named_modules())
     maps: dict[fx.Node, tuple[int, Axes]] = {}
     for node in graph.nodes:
         before = [maps[each] for each in node.all_input_nodes if each in maps]
@@ -202,7 +229,7 @@ def steps_of(stage: nn.Module) -> Steps:
         if node.op == "placeholder":
             maps[node] = 0, FIRST
         elif node.op == "output" and isinstance(node.args[0], fx.Node) and inputs and order == FIRST:
-            return tuple(reader.steps[: inputs[0]])
+            return tuple(reader.steps[: inputs[0]]), reader.sizes[inputs[0]]
         elif node.op == "call_module" and len(inputs) == 1:
             maps[node] = reader.layer(layers[str(node.target)], inputs[0], order), order
         elif node.op in ("call_function", "call_method") and inputs and not of_shape(node):

@@ -96,6 +96,14 @@ class QuestionNetwork(nn.Module):
         place = asked.flatten().nonzero()[:, 0].to(device)
         return rows.rearranged(partial(spread, place=place, shape=asked.shape), self.config.likelihood)
 
+    def train(self, mode: bool = True) -> Self:
+        """As any module's; the batch norms of a pretrained backbone keep what they know of pixels all the same."""
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "keeps_statistics", False):
+                module.eval()
+        return self
+
     def question(self, query: Tensor) -> Tensor:
         """What the layers are asked: ids (M,) themselves, or their vectors (M, D)."""
         return query if self.query_vectors is None else self.query_vectors[query]

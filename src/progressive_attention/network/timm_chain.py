@@ -1,10 +1,10 @@
-"""timm's networks as backbones: chains of stages, cut where attention may be attached; and their pretrained weights.
+"""timm's networks as backbones: chains of stages, cut where attention may be attached.
 
 Legend: N images, C channels, H x W cells.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from progressive_attention.network.backbone import BACKBONES, Backbone, first_line
+from progressive_attention.network.pretrained import fill, pixels
 
 PROBE = 96  # pixels a side of the image on which a network's cut into stages is checked
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 BROKEN = (RuntimeError, AssertionError, AttributeError, TypeError)  # what networks raise that can't be cut or run so
 
 
@@ -80,7 +81,10 @@ def timm_backbone(name: str, weights: str | Path | None = None) -> Backbone:
         names = ends
     maps = chain_outputs(name, network, stages, ends)
     if weights is not None:
-        fill(used_by(stages, network), weights_file(weights, name))
+        fill(used_by(stages, network), weights, name)
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.keeps_statistics = True  # type: ignore[assignment] (read by QuestionNetwork.train)
     layers = stages[0].named_children()  # which keep their names
     stages[0] = nn.Sequential(OrderedDict([("standardise", Standardise(*pixels(name))), *layers]))
     network.train()  # as any new module
@@ -112,13 +116,18 @@ def split_at_timm_stages(name: str, network: nn.Module) -> tuple[list[nn.Module]
     chain = feature_chain(name)
     if getattr(network, "output_fmt", "NCHW") != "NCHW":
         raise ValueError(f"backbone {name!r} has maps of {network.output_fmt}, not of N, C, H, W; choose e.g. resnet18")
-    modules = {path.replace(".", "_"): module for path, module in network.named_modules()}  # timm flattens paths so
+    if hasattr(chain, "blocks"):  # EfficientNet and MobileNet, which timm does not take apart
+        paths = ["conv_stem", "bn1", *(f"blocks.{i}" for i in range(len(chain.blocks)))]
+    else:
+        flattened = {path.replace(".", "_"): path for path, _ in network.named_modules()}
+        paths = [flattened[key] for key in chain]
+    ends = list(chain.feature_info.module_name())
     stages: list[list[nn.Module]] = [[]]
-    for key in chain:
-        stages[-1].append(modules[key])
-        if key in chain.return_layers:
+    for path in paths:
+        stages[-1].append(network.get_submodule(path))
+        if path in ends:
             stages.append([])
-    return [nn.Sequential(*layers) for layers in stages[:-1]], list(chain.feature_info.module_name())
+    return [nn.Sequential(*layers) for layers in stages[:-1]], ends
 
 
 def feature_chain(name: str) -> Any:
@@ -131,10 +140,10 @@ def feature_chain(name: str) -> Any:
             chain = timm.create_model(name, features_only=True)
     except BROKEN as error:
         raise ValueError(f"backbone {name!r} is not a chain of stages: timm gives no feature stages for it") from error
-    if not isinstance(chain, FeatureListNet):
+    if not isinstance(chain, FeatureListNet) and not (hasattr(chain, "conv_stem") and hasattr(chain, "blocks")):
         raise ValueError(
             f"backbone {name!r} is not a chain of stages (timm reads its features by {type(chain).__name__}); "
-            "choose one such as resnet18 or vgg16"
+            "choose one such as efficientnet_lite0, resnet18 or vgg16"
         )
     return chain
 
@@ -172,81 +181,3 @@ def chain_outputs(name: str, network: nn.Module, stages: list[nn.Module], ends: 
         if whole.shape != chained.shape or not (whole - chained).abs().max() <= 1e-4 * whole.abs().max():
             raise ValueError(f"backbone {name!r} is not a chain of stages: run in a row they differ from it at {end}")
     return maps[1:]
-
-
-def pixels(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, by channel, of the pixels in [0, 1] that timm's weights of that name have learnt from."""
-    import timm
-
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None, name
-    return tuple(config.mean), tuple(config.std)
-
-
-def weights_file(weights: str | Path, name: str) -> Path:
-    """The file of pretrained weights for backbone ``name``: a local one, or by timm's name, downloaded once.
-
-    Raises ValueError for pickles, unknown names, weights of another architecture or that have learnt from pixels
-    standardised otherwise, and where they can't be downloaded.
-    """
-    path = Path(weights)
-    if path.suffix in PICKLES:
-        raise ValueError(
-            f"backbone weights {str(weights)!r} may be a pickle, which runs any code when read; where you trust them, "
-            "convert them once: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
-        )
-    if path.suffix == ".safetensors" or path.is_file():
-        return path
-    return downloaded(str(weights), name)
-
-
-def downloaded(weights: str, name: str) -> Path:
-    """timm's weights of that name for backbone ``name``, fetched once from the Hub; ValueError as ``weights_file``."""
-    import timm
-    from huggingface_hub import hf_hub_download
-
-    architecture = name.split(".")[0]
-    known = ", ".join(timm.list_pretrained(f"{architecture}.*")[:4]) or "none by name"
-    if not timm.is_model_pretrained(weights):
-        raise ValueError(
-            f"backbone weights {weights!r} are neither a file nor a name that timm knows; expected the path of a "
-            f".safetensors file, or a name; of {architecture}: {known}"
-        )
-    # Tensors of another architecture may have the same shapes and mean something else.
-    if weights.split(".")[0] != architecture or pixels(weights) != pixels(name):
-        raise ValueError(
-            f"backbone weights {weights!r} are of another architecture than backbone {name!r}, or have learnt from "
-            f"pixels standardised otherwise; give {weights!r} as backbone, too, or weights of {architecture}: {known}"
-        )
-    config = timm.get_pretrained_cfg(weights)
-    try:
-        if config is None or not config.hf_hub_id:
-            raise ValueError("not on the Hub as .safetensors")
-        return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
-    except Exception as error:  # whatever goes wrong between here and there
-        raise ValueError(
-            f"backbone weights {weights!r} can't be downloaded ({first_line(error)}); "
-            "give the path of a local .safetensors file"
-        ) from error
-
-
-@torch.no_grad()
-def fill(needed: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a .safetensors file's tensors into those of these names; ValueError where one is missing or of no use."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            names = sorted(file.keys())
-            for name, tensor in needed.items():
-                given = file.get_tensor(name) if name in names else None
-                if given is None or given.shape != tensor.shape or not given.is_floating_point():
-                    got = "none" if given is None else f"{tuple(given.shape)} {given.dtype}"
-                    raise ValueError(
-                        f"{path} does not fit this backbone: expected {name} {tuple(tensor.shape)} of floats, got "
-                        f"{got}; it holds {len(names)} tensors: {', '.join(names[:3])} ...; "
-                        "choose the backbone it was made for"
-                    )
-                tensor.copy_(given)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read as backbone weights ({error}); copy or download it again") from error

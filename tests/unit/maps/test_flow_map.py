@@ -91,11 +91,14 @@ def test_shares_are_handed_down_along_every_path(name):
     share = torch.rand(2, *above, generator=generator, dtype=torch.float64)
     energy = torch.rand(2, *size, generator=generator, dtype=torch.float64)
     energy[1, :, :6] = 0  # below some cells there is none at all
-    paths = (steps_of(nn.Sequential(*layers)),)
+    paths = (steps_of(nn.Sequential(*layers), size)[0],)
     expected = torch.stack([handed_down_slowly(*both, layers) for both in zip(share, energy, strict=True)])
     assert_close(handed_down(share, energy, paths), expected, rtol=0, atol=1e-12)
-    halves = tuple(steps_of(layer) for layer in layers)  # stages without attention between two attended ones
-    assert_close(handed_down(share, energy, halves), expected, rtol=0, atol=1e-12)
+    halves, given = [], size
+    for layer in layers:
+        steps, given = steps_of(layer, given)
+        halves.append(steps)  # stages without attention between two attended ones
+    assert_close(handed_down(share, energy, tuple(halves)), expected, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -103,7 +106,7 @@ def test_shares_are_handed_down_along_every_path(name):
 def test_a_layer_is_reached_as_torch_reads_it(kernel, stride, padding, ceil, side, seed):
     layer = nn.AvgPool2d(kernel, stride, min(padding, kernel // 2), ceil_mode=ceil, divisor_override=kernel**2)
     cells = torch.rand(1, 1, side, side + 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    reach = Reach((steps_of(layer),), (side, side + 2), cells.device)
+    reach = Reach((steps_of(layer, (side, side + 2))[0],), (side, side + 2), cells.device)
     cells.requires_grad_()
     above = layer(cells)
     assert_close(reach.up(cells), above)

@@ -67,8 +67,9 @@ def only(stage):
     return ProgressiveAttentionNetwork(ModelConfig(2, 2, attend_at=(0,)), Backbone([stage], ["only"], [3]))
 
 
-def fields_of(stages):
-    return tuple(behind(steps_of(nn.Sequential(*stages)), Field(), axis) for axis in (0, 1))
+def fields_of(stages, size=(128, 128)):
+    steps, _ = steps_of(nn.Sequential(*stages), size)
+    return tuple(behind(steps, Field(), axis) for axis in (0, 1))
 
 
 @lru_cache
@@ -160,13 +161,14 @@ def test_random_stacks_see_what_is_said(stack, data):
     size = (67, 90)
     twins = [linear_copy(layer) for layer in stack]
     try:
-        shape = nn.Sequential(*twins)(torch.zeros(1, 1, *size, dtype=torch.float64)).shape[2:]
+        shape = tuple(nn.Sequential(*twins)(torch.zeros(1, 1, *size, dtype=torch.float64)).shape[2:])
     except RuntimeError as error:
         assume("size" not in str(error))  # nothing is left of the image
         raise
+    assert steps_of(nn.Sequential(*stack), size)[1] == shape
     cell = [data.draw(st.integers(0, n - 1)) for n in shape]
     hulls, count = seen(twins, size, cell)
-    says = [stated(field, at) for field, at in zip(fields_of(stack), cell, strict=True)]
+    says = [stated(field, at) for field, at in zip(fields_of(stack, size), cell, strict=True)]
     inside = [low >= 0 and high < pixels for (low, high), pixels in zip(says, size, strict=True)]
     assert count or not all(inside)  # a cell may see nothing but padding
     for (low, high), hull, interior, pixels in zip(says, hulls, inside, size, strict=bool(count)):
@@ -191,7 +193,7 @@ def test_branches_see_together():
     ways = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, (7, 1), padding=(3, 0)), nn.Identity()
 
     def joined(join, *ways, axis=0):
-        return behind(steps_of(Branches(join, *ways)), Field(), axis)
+        return behind(steps_of(Branches(join, *ways), (9, 9))[0], Field(), axis)
 
     assert joined(lambda *x: torch.cat(x, 1), *ways) == Field(1, -3, 3)
     assert joined(lambda *x: torch.cat(x, dim=-3), *ways, axis=1) == Field(1, -1, 1)
@@ -257,11 +259,16 @@ def positive_copy(module):
         ("test_convnext", 2, 144, [0, 8, 17]),
         ("cs3darknet_s", 3, 128, [0, 7, 15]),
         ("res2net50_26w_4s", 2, 128, [0, 15, 31]),
+        ("efficientnet_lite0", 3, 224, [0, 13, 27]),
+        ("tf_efficientnet_lite0", 4, 400, [0, 12, 24]),  # padded by the size of each map, as TensorFlow does
+        ("tf_efficientnet_lite0", 3, 150, [0, 9, 18]),
+        ("mobilenetv2_100", 3, 96, [0, 5, 11]),
+        ("tf_mixnet_s", 1, 63, [0, 15, 31]),
     ],
 )
-def test_networks_that_turn_or_split_their_features_see_what_is_said(name, depth, side, cells):
+def test_networks_that_turn_split_or_pad_their_features_see_what_is_said(name, depth, side, cells):
     stages = timm_stages(name)[:depth]
-    rows, columns = fields_of(stages)
+    rows, columns = fields_of(stages, (side, side))
     assert rows == columns
     assert not rows.whole
     twins = [positive_copy(stage) for stage in stages]
@@ -277,7 +284,7 @@ def test_networks_that_turn_or_split_their_features_see_what_is_said(name, depth
 
 
 class OwnPadding(nn.Conv2d):
-    """As timm's Conv2dSame: declares no padding, then pads by the size of what comes."""
+    """Declares no padding, then pads."""
 
     def forward(self, input):
         return super().forward(F.pad(input, [1, 1, 1, 1]))
