@@ -1,7 +1,7 @@
 """Every choice a run can make, as frozen dataclasses that check themselves by their types.
 
 Two *protocols* fix data and network (``paper``: the 2018 text; ``authors``: what the released code of 2016 does),
-and four *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``, ``photographs``). Any protocol goes
+and five *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``, ``photographs``, ``finetuning``). Any protocol goes
 with any recipe. docs/protocols.md lists each difference and its source.
 """
 
@@ -198,6 +198,19 @@ RECIPES: dict[str, Recipe] = {
     # of 0.9". Which rates, how often they decay, batch and epochs it leaves open: those are ours.
     "photographs": Recipe(
         "photographs", "adam", 0.003, "step", 10, 32, "all", 0, 0.9, 1, bf16=True, module_rates=PRETRAINED
+    ),
+    # Ours, as pretrained networks are usually fine-tuned. Plain float32: bfloat16 is slow in depthwise convolutions.
+    "finetuning": Recipe(
+        name="finetuning",
+        optimizer="adamw",
+        learning_rate=0.003,
+        schedule="one-cycle",
+        epochs=12,
+        batch=32,
+        queries="all",
+        weight_decay=0.05,
+        module_rates=(("stages", 0.1), ("localisation", 0.1), *((f"stages.{i}", 0.0) for i in range(3))),
+        augment="crop",
     ),
 }
 
