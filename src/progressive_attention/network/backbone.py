@@ -129,7 +129,8 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     """A network of ``BACKBONES``, such as the papers' ``"conv-stack"``, else timm's of that name; raises ValueError.
 
     ``weights``: the path of a .safetensors file with timm's names of tensors (of VGG and ResNet torchvision's are the
-    same), or a name that timm knows, such as vgg16.tv_in1k; else random, from torch's global generator.
+    same), an installed package of ``pretrained.PACKAGES``, or a name that timm knows, such as vgg16.tv_in1k; else
+    random, from torch's global generator.
     """
     if name not in BACKBONES:
         from progressive_attention.network.timm_chain import timm_backbone  # only now: it builds on this module

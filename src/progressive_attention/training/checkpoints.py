@@ -78,6 +78,15 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ident
     return state
 
 
+def identity_of(out: Path) -> dict[str, Any]:
+    """What the run whose checkpoint is in ``out`` trains, and by which recipe; empty where there is none.
+
+    Raises ValueError for a broken checkpoint, in all processes.
+    """
+    checkpoint = from_first(lambda: read_checkpoint(out / "checkpoint.safetensors"))
+    return json.loads(checkpoint[1].get("run", "{}")) if checkpoint else {}
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """A checkpoint's tensors and notes, None if there is no such file; raises ValueError if it is broken."""
     try:
