@@ -87,12 +87,12 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.training.tensorboard_log import TensorBoardLog
 
     console, device = Console(stderr=True, quiet=not is_first()), pick_device(arguments.device)
-    if not arguments.backbone:
-        console.print(choose_backbone(arguments), end="", markup=False, highlight=False, soft_wrap=True)
+    note = "" if arguments.backbone else choose_backbone(arguments)
     photographs = arguments.backbone not in BACKBONES
     recipe = recipe_of(arguments, photographs)
     log = TensorBoardLog(arguments.out / "tensorboard") if arguments.tensorboard and is_first() else None
     options = data_options(arguments, recipe, photographs)
+    console.print(note, end="", markup=False, highlight=False, soft_wrap=True)
     train_set = load_with_bar(console, arguments.data, "train", queries=recipe.queries, **options)
     validation = load_with_bar(console, arguments.data, "validation", **options)
     steps = prepared(
