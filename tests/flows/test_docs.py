@@ -186,7 +186,7 @@ def test_every_public_name_is_on_the_api_page() -> None:
 FAMILIES = {  # a small network of each
     **{"VGG": "vgg11", "ResNet": "resnet18", "RegNet": "regnetx_002", "DenseNet": "densenet121"},
     **{"ConvNeXt": "convnext_atto", "CSPDarknet": "cs3darknet_s", "Res2Net": "res2net50_14w_8s"},
-    **{"GhostNet": "ghostnet_050"},
+    **{"GhostNet": "ghostnet_050", "EfficientNet": "tf_efficientnet_lite0", "MobileNet": "mobilenetv3_small_100"},
 }
 
 
