@@ -10,7 +10,7 @@ import pytest
 from chromium import browser
 from served_page import EXAMPLE, WAIT, Served, png, two_networks
 
-from progressive_attention.serve.hard_cases import CASES
+from progressive_attention.serve.scene import CASES
 
 pytest.importorskip("gradio", reason="the demo page needs Gradio: pip install -e '.[dev]'")
 expect = pytest.importorskip("playwright.sync_api", reason="needs the package playwright, to drive Chromium").expect
