@@ -18,6 +18,7 @@ from PIL import Image
 
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import Scene, SceneSource
+from progressive_attention.predict.export_web import digits_of
 from progressive_attention.serve.networks import Networks, as_json
 from progressive_attention.serve.panel import ASSETS, answers, attention, legend, notice
 from progressive_attention.serve.scene import (
@@ -27,7 +28,6 @@ from progressive_attention.serve.scene import (
     Sliders,
     arranged,
     clicked,
-    digits_of,
     most,
     truth_of,
 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from progressive_attention.data import scenes
-from progressive_attention.data.scenes import COLOURS, PATCHES, SIZE, Scene, SceneSource, Stream, below
+from progressive_attention.data.scenes import PATCHES, SIZE, Scene, SceneSource, Stream, below
 
 LARGEST_SEED = 999_999
 DIGITS_PART, CLUTTER_PART, CROP_PART = range(3)  # each has integers of its own: no slider moves what another one drew
@@ -48,14 +48,6 @@ def arranged(sliders: Sliders, source: SceneSource) -> Scene:
         x, y = Stream((sliders.seed, CROP_PART)).take(2)
         background = sliders.background - 1, below(x, width - SIZE + 1), below(y, height - SIZE + 1)
     return Scene(source.style, digits, patches, background, below(stream.take(1)[0], len(digits)))
-
-
-def digits_of(scene: Scene) -> list[dict[str, Any]]:
-    """What can be asked of a scene and what is right, in the order drawn, ready for JSON."""
-    return [
-        {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
-        for d in scene.digits
-    ]
 
 
 def clicked(digits: Sequence[dict[str, Any]], x: float, y: float) -> str | None:
