@@ -1,18 +1,15 @@
 """pan remeasure: finished runs get today's figures from their weights, without training."""
 
-import io
 import shutil
 
 import pytest
 from fake_runs import fake_run
 from filelock import FileLock
-from rich.console import Console
-from tiny_jobs import CPU, do, jobs
+from tiny_jobs import do, jobs
 
 from progressive_attention.cli import main
 from progressive_attention.files import read_json, write_json
 from progressive_attention.reproduce.jobs import RESULT, folder_of, weights_of
-from progressive_attention.reproduce.remeasure import remeasure
 from progressive_attention.reproduce.runs import LATER, name_of, read_runs
 
 SAN, AUTHORS, CONCAT = jobs("san")[0], jobs("pan-hard-ctx", protocol="authors", variant="authors")[0], jobs("concat")[0]
@@ -71,11 +68,10 @@ def test_runs_get_what_they_lack_and_keep_their_training(fresh, old):
     assert "flow" in (old / "README.md").read_text(encoding="utf-8")
 
 
-def test_several_calls_share_a_folder_and_nothing_is_done_twice(old):
+def test_several_calls_share_a_folder_and_nothing_is_done_twice(old, capsys):
     def printed() -> str:
-        console = Console(file=io.StringIO(), width=1000)
-        assert remeasure(old, CPU, "pan remeasure here", console) == {}
-        return console.file.getvalue()  # type: ignore[attr-defined] (a StringIO)
+        assert main(["remeasure", str(old), "--device", "cpu"]) == 0
+        return capsys.readouterr().err
 
     with FileLock(weights_of(SAN.name, old) / ".lock"):
         text = printed()

@@ -3,7 +3,6 @@
 import math
 import re
 import shutil
-import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -127,14 +126,6 @@ def test_small_budgets_of_time_add_up(finished, tmp_path, monkeypatch):
     assert result_of(SAN, tmp_path) == result_of(SAN, finished[0])
 
 
-def test_time_is_kept_for_the_first_validation_too(tmp_path, monkeypatch):
-    """Nothing is known of it yet; a third of what as many images take in training is guessed."""
-    given = []
-    monkeypatch.setattr(reproduce, "in_time", given.append)
-    reproduce.train(SAN, tmp_path, CPU, 1e6, lambda news: None)
-    assert [until < 1e6 for until in given] == [False, False, True, False, False, False, True]
-
-
 def test_a_job_with_another_voc_is_measured_again(tmp_path):
     on_voc = replace(SAN, voc="voc", voc_content="1f3a")
     pretend(SAN, tmp_path)
@@ -215,27 +206,6 @@ def test_failure_is_reported_and_the_others_finish(tmp_path):
     news.clear()
     do([bad, SAN], tmp_path, news.append)  # another worker of the same call does not try again
     assert news == []
-
-
-def test_workers_share_and_do_nothing_twice(tmp_path, monkeypatch):
-    """Threads with made-up trainings: tests/flows/test_campaign.py has whole processes."""
-    begun: list[tuple[str, str]] = []
-
-    def train(job, out, *rest):
-        begun.append((job.name, threading.current_thread().name))
-        time.sleep(0.05)
-
-    monkeypatch.setattr(reproduce, "WAIT", 0.01)
-    monkeypatch.setattr(reproduce, "train", train)
-    monkeypatch.setattr(reproduce, "measure", lambda job, out, *rest: pretend(job, out))
-    some = jobs("san", "han", "concat", "film", seeds=(0, 1))
-    workers = [threading.Thread(target=do, args=(some, tmp_path)) for _ in range(4)]
-    for one in workers:
-        one.start()
-    for one in workers:
-        one.join()
-    assert sorted(name for name, _ in begun) == sorted(job.name for job in some)
-    assert len({thread for _, thread in begun}) == 4
 
 
 def test_no_epoch_ends_without_time_to_validate(tmp_path):

@@ -85,10 +85,7 @@ def test_a_script_learns_what_is_wrong(served):
     picture = {"path": path, "meta": FILE}
     for message, question in {
         "unknown query 'x'; this network knows": (picture, "x", "mref-san"),
-        "unknown network 'x'; known": (picture, "7", "x"),
-        "there is no picture": (None, "7", "mref-san"),
         "has 5000 x 4000 pixels": ({"path": uploaded(served, png(5000, 4000)), "meta": FILE}, "7", "mref-san"),
-        "can't be read as an image": ({"path": uploaded(served, b"no"), "meta": FILE}, "7", "mref-san"),
     }.items():
         event, error = asked(served, *question)
         assert event == "error"

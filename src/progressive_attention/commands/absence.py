@@ -69,19 +69,16 @@ def run(arguments: argparse.Namespace) -> None:
 def print_table(figures: dict[str, Any], title: str) -> None:
     """``told_apart``'s figures in per cent, the chosen score first."""
     from rich.console import Console
-    from rich.table import Table
 
-    from progressive_attention.evaluation.summaries import percent
+    from progressive_attention.evaluation.summaries import percent, table_of
 
     caption = f"{figures['present']:,} questions about what is there, {figures['absent']:,} about what is not"
     if figures["accuracy"] is not None:
         caption += f"; {percent(figures['accuracy'])} of the former answered rightly"
-    columns = ("score", "AUROC (95 %)", "absent\ndetected", "present\nkept", "accuracy\nof kept")
-    table = Table(*columns, title=title, caption=caption)
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
+    rows = []
     for name, row in sorted(figures["scores"].items(), key=lambda pair: -pair[1]["validation_auroc"]):
         low, high = row["auroc_ci95"]
         shares = (percent(row[key]) for key in ("told", "kept", "accuracy_kept"))
-        table.add_row(name, f"{row['auroc']:.4f} ({low:.4f} to {high:.4f})", *shares)
-    Console().print(table)
+        rows.append((name, f"{row['auroc']:.4f} ({low:.4f} to {high:.4f})", *shares))
+    columns = ("score", "AUROC (95 %)", "absent\ndetected", "present\nkept", "accuracy\nof kept")
+    Console().print(table_of(title, columns, rows, caption))

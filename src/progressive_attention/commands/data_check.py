@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN, SHOWN_SUBJECTS, SHOWN_ROWS, SHOWN_WORDS = 3, 3, 8, 10  # of each finding, item, ...; --json gives all
-COLOURS = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
 def add_options(parser: shared.Parser) -> None:
@@ -39,42 +38,37 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report))
     else:
-        show(Console(), report)
+        show(report)
     return 1 if report["errors"] else 0
 
 
-def show(console: "Console", report: Mapping[str, Any]) -> None:
+def show(report: Mapping[str, Any]) -> None:
     """An audit's report for a person: sizes, words, findings, and what comes next."""
-    console.print(size_table(report["splits"], f"{report['folder']}, {report['images']:,} images"))
-    for kind, counts in report["words"].items():
-        print_plain(console, f"{kind}: {words(counts)}")
+    from rich.console import Console
+
+    Console().print(size_table(report["splits"], f"{report['folder']}, {report['images']:,} images"))
+    lines = [f"{kind}: {words(counts)}" for kind, counts in report["words"].items()]
     for finding in report["findings"]:
-        show_finding(console, finding)
-    counts = ((report[f"{severity}s"], severity) for severity in COLOURS)
+        items = finding["items"]
+        number = f" ({len(items):,})" if len(items) > 1 else ""
+        lines += [
+            "",
+            f"{finding['severity']}: {finding['kind']}{number}",
+            *(f"  {line(item)}" for item in items[:SHOWN]),
+        ]
+        if len(items) > SHOWN:
+            lines.append(f"  and {len(items) - SHOWN:,} more: --json gives all")
+        lines.append(f"  what to do: {finding['remedy']}")
+    counts = ((report[f"{severity}s"], severity) for severity in ("error", "warning", "note"))
     total = ", ".join(f"{count:,} {severity}{'' if count == 1 else 's'}" for count, severity in counts)
     usable = sum(split["usable"] for split in report["splits"].values())
-    console.print()
-    print_plain(console, f"{total}; {usable:,} of {report['rows']:,} rows can be used")
+    lines += ["", f"{total}; {usable:,} of {report['rows']:,} rows can be used"]
     if any(item["rows"] for finding in report["findings"] for item in finding["items"]):
-        print_plain(console, f"rows count from 1, the first in {report['table']}")
+        lines.append(f"rows count from 1, the first in {report['table']}")
     can_train = report["words"]["attribute"] and all(report["splits"][name]["rows"] for name in ("train", "validation"))
     if can_train and not report["errors"]:
-        print_plain(console, f"next: pan train --data {report['folder']} --out runs/mine")
-
-
-def show_finding(console: "Console", finding: Mapping[str, Any]) -> None:
-    """A kind of finding: the first items, and what to do about them."""
-    from rich.text import Text
-
-    items = finding["items"]
-    number = f" ({len(items):,})" if len(items) > 1 else ""
-    severity = finding["severity"], COLOURS[finding["severity"]]
-    console.print(Text.assemble("\n", severity, f": {finding['kind']}{number}"))
-    for item in items[:SHOWN]:
-        print_plain(console, f"  {line(item)}")
-    if len(items) > SHOWN:
-        print_plain(console, f"  and {len(items) - SHOWN:,} more: --json gives all")
-    print_plain(console, f"  what to do: {finding['remedy']}")
+        lines.append(f"next: pan train --data {report['folder']} --out runs/mine")
+    print(*map(printable, lines), sep="\n")
 
 
 def size_table(splits: Mapping[str, Mapping[str, int]], title: str) -> "Table":
@@ -117,5 +111,5 @@ def print_plain(console: "Console", text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with whatever can't be printed written as Python would."""
+    """The text with whatever can't be printed, as control characters of file names, written as Python would."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -25,8 +25,20 @@ def add_options(parser: shared.Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what this installation knows."""
-    known = known_names()
+    """Print what this installation knows, by kind."""
+    from progressive_attention.files import read_json
+    from progressive_attention.saved import SHIPPED, shipped
+
+    about = {name: read_json(SHIPPED / name / "config.json") for name in shipped()}
+    keys = {"model": "name", "data": "data", "test": "test"}
+    known: dict[str, Any] = {
+        "models": list(MODELS),
+        "aliases": ALIASES,
+        "weights": {name: {key: card.get(old) for key, old in keys.items()} for name, card in about.items()},
+        "data": DATA,
+        "protocols": list(PROTOCOLS),
+        "recipes": list(RECIPES),
+    }
     if arguments.json:
         print(json.dumps(known))
         return
@@ -40,20 +52,3 @@ def run(arguments: argparse.Namespace) -> None:
         accuracy = (card["test"] or {}).get("accuracy")
         measured = "not measured" if accuracy is None else f"test accuracy {accuracy:.2%}"
         print(f"  {name:22s} {card['model']} on {card['data']}, {measured}")
-
-
-def known_names() -> dict[str, Any]:
-    """What this installation knows, by kind."""
-    from progressive_attention.files import read_json
-    from progressive_attention.saved import SHIPPED, shipped
-
-    about = {name: read_json(SHIPPED / name / "config.json") for name in shipped()}
-    keys = {"model": "name", "data": "data", "test": "test"}
-    return {
-        "models": list(MODELS),
-        "aliases": ALIASES,
-        "weights": {name: {key: card.get(old) for key, old in keys.items()} for name, card in about.items()},
-        "data": DATA,
-        "protocols": list(PROTOCOLS),
-        "recipes": list(RECIPES),
-    }

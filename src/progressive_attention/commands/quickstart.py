@@ -60,8 +60,8 @@ def compare(out: Path, device: str, line: str) -> None:
     from progressive_attention.evaluation.answers import summarise
     from progressive_attention.evaluation.evaluate import examples
     from progressive_attention.evaluation.kept import load_with_bar
-    from progressive_attention.files import write_json
-    from progressive_attention.pages.report import Network, Report, headline, terminal_table, write_report
+    from progressive_attention.files import write_json, write_text
+    from progressive_attention.pages.report import Network, Report, headline, render
     from progressive_attention.pages.run_results import examples as scenes_of
     from progressive_attention.pages.run_results import training_facts
     from progressive_attention.predict.predictor import Predictor
@@ -81,8 +81,7 @@ def compare(out: Path, device: str, line: str) -> None:
         scenes.append(scene._replace(answers=answers))
     facts = {"command": line, "hardware": hardware(predictors[SMALL].device), "commit": commit()}
     report = Report(data="mref", networks=networks, facts=facts, scenes=scenes, chosen=why)
-    write_report(out / "report.html", report)
+    write_text(out / "report.html", render(report))
     results = {network.name: {"training": network.training, "test": network.summary} for network in networks}
     write_json(out / "quickstart.json", {"seed": 0, "results": results})
-    Console().print(terminal_table(report), headline(networks), sep="\n")
-    print(f"report: {out / 'report.html'}")
+    print(f"{headline(networks)}\nreport: {out / 'report.html'}")

@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.kept import home_of
-    from progressive_attention.pages.report import write_report
+    from progressive_attention.files import write_text
+    from progressive_attention.pages.report import render
     from progressive_attention.pages.run_results import gather
     from progressive_attention.predict.text_queries import encoder_of
 
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.run_or_name
     gathered = gather(name, arguments.data, arguments.split, device, Console(stderr=True), encode)
     out = arguments.out or home_of(name) / "report.html"
-    write_report(out, gathered)
+    write_text(out, render(gathered))
     for gap in gathered.missing:
         print(f"not in the report: {gap}", file=sys.stderr)
     print(f"report: {out}")

@@ -10,10 +10,18 @@ examples:
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from progressive_attention.commands import arguments as shared
-from progressive_attention.config import PROTOCOLS, RECIPES, TARGETS
+from progressive_attention.config import DEFAULT_MODEL, PROTOCOLS, RECIPES, TARGETS
+
+if TYPE_CHECKING:  # only to annotate: torch would delay --help
+    from rich.console import Console
+    from torch import device
+
+    from progressive_attention.reproduce.experiments import Job
 
 CHANGES = ("data", "backbone_weights", "voc", "protocol", "recipe", "seeds", "images", "epochs")
 
@@ -44,7 +52,6 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
-    from progressive_attention.pages.campaign_pages import write_campaign_pages
     from progressive_attention.reproduce import campaign
 
     device, console = pick_device(arguments.device), Console(stderr=True)
@@ -57,6 +64,40 @@ def run(arguments: argparse.Namespace) -> None:
     seconds = arguments.time_budget
     seconds = seconds and max(0.0, seconds - (time.monotonic() - arguments.started))
     died = campaign.reproduce(jobs, arguments.out, device, arguments.line, console, seconds, arguments.processes)
-    write_campaign_pages(arguments.target, jobs, arguments.out, device, console)
+    write_pages(arguments.target, jobs, arguments.out, device, console)
     if not campaign.check_end(jobs, arguments.out, died):
         print("time is up: all is saved, and the same command goes on")
+
+
+def write_pages(target: str, jobs: "Sequence[Job]", out: Path, device: "device", console: "Console") -> None:
+    """README.md and figures of all runs in ``out``; pictures of what the target's networks look at need their weights.
+
+    Raises ValueError as ``read_table`` does, and for rows of which no mean can be taken.
+    """
+    from filelock import FileLock
+
+    from progressive_attention.pages.gallery import draw_photographs, draw_scenes
+    from progressive_attention.pages.table1 import write_results
+    from progressive_attention.pages.table2 import write_label_results
+    from progressive_attention.reproduce.campaign import FIGURE_6, print_plain, read_table, table_of
+    from progressive_attention.reproduce.jobs import weights_of
+    from progressive_attention.reproduce.runs import cell_of
+
+    table = table_of(jobs[0], out)
+    runs = read_table(table)
+    if not runs:
+        console.print("no run is finished yet")
+        return
+    done = {cell_of(run) for run in runs}
+    pictured = [job for job in jobs if job.cell in done and weights_of(job.name, out).exists()]
+    with FileLock(out / ".pages.lock"):
+        if jobs[0].folder:
+            draw_photographs(pictured, out, device)
+            write_label_results(runs, out)
+        else:
+            if target == "all":
+                pictured = [job for job in pictured if job.model in (*FIGURE_6, DEFAULT_MODEL)]
+            if target in ("figure6", "all"):
+                draw_scenes(pictured, out, device)
+            write_results(runs, out)
+    print_plain(console, f"runs finished: {len(runs)}; see {table}, {out / 'README.md'}, {out / 'figures'}")

@@ -10,7 +10,10 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 LAYOUT = Path(__file__).parents[1] / "assets" / "pages" / "layout.html.j2"
 HALF = 900  # pixels: two figures up to this width stand side by side where there is room
@@ -77,25 +80,21 @@ def bullets(items: Iterable[str]) -> Markdown:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
     """A table whose first column holds the labels; the others stand to the right, as numbers do."""
-    lines = [[table_cell(cell) for cell in row] for row in (header, *rows)]
+    lines = [
+        [re.sub(r"(?<!\\)\|", r"\\|", line(cell)) for cell in row] for row in (header, *rows)
+    ]  # a bar ends nothing
     lines.insert(1, [":---", *["---:"] * (len(header) - 1)])
     return Markdown("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
 
 
-def table_cell(words: str) -> str:
-    """The words of a cell, in which a bar ends nothing."""
-    return re.sub(r"(?<!\\)\|", r"\\|", line(words))
-
-
-def figure_text(figure: Figure, source: str) -> str:
-    """A figure as Markdown, with the caption below it."""
-    caption = "\\\n" + line(figure.caption) if figure.caption else ""
-    return f"![{line(figure.alt)}]({source}){caption}"
-
-
 def markdown_page(blocks: Iterable[Block]) -> str:
     """The blocks as a README; figures are files beside it."""
-    texts = (figure_text(block, str(block.source)) if isinstance(block, Figure) else block for block in blocks)
+    texts = []
+    for block in blocks:
+        if isinstance(block, Figure):
+            caption = "\\\n" + line(block.caption) if block.caption else ""
+            block = f"![{line(block.alt)}]({block.source}){caption}"
+        texts.append(block)
     return "\n\n".join(texts) + "\n"
 
 
@@ -105,46 +104,20 @@ def html_page(title: str, blocks: Iterable[Block]) -> str:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    pictures: dict[str, tuple[bytes, str]] = {}  # PNG and words by the name that the Markdown has
-    texts: list[str] = [heading(1, title)]
-    for block in blocks:
-        if isinstance(block, Figure):
-            assert isinstance(block.source, bytes), "a page in HTML holds its pictures"
-            name = f"picture-{len(pictures)}"
-            pictures[name] = block.source, block.alt
-            block = figure_text(block, name)
-        texts.append(block)
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.add_render_rule("image", lambda _, tokens, i, *rest: image_tag(*pictures[tokens[i].attrs["src"]]))
-    tokens = parser.parse("\n\n".join(texts))
-    mark_figures(tokens, {name: png for name, (png, _) in pictures.items()})
-    body = parser.renderer.render(tokens, parser.options, {})
+    body = [
+        html_figure(block, parser) if isinstance(block, Figure) else parser.render(block)
+        for block in (heading(1, title), *blocks)
+    ]
     layout = Environment(autoescape=True).from_string(LAYOUT.read_text(encoding="utf-8"))
-    return layout.render(title=title, body=Markup(body)) + "\n"
+    return layout.render(title=title, body=Markup("".join(body))) + "\n"
 
 
-def image_tag(png: bytes, alt: str) -> str:
-    """The picture itself, inside the page."""
-    width, height = png_size(png)
-    data = b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
-
-
-def mark_figures(tokens: Sequence[Any], pngs: dict[str, bytes]) -> None:
-    """Make each paragraph that begins with a picture a figure, and what follows the picture its caption."""
-    from markdown_it.token import Token
-
-    for opening, inline, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        children = inline.children if opening.type == "paragraph_open" else None
-        if children and children[0].type == "image":
-            width, _ = png_size(pngs[children[0].attrs["src"]])
-            opening.tag = closing.tag = "figure"
-            opening.attrSet("class", "half" if width <= HALF else "wide")
-            begin, end = (Token("html_inline", "", 0, content=tag) for tag in ("<figcaption>", "</figcaption>"))
-            inline.children = [children[0], *([begin, *children[2:], end] if len(children) > 1 else [])]
+def html_figure(figure: Figure, parser: "MarkdownIt") -> str:
+    """The picture itself, inside the page, and its caption."""
+    assert isinstance(figure.source, bytes), "a page in HTML holds its pictures"
+    width, height = struct.unpack(">II", figure.source[16:24])  # of a PNG
+    source = f"data:image/png;base64,{b64encode(figure.source).decode()}"
+    image = f'<img src="{source}" alt="{escape(figure.alt)}" width="{width}" height="{height}">'
+    caption = f"<figcaption>{parser.renderInline(line(figure.caption))}</figcaption>" if figure.caption else ""
+    return f'<figure class="{"half" if width <= HALF else "wide"}">{image}{caption}</figure>\n'

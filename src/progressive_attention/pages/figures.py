@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = "osD^vP*"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 RIGHT, WRONG = OKABE_ITO[0], OKABE_ITO[1]  # blue and vermilion
 BLACK, GREY = "black", "#555555"
@@ -73,33 +72,19 @@ def plot_axes(
     title: str = "",
     x_label: str = "",
     y_label: str = "",
-    ruled: str = "y",
-    above: float = 0,
 ) -> "Axes":
-    """Axes for curves at ``place``: left, top, width, height in pixels; lines at the ``ruled`` axis's ticks.
-
-    The title stands over ``above`` pixels for a legend.
-    """
+    """Axes for curves at ``place``: left, top, width, height in pixels; lines at the y axis's ticks."""
     left, top, width, height = place
     across, down = figure.get_size_inches() * figure.dpi
     axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    pad = 6 + above * 72 / DPI
-    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=pad, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", pad=6, parse_math=False)
     axes.set_xlabel(x_label, fontsize=10)
     axes.set_ylabel(y_label, fontsize=10)
     axes.tick_params(labelsize=9, length=3)
-    axes.grid(axis=ruled, color="#dddddd", linewidth=0.7)  # type: ignore[arg-type]
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
-
-
-def add_legend(axes: "Axes", **style: Any) -> None:
-    """The lines' names, by default above the axes at the right."""
-    above = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.0), "ncols": 2, "columnspacing": 1}
-    legend = axes.legend(**{"fontsize": 9, "frameon": False, "handletextpad": 0.4, **above, **style})
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def coloured(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,12 @@ from progressive_attention.pages.figures import (
     RIGHT,
     WRONG,
     Tile,
-    add_legend,
     coloured,
     finish,
     grid,
     new_figure,
     plot_axes,
 )
-from progressive_attention.pages.run_plots import SCALE_LABEL, ScaleSeries, draw_scales
 from progressive_attention.reproduce import published
 from progressive_attention.reproduce.published import SCALE_BINS
 from progressive_attention.reproduce.runs import Cell, Estimate, models_in_order, title_of
@@ -48,6 +46,9 @@ LOOKS = {  # of the papers' rows, the same in every figure
 OTHER_LOOKS = [(OKABE_ITO[i % 7], marker) for i, marker in enumerate("hd<>*^vDPs")]  # no pair twice
 LAST = 2  # attended layers drawn
 SIDE = 150  # pixels of a picture
+ERRORS = (95, 80, 60, 40, 30, 20, 10, 5, 2, 1, 0.5, 0.2)  # per cent; ticks of the accuracy axis
+SMALLEST = 0.1  # per cent of errors: the top of the axis, where no error at all is drawn too
+SCALE_LABEL = "accuracy [%], errors on a log scale"
 
 
 class Looked(NamedTuple):
@@ -64,30 +65,46 @@ class Looked(NamedTuple):
 
 
 def accuracy_by_scale_figure(shown: Sequence[Cell], path: Path) -> None:
-    """Accuracy by the target's scale, as ``draw_scales``, a panel for each data set. HAttNet 2016, Figure 5a.
+    """Accuracy by the target's scale, a panel for each data set. HAttNet 2016, Figure 5a.
 
     Intervals are over seeds (Student), or of the test questions for a single seed (Wilson).
     """
 
-    def draw(axes: "Axes", of_set: Sequence[Cell], looks: Sequence[tuple[str, str]]) -> None:
-        draw_scales(axes, [by_scale(cell) for cell in of_set], looks)
-
     note = "bars: 95 % intervals"
-    if any(by_scale(cell).published for cell in shown):
+    if any(papers_by_scale(cell) for cell in shown):
         note += "\nhollow, dashed: the papers' values"
-    in_panels(shown, draw, note, ("scale of the asked digit (1 = 28 px)", SCALE_LABEL), path)
+    in_panels(shown, draw_scales, note, ("scale of the asked digit (1 = 28 px)", SCALE_LABEL), path)
 
 
-def by_scale(cell: Cell) -> ScaleSeries:
-    """A cell's accuracies; beside them the papers', who publish those of their own networks, on MBG only."""
-    known = {name: cell.accuracy(name) or Estimate(math.nan, math.nan, math.nan, 0) for name in SCALE_BINS}
-    theirs = published.MBG_BY_SCALE.get(cell.model) if cell.dataset == "mbg" else None
-    return ScaleSeries(
-        title_of(cell.model),
-        {name: found.value for name, found in known.items()},
-        {name: (found.low, found.high) for name, found in known.items()},
-        dict(zip(SCALE_BINS, theirs, strict=True)) if theirs else None,
-    )
+def papers_by_scale(cell: Cell) -> tuple[float, ...] | None:
+    """The papers' accuracies, who publish those of their own networks, on MBG only."""
+    return published.MBG_BY_SCALE.get(cell.model) if cell.dataset == "mbg" else None
+
+
+def draw_scales(axes: "Axes", of_set: Sequence[Cell], looks: Sequence[tuple[str, str]]) -> None:
+    """Accuracy by scale with 95 % intervals, each network in its colour and marker; the papers' values dashed, hollow.
+
+    The axis is the logarithm of the errors, so that 98 % and 99 % stand as far apart as 80 % and 90 %.
+    """
+    drawn, unknown = [], Estimate(math.nan, math.nan, math.nan, 0)
+    for i, (cell, (colour, marker)) in enumerate(zip(of_set, looks, strict=True)):
+        x = np.arange(len(SCALE_BINS)) + 0.06 * (i - (len(of_set) - 1) / 2)
+        known = [cell.accuracy(name) or unknown for name in SCALE_BINS]
+        value, low, high = (on_axis([getattr(each, part) for each in known]) for part in ("value", "low", "high"))
+        axes.vlines(x, low, high, color=colour, linewidth=1.2)
+        axes.plot(x, value, color=colour, marker=marker, linewidth=1.2, markersize=5)
+        drawn += [value, low, high]
+        if theirs := papers_by_scale(cell):
+            drawn.append(on_axis(np.array(theirs) / 100))
+            axes.plot(x, drawn[-1], "--", color=colour, marker=marker, mfc="white", linewidth=0.8, markersize=5)
+    axes.set_xticks(range(len(SCALE_BINS)), [name.replace("-", "–") for name in SCALE_BINS])
+    axes.set_yticks(on_axis([1 - error / 100 for error in ERRORS]), [f"{100 - error:g}" for error in ERRORS])
+    axes.set(xlim=(-0.5, len(SCALE_BINS) - 0.5), ylim=(np.nanmin(drawn) - 0.1, np.nanmax(drawn) + 0.1))
+
+
+def on_axis(shares: Any) -> np.ndarray:
+    """Place of accuracies in [0, 1] on the axis: minus the logarithm of the errors, which end at ``SMALLEST``."""
+    return -np.log10(np.maximum(100 * (1 - np.array(shares, float)), SMALLEST))
 
 
 def precision_recall_figure(shown: Sequence[Cell], path: Path) -> None:
@@ -139,7 +156,8 @@ def in_panels(shown: Sequence[Cell], draw: Callable[..., None], note: str, label
     lines = [
         Line2D([], [], color=colour, marker=sign, label=title_of(model)) for model, (colour, sign) in looks.items()
     ]
-    add_legend(axes, handles=lines, loc="upper left", bbox_to_anchor=(0, 1), ncols=1 + (len(lines) > 9))
+    style: dict[str, Any] = {"fontsize": 9, "frameon": False, "handletextpad": 0.4, "columnspacing": 1}
+    axes.legend(handles=lines, loc="upper left", bbox_to_anchor=(0, 1), ncols=1 + (len(lines) > 9), **style)
     axes.text(0, 0, note, fontsize=9, color="#444444", va="bottom", transform=axes.transAxes)
     finish(figure, path)
 

@@ -1,4 +1,4 @@
-"""A report in one HTML file: how networks learnt, what they answer and confuse, how evenly and where they attend.
+"""A report in one HTML file: how networks learnt, what they answer and confuse, and where they attend.
 
 ``pan report`` gathers one of a run (``run_results``), ``pan quickstart`` makes one of several networks. A section
 appears where there is something to show.
@@ -6,20 +6,18 @@ appears where there is something to show.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.table import Table
 
 from progressive_attention.config import STYLES
-from progressive_attention.evaluation.attention import entropies
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_rows
-from progressive_attention.files import write_text
+from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.pages import blocks as md
-from progressive_attention.pages import run_plots
 from progressive_attention.pages.answer_plots import Scene, attention_row, likeliest
+from progressive_attention.pages.figures import OKABE_ITO, finish, new_figure, plot_axes, shortened
 from progressive_attention.predict.predictor import Answer
 from progressive_attention.reproduce import published
 
@@ -46,17 +44,15 @@ RANKING = (
     "is PASCAL VOC’s unless stated otherwise."
 )
 PRECISION = (
-    "How well the questions of which an attribute is true are ranked before the others: 100 % is perfect. In brackets "
-    "the number of these questions; of few the figure is uncertain."
+    "How well the questions of which an attribute is true are ranked before the others: 100 % is perfect; of few "
+    "questions it is uncertain."
 )
-ENTROPY = (
-    "Entropy of a layer’s map over its cells: 0 where all attention is on one cell, 100 % where it is the same "
-    "everywhere. A gate’s values are divided by their sum first, so it shows how evenly the gate is open, not how far. "
-    "Point: median of the questions; thick line: the middle half; thin line: 90 % of them."
-)
+MOST_RANKED, MOST_CONFUSED = 24, 12  # attributes in the table, and in the figure
+OTHERS = "others"
+WIDTH = 640  # pixels: two such figures side by side on a desktop, one on a phone
+LETTERS = 14  # of a name beside an axis
 LOSS = "Mean over each epoch’s steps; it should fall, and level off at the end."
 BEST = "Measured after each epoch; the weights of the best one are kept."
-TIME = "What an epoch’s training took, validation left out; a peak is a machine that was busy."
 MEANING = {
     "validation_accuracy": "Accuracy is the share of questions answered correctly.",
     "validation_weighted_mean_ap": "mAP is the attributes’ average precision, weighted by their frequency.",
@@ -94,18 +90,13 @@ class Report:
     missing: list[str] = field(default_factory=list)
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write the page, whole or not at all."""
-    write_text(path, render(report))
-
-
 def render(report: Report) -> str:
     """The whole page, in HTML. The first network is the one that the training and its evaluation are shown of."""
     first = report.networks[0]
     parts: list[md.Block] = [md.line(headline(report.networks)), *learning(first)]
     if first.summary:
         parts += results(report)
-    parts += [*per_attribute(first), *by_scale(report), *confused(first), *evenness(first)]
+    parts += [*per_attribute(first), *confused(first)]
     parts += [*scenes(report), *facts(report)]
     return md.html_page(f"{first.name} on {title_of(report.data)}" if report.data else first.name, parts)
 
@@ -143,7 +134,10 @@ def measures(report: Report) -> list[list[str]]:
     """
     ours = [network.summary for network in report.networks]
     if "accuracy" not in ours[0]:
-        return [[*row] for row in label_rows(dict(ours[0])) if row[1] != "–"]
+        alone = [
+            (f"attention entropy, layer {i}", percent(of), "") for i, of in enumerate(ours[0].get("entropy", []), 1)
+        ]
+        return [[*row] for row in label_rows(dict(ours[0])) + alone if row[1] != "–"]
     papers = published.TABLE_1.get(report.data, {})
     theirs = [papers.get(network.name) for network in report.networks]
     chance = f" (chance {papers['uniform'].accuracy:.0f} %)" if papers else ""
@@ -153,11 +147,21 @@ def measures(report: Report) -> list[list[str]]:
         for summary, row in zip(ours, theirs, strict=True)
     ]
     rows = [["accuracy" + chance, *accuracy], ["95 % interval", *(f"{low:.1f} – {high:.1f}" for low, high in ends)]]
+    by_scale = published.MBG_BY_SCALE if report.data == "mbg" else {}
+    for i, (scale, count) in enumerate(ours[0]["count_by_scale"].items()):
+        known = [percent(summary["accuracy_by_scale"][scale]) for summary in ours]
+        bracket = [f" ({by_scale[each.name][i]:.1f} %)" if each.name in by_scale else "" for each in report.networks]
+        label = f"accuracy, scale {scale} (n = {count:,})"
+        rows.append(
+            [label, *(share + theirs if count else share for share, theirs in zip(known, bracket, strict=True))]
+        )
     for name in measured_maps(report):
         rows.append([f"TPR, {name} map", *(percent(summary[f"tpr_{name}"]) for summary in ours)])
     rows.append(["TPR, papers' own map", *(f"({row.tpr:.2f} %)" if row else "–" for row in theirs)])
     even = f" ({papers['uniform'].tpr:.2f} %)" if papers else ""
     rows.append(["TPR, uniform map", *(percent(summary["tpr_uniform"]) + even for summary in ours)])
+    layers = [list(map(percent, summary.get("entropy", []))) for summary in ours]
+    rows += [[f"attention entropy, layer {i}", *of] for i, of in enumerate(zip_longest(*layers, fillvalue="–"), 1)]
     return [row for row in rows if set(row[1:]) != {"–"}]
 
 
@@ -167,27 +171,13 @@ def measured_maps(report: Report) -> list[str]:
     return [name for name in MAPS if all(keys & {f"tpr_{name}", f"tpr_box_{name}"} for keys in known)]
 
 
-def table_title(report: Report) -> str:
-    """The set and the number of questions."""
-    return f"{title_of(report.data)}, {report.networks[0].summary['count']:,} test questions"
-
-
-def terminal_table(report: Report) -> Table:
-    """Ours beside the papers', for the terminal."""
-    shown = Table("measure", title=table_title(report), caption="in brackets the papers' numbers")
-    for network in report.networks:
-        shown.add_column(network.name, justify="right")
-    for row in measures(report):
-        shown.add_row(*row)
-    return shown
-
-
 def results(report: Report) -> list[md.Block]:
     """What was measured; where the papers used this data set, ours beside theirs."""
     first, rows = report.networks[0].summary, measures(report)
     ranking = "accuracy" not in first
+    title = f"{title_of(report.data)}, {first['count']:,} test questions"
     header = ["", *(network.name for network in report.networks), *(["query alone"] if ranking else [])]
-    parts: list[md.Block] = [md.heading(2, f"Measured: {table_title(report)}"), md.table(header, rows)]
+    parts: list[md.Block] = [md.heading(2, f"Measured: {title}"), md.table(header, rows)]
     if ranking:
         unread = first.get("unread")
         left_out = f" {unread:,} questions are left out, since their image can’t be read." if unread else ""
@@ -198,27 +188,6 @@ def results(report: Report) -> list[md.Block]:
     return parts
 
 
-def by_scale(report: Report) -> list[md.Block]:
-    """Accuracy by scale, if scales are known."""
-    first = report.networks[0].summary
-    if not any(first.get("count_by_scale", {}).values()):
-        return []
-    series = []
-    for network in report.networks:
-        accuracy, interval = (network.summary[f"accuracy_by_scale{end}"] for end in ("", "_ci95"))
-        theirs = published.accuracy_by_scale(report.data, network.name)
-        series.append(run_plots.ScaleSeries(network.name, accuracy, interval, theirs))
-    words = [
-        f"{one.name}: " + ", ".join(f"scale {name} {percent(value)}" for name, value in one.accuracy.items())
-        for one in series
-    ]
-    caption = "Bars are 95 % intervals; n is the number of test questions."
-    if report.data in published.TABLE_1 and report.data != "mbg":
-        caption += " By scale the papers publish MBG only; dashed is their accuracy over all scales."
-    title = f"{title_of(report.data)}: accuracy by scale"
-    return [md.Figure(run_plots.scale_curve(series, title, first["count_by_scale"]), "; ".join(words), caption)]
-
-
 def learning(network: Network) -> list[md.Block]:
     """Loss, validation score and time over epochs."""
     log = network.log
@@ -226,17 +195,33 @@ def learning(network: Network) -> list[md.Block]:
         return []
     key = next(name for name in VALIDATION_SCORES if name in log[-1])
     score, scores = VALIDATION_SCORES[key], [100 * epoch[key] for epoch in log]
-    train, validation = ([epoch[f"{part}_seconds"] for epoch in log] for part in ("train", "validation"))
     figures = []
     for title, label, values, best, caption in (
         ("Training loss", "mean loss of the epoch", [epoch["loss"] for epoch in log], None, LOSS),
         (score.replace("v", "V", 1), f"{score} [%]", scores, int(np.argmax(scores)), f"{BEST} {MEANING[key]}"),
-        ("Time", "seconds of training", train, None, TIME),
     ):
         alt = f"{title} from {values[0]:.4g} (epoch 1) to {values[-1]:.4g} (epoch {len(values)})"
-        figures.append(md.Figure(run_plots.line_figure(title, label, values, best), alt, caption))
-    times = f"{len(log)} epochs: {duration(sum(train))} of training, {duration(sum(validation))} of validation."
+        figures.append(md.Figure(line_figure(title, label, values, best), alt, caption))
+    train, validation = (sum(epoch[f"{part}_seconds"] for epoch in log) for part in ("train", "validation"))
+    times = f"{len(log)} epochs: {duration(train)} of training, {duration(validation)} of validation."
     return [md.heading(2, "Learning"), md.line(times), *figures]
+
+
+def line_figure(title: str, label: str, values: Sequence[float], best: int | None = None) -> bytes:
+    """A curve over epochs 1, 2, ...; few points are drawn as such, and the point at the place ``best`` is marked."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(WIDTH, 400)
+    axes = plot_axes(figure, (100, 44, 516, 280), title, "epoch", label)
+    epochs = range(1, len(values) + 1)
+    axes.plot(epochs, values, "-o" if len(values) <= 30 else "-", color=OKABE_ITO[0], markersize=5, linewidth=1.8)
+    if best is not None:
+        axes.plot([best + 1], [values[best]], "D", color=OKABE_ITO[1], markersize=8, mec="white")
+        words = f"kept: {values[best]:.1f} at epoch {best + 1}"
+        axes.text(0.97, 0.06, words, ha="right", color=OKABE_ITO[1], fontsize=9, transform=axes.transAxes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.margins(0.06, 0.12)
+    return finish(figure)
 
 
 def duration(seconds: float) -> str:
@@ -247,15 +232,16 @@ def duration(seconds: float) -> str:
 
 
 def per_attribute(network: Network) -> list[md.Block]:
-    """Each attribute's AP, where several may be true."""
+    """Each attribute's AP beside that of the query alone, where several may be true: the most frequent ones."""
     by_attribute = network.summary.get("by_attribute", {})
-    ranked = run_plots.ranked_attributes(by_attribute)
-    if not ranked:
+    known = [(name, figures) for name, figures in by_attribute.items() if figures["ap"] is not None]
+    shown = sorted(known, key=lambda pair: -pair[1]["count"])[:MOST_RANKED]
+    if not shown:
         return []
-    alt = "Average precision: " + "; ".join(f"{name} {percent(figures['ap'])}" for name, figures in ranked)
-    known = sum(figures["ap"] is not None for figures in by_attribute.values())
-    most = f" The {len(ranked)} most frequent of {known:,} attributes." if known > len(ranked) else ""
-    return [md.Figure(run_plots.ap_figure(ranked), alt, PRECISION + most)]
+    header = ["average precision of an attribute", "questions", network.name, "query alone"]
+    rows = [[name, f"{of['count']:,}", percent(of["ap"]), percent(of["query_prior_ap"])] for name, of in shown]
+    most = f" The {len(shown)} most frequent of {len(known):,} attributes." if len(known) > len(shown) else ""
+    return [md.table(header, rows), md.line(PRECISION, most)]
 
 
 def confused(network: Network) -> list[md.Block]:
@@ -263,15 +249,58 @@ def confused(network: Network) -> list[md.Block]:
     if network.table is None or "correct" not in network.table.column_names:
         return []
     truth, answer = (network.table[name].to_pylist() for name in ("attribute", "answer"))
-    names, rows = run_plots.confusion(truth, answer, network.about["attribute_names"])
+    names, rows = confusion(truth, answer, network.about["attribute_names"])
     wrong = rows * (1 - np.eye(len(names), dtype=np.int64))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     words = ", ".join(f"{names[y]} taken for {names[x]} ({wrong[y, x]:,})" for y, x in worst if wrong[y, x])
     caption = "Rows of questions by their truth, across the network’s answer; colour is the share of a row. "
     caption += f"Most often: {words}." if words else "Nothing is confused."
-    if run_plots.OTHERS in names:
+    if OTHERS in names:
         caption += f" All but the {len(names) - 1} most frequent attributes are taken together."
-    return [md.Figure(run_plots.confusion_figure(names, rows), f"Confusion: {words}", caption)]
+    return [md.Figure(confusion_figure(names, rows), f"Confusion: {words}", caption)]
+
+
+def confusion(truth: Sequence[str], answer: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The attributes that occur, in the order of ``names``, and how many rows of each truth (down) got each answer.
+
+    The counts are (A, A). Of more than MOST_CONFUSED those with the most rows stand alone, all others are OTHERS.
+    """
+    truths, answers = list(truth), set(answer)
+    rows = {name: truths.count(name) for name in names}
+    used = [name for name in names if rows[name] or name in answers]
+    if len(used) > MOST_CONFUSED:
+        kept = set(sorted(used, key=lambda name: -rows[name])[: MOST_CONFUSED - 1])
+        used = [*(name for name in used if name in kept), OTHERS]
+    place = {name: used.index(name) if name in used else len(used) - 1 for name in names}
+    count = np.zeros((len(used), len(used)), np.int64)
+    np.add.at(count, ([place[name] for name in truths], [place[name] for name in answer]), 1)
+    return used, count
+
+
+def confusion_figure(names: Sequence[str], rows: np.ndarray) -> bytes:
+    """Truth down, answer across; colour is the share of the truth's rows, figures are rows."""
+    size = len(names)
+    few = size <= 5  # names fit below their columns
+    side = size * max(40, min(80, 486 // max(1, size)))
+    figure = new_figure(WIDTH, side + (132 if few else 190))
+    place = (130, 44, WIDTH - 154, side)
+    axes = plot_axes(figure, place, "Which is taken for which", "the network’s answer", "truth")
+    axes.grid(False)
+    share = rows / np.maximum(rows.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
+    for y, x in np.argwhere(rows):
+        percent = f"{share[y, x]:.1%}".replace("%", " %") if share[y, x] >= 0.001 else "< 0.1 %"
+        words = f"{rows[y, x]:,}" if size > 6 else f"{rows[y, x]:,}\n{percent}"
+        colour = "black" if share[y, x] > 0.5 else "white"
+        axes.text(x, y, words, ha="center", va="center", fontsize=8.5 if size <= 8 else 7.5, color=colour)
+    shown = [shortened(name, LETTERS) for name in names]
+    axes.set_xticks(range(size), shown, rotation=0 if few else 50, ha="center" if few else "right")
+    axes.set_yticks(range(size), shown)
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_parse_math(False)
+    axes.tick_params(labelsize=9 if size <= 8 else 8, length=0)
+    axes.spines[:].set_visible(False)
+    return finish(figure)
 
 
 def judged(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -283,30 +312,6 @@ def judged(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         return rows["correct"].to_numpy(), rows["probability"].to_numpy()
     right = [top[0] in true for true, top in zip(rows["attributes"].to_pylist(), rows["top"].to_pylist(), strict=True)]
     return np.array(right, bool), np.array([odds[0] for odds in rows["log_odds"].to_pylist()], float)
-
-
-def evenness(network: Network) -> list[md.Block]:
-    """How evenly each layer attends, right and wrong answers apart."""
-    rows = network.table
-    entropy = None if rows is None else entropies(rows)
-    if rows is None or entropy is None or not entropy.shape[1]:
-        return []
-    right, single = judged(rows)[0], "correct" in rows.column_names
-    names = ("right", "wrong") if single else ("likeliest is true", "is not")
-    groups = {names[0]: entropy[right], names[1]: entropy[~right]}
-    kinds = [*["gate"] * (entropy.shape[1] - 1), network.about["model"].get("choice", "softmax")]
-    medians = "; ".join(f"{name}: {medians_of(values)}" for name, values in groups.items() if len(values))
-    caption = ENTROPY if single else f"Questions whose likeliest attribute is true, and the others. {ENTROPY}"
-    if none := int(np.isnan(entropy).any(1).sum()):
-        caption += f" Left out: {none:,} questions with a layer wholly closed or of one cell, there."
-    return [md.Figure(run_plots.entropy_figure(groups, kinds), f"Median entropy, {medians}", caption)]
-
-
-def medians_of(entropy: np.ndarray) -> str:
-    """Each layer's median in words."""
-    medians = run_plots.quantiles(entropy)[run_plots.SHARES.index(0.5)]
-    words = [percent(None if np.isnan(median) else median) for median in medians]
-    return ", ".join(f"layer {i} {median}" for i, median in enumerate(words, 1))
 
 
 def scenes(report: Report) -> list[md.Block]:

@@ -78,8 +78,6 @@ def unmeasured(figures: Mapping[str, Any]) -> list[str]:
         missing.append(
             f"true-positive ratios: these questions don't say where the object is; add columns {columns} to the table"
         )
-    if figures.get("entropy") == []:
-        missing.append("entropy by layer: this network has no attention maps")
     return missing
 
 
@@ -139,17 +137,11 @@ def readable(table: pa.Table) -> pa.Table:
     return table.filter(table["read"]) if "read" in table.column_names else table
 
 
-def examples_of(right: np.ndarray, sure: np.ndarray) -> tuple[list[int], list[int]]:
-    """Rows to show: the first FIRST, and of the other wrong ones the SUREST surest, the surest first."""
-    first = list(range(min(FIRST, len(right))))
-    later = np.flatnonzero(~right[len(first) :]) + len(first)
-    return first, later[np.argsort(-sure[later], kind="stable")][:SUREST].tolist()
-
-
 def examples(rows: pa.Table, questions: QuestionSet, predictor: Predictor, name: str) -> tuple[list[Scene], str]:
     """Some of the readable rows' questions with the network's answers and attention, and how they were chosen."""
     right, sure = judged(rows)
-    first, wrong = examples_of(right, sure)
+    first, later = range(min(FIRST, len(right))), np.flatnonzero(~right[FIRST:]) + FIRST
+    wrong = later[np.argsort(-sure[later], kind="stable")][:SUREST].tolist()
     scenes = [scene_of(questions, row, {name: predictor}) for row in rows["row"].to_numpy()[[*first, *wrong]].tolist()]
     kind = "answers" if "correct" in rows.column_names else "answers (the likeliest attribute is not true)"
     of_wrong = f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {kind}" if wrong else ""

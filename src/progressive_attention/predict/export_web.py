@@ -102,12 +102,17 @@ def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     for scene in map(source.scene, range(first, first + SCENES)):
         file = BytesIO()
         Image.fromarray(source.render(scene)[0]).save(file, "PNG", optimize=True)
-        digits = [
-            {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
-            for d in scene.digits
-        ]
-        shown.append({"png": b64encode(file.getvalue()).decode(), "digits": digits, "credit": credit(scene, source)})
+        picture = b64encode(file.getvalue()).decode()
+        shown.append({"png": picture, "digits": digits_of(scene), "credit": credit(scene, source)})
     return shown
+
+
+def digits_of(scene: Scene) -> list[dict[str, Any]]:
+    """What can be asked of a scene and what is right, in the order drawn, ready for JSON; boxes x0 y0 x1 y1."""
+    return [
+        {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
+        for d in scene.digits
+    ]
 
 
 def credit(scene: Scene, source: SceneSource) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ from progressive_attention.reproduce.runs import CELL, Run, cell_of, read_runs, 
 
 FIGURE_6 = ("san", "han", "pan-soft-ctx", "pan-hard-ctx")  # the networks of the papers' qualitative figures
 LAST_WORDS = 30.0  # seconds kept of a time budget for tables and figures
-GRACE = 10.0  # seconds that workers have to save and end after an interruption
 
 
 def plan(
@@ -262,38 +260,33 @@ def in_processes(
     count: int, jobs: Sequence[Job], out: Path, device: torch.device, until: float, command: str
 ) -> list[int]:
     """``work`` in several processes, which share the cores; returns the exit codes of those that died."""
-    context = multiprocessing.get_context("spawn")
-    threads, stop = max(1, torch.get_num_threads() // count), context.Event()
-    arguments = (list(jobs), out, device, until, command, threads, stop)
-    workers = [context.Process(target=worker, args=arguments, daemon=True) for _ in range(count)]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they are born deaf: Ctrl-C reaches all, but only we decide
+    context, threads = multiprocessing.get_context("spawn"), max(1, torch.get_num_threads() // count)
+    arguments = (list(jobs), out, device, until, command, threads)
+    workers = [context.Process(target=worker, args=arguments) for _ in range(count)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until they can listen, Ctrl-C would print their traceback
     for process in workers:
         process.start()
     signal.signal(signal.SIGINT, before)
-    try:
-        for process in workers:
-            process.join()
-    finally:
-        stop.set()
-        for process in workers:
-            process.join(GRACE)
+    for process in workers:
+        process.join()
     return [process.exitcode for process in workers if process.exitcode]
 
 
-def worker(
-    jobs: list[Job], out: Path, device: torch.device, until: float, command: str, threads: int, stop: Event
-) -> None:
-    """One process's share of the work, a line for each epoch and each end; it ends, saved, with its parent."""
+def worker(jobs: list[Job], out: Path, device: torch.device, until: float, command: str, threads: int) -> None:
+    """One process's share of the work, a line for each epoch and end; it ends, saved, by Ctrl-C or with its parent."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
     console, parent = Console(stderr=True), multiprocessing.parent_process()
 
     def report(news: News) -> None:
-        if stop.is_set() or parent is None or not parent.is_alive():
+        if parent is None or not parent.is_alive():
             sys.exit()
         if news.line:
             print_plain(console, f"{news.job}: {news.line}")
 
     try:
         work(jobs, out, device, until, command, report)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:
         sys.exit(f"a worker can't go on: {error}")

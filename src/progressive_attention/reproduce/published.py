@@ -66,11 +66,3 @@ TABLE_2 = {  # left half, on Visual Genome: weighted mAP, and true-positive rati
     },
 }
 TABLE_2_VOC = {"san": 22.01, "han": 24.91, "pan-soft-ctx": 27.16, "pan-hard-ctx": 31.79}  # TPR in VOC 2007's masks
-
-
-def accuracy_by_scale(data: str, model: str) -> dict[str, float] | float | None:
-    """Accuracy by scale bin (MBG), else over all scales, else None: not in the paper."""
-    if data == "mbg" and model in MBG_BY_SCALE:
-        return dict(zip(SCALE_BINS, MBG_BY_SCALE[model], strict=True))
-    row = TABLE_1.get(data, {}).get(model)
-    return row and row.accuracy

@@ -18,10 +18,19 @@ from PIL import Image
 
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import Scene, SceneSource
-from progressive_attention.serve.hard_cases import CASES
+from progressive_attention.predict.export_web import digits_of
 from progressive_attention.serve.networks import Networks, as_json
 from progressive_attention.serve.panel import ASSETS, answers, attention, legend, notice
-from progressive_attention.serve.scene import LARGEST_SEED, SETS, Sliders, arranged, clicked, digits_of, most, truth_of
+from progressive_attention.serve.scene import (
+    CASES,
+    LARGEST_SEED,
+    SETS,
+    Sliders,
+    arranged,
+    clicked,
+    most,
+    truth_of,
+)
 
 UPLOAD_BYTES = 8 * 2**20
 WAITING = 200  # questions in the queue; one more gets the answer that it is full

@@ -1,4 +1,4 @@
-"""A scene from sliders, and which of its digits was clicked.
+"""A scene from sliders, or a hard case, and which of its digits was clicked.
 
 Legend: images are SIZE x SIZE pixels; a box is x0 y0 x1 y1 in pixels, right and lower edge not in it.
 """
@@ -6,8 +6,10 @@ Legend: images are SIZE x SIZE pixels; a box is x0 y0 x1 y1 in pixels, right and
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from progressive_attention.data import scenes
-from progressive_attention.data.scenes import COLOURS, PATCHES, SIZE, Scene, SceneSource, Stream, below
+from progressive_attention.data.scenes import PATCHES, SIZE, Scene, SceneSource, Stream, below
 
 LARGEST_SEED = 999_999
 DIGITS_PART, CLUTTER_PART, CROP_PART = range(3)  # each has integers of its own: no slider moves what another one drew
@@ -48,14 +50,6 @@ def arranged(sliders: Sliders, source: SceneSource) -> Scene:
     return Scene(source.style, digits, patches, background, below(stream.take(1)[0], len(digits)))
 
 
-def digits_of(scene: Scene) -> list[dict[str, Any]]:
-    """What can be asked of a scene and what is right, in the order drawn, ready for JSON."""
-    return [
-        {"query": str(d.number), "attribute": COLOURS[d.colour], "box": [d.x, d.y, d.x + d.size, d.y + d.size]}
-        for d in scene.digits
-    ]
-
-
 def clicked(digits: Sequence[dict[str, Any]], x: float, y: float) -> str | None:
     """The query of the digit at a pixel, None where there is none.
 
@@ -71,3 +65,42 @@ def clicked(digits: Sequence[dict[str, Any]], x: float, y: float) -> str | None:
 def truth_of(digits: Sequence[dict[str, Any]] | None, query: str) -> str | None:
     """What colour a digit of a drawn scene has: "" where it has no such digit, None where nothing is known."""
     return None if digits is None else {digit["query"]: digit["attribute"] for digit in digits}.get(query, "")
+
+
+class Case(NamedTuple):
+    """A hard case: a question about scene ``number`` of a test split, seed 0, and what ``network`` answered then."""
+
+    network: str
+    style: str
+    number: int
+    query: str
+    kind: str  # "wrong": it errs, surest first; "small": its smallest digit seen rightly; "unsure": right, hardly
+    said: str
+
+    def drawn(self) -> tuple[np.ndarray, Scene]:
+        """The image (100, 100, 3) uint8 and its scene, made from the seed."""
+        source = SceneSource(self.style, "test")
+        scene = source.scene(self.number)
+        return source.render(scene)[0], scene
+
+
+# Of each network: among the first 300 test scenes, every digit asked for, the two surest wrong answers, the smallest
+# digit answered rightly, and the least sure right answer.
+CASES = (
+    Case("mref-pan", "mref", 98, "2", "wrong", "white"),
+    Case("mref-pan", "mref", 203, "9", "wrong", "blue"),
+    Case("mref-pan", "mref", 8, "2", "small", "yellow"),
+    Case("mref-pan", "mref", 6, "1", "unsure", "red"),
+    Case("mdist-pan", "mdist", 98, "2", "wrong", "white"),
+    Case("mdist-pan", "mdist", 288, "4", "wrong", "green"),
+    Case("mdist-pan", "mdist", 8, "2", "small", "yellow"),
+    Case("mdist-pan", "mdist", 58, "8", "unsure", "yellow"),
+    Case("mbg-pan", "mbg", 94, "3", "wrong", "white"),
+    Case("mbg-pan", "mbg", 102, "2", "wrong", "red"),
+    Case("mbg-pan", "mbg", 8, "2", "small", "yellow"),
+    Case("mbg-pan", "mbg", 69, "9", "unsure", "white"),
+    Case("mref-san", "mref", 203, "9", "wrong", "blue"),
+    Case("mref-san", "mref", 289, "9", "wrong", "white"),
+    Case("mref-san", "mref", 8, "2", "small", "yellow"),
+    Case("mref-san", "mref", 204, "8", "unsure", "green"),
+)

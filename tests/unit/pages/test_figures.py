@@ -12,7 +12,6 @@ from progressive_attention.pages.figures import (
     GROUP_GAP,
     OKABE_ITO,
     Tile,
-    add_legend,
     column_places,
     finish,
     grid,
@@ -73,7 +72,7 @@ def test_words_are_taken_as_they_are():
     figure = new_figure(300, 200)
     axes = plot_axes(figure, (50, 30, 200, 100), HOSTILE, "x", "y")
     axes.plot([0, 1], [0, 1], label=HOSTILE)
-    add_legend(axes)
+    axes.legend()
     assert pixels(finish(figure)).shape == (200, 300, 3)
 
 

@@ -18,13 +18,13 @@ from progressive_attention.pages.paper_figures import (
     accuracy_by_scale_figure,
     attribute_figure,
     looks_of,
+    on_axis,
     precision_recall_figure,
     qualitative_figure,
     rescaled,
     so_far,
     spread_over_fields,
 )
-from progressive_attention.pages.run_plots import on_axis
 from progressive_attention.reproduce.published import MBG_BY_SCALE, NAMES, SCALE_BINS
 from progressive_attention.reproduce.runs import cells, models_in_order
 
@@ -90,6 +90,11 @@ def axes_of(monkeypatch, tmp_path):
         return kept[0].axes
 
     return draw
+
+
+def test_accuracy_axis():
+    np.testing.assert_allclose(on_axis([0.0, 0.9, 0.99, 1.0, 1.2]), [-2, -1, 0, 1, 1], atol=1e-12)
+    assert np.isnan(on_axis([None])).all()
 
 
 @pytest.mark.parametrize("figure", [accuracy_by_scale_figure, precision_recall_figure])

@@ -30,10 +30,3 @@ def test_scale_table_is_the_papers():
     theirs = dict(THEIRS["table1_mbg_accuracy_by_scale"])
     assert tuple(theirs.pop("bins")) == published.SCALE_BINS
     assert {name: list(row) for name, row in published.MBG_BY_SCALE.items()} == theirs
-
-
-def test_accuracy_by_scale_is_over_all_scales_but_for_mbg():
-    assert published.accuracy_by_scale("mref", "san") == 82.94
-    assert published.accuracy_by_scale("mref", "film") is published.accuracy_by_scale("x", "san") is None
-    by_scale = {"0.5-1.0": 31.1, "1.0-1.5": 35.3, "1.5-2.0": 35.8, "2.0-2.5": 37.7, "2.5-3.0": 45.0}
-    assert published.accuracy_by_scale("mbg", "stn-s") == by_scale

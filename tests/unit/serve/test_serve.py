@@ -16,15 +16,15 @@ from wrong_commands import error_of
 
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
+from progressive_attention.predict.export_web import digits_of
 from progressive_attention.predict.predictor import Answer, Predictor
 from progressive_attention.saved import describe, save, shipped
 from progressive_attention.serve import networks as networks_module
-from progressive_attention.serve.hard_cases import CASES
 from progressive_attention.serve.networks import LONGEST_QUERY, Networks, as_json
 from progressive_attention.serve.page import Desk, build_page
 from progressive_attention.serve.panel import Asked, attention, hatched, heat, notice, removed
 from progressive_attention.serve.panel import answers as answers_html
-from progressive_attention.serve.scene import SETS, Sliders, arranged, clicked, digits_of, truth_of
+from progressive_attention.serve.scene import CASES, SETS, Sliders, arranged, clicked, truth_of
 
 EXAMPLE = Path(__file__).parents[3] / "src/progressive_attention/assets/examples/mref.png"
 
