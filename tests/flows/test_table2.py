@@ -82,6 +82,14 @@ def test_an_experiment_on_photographs_from_file_to_page(photographs, capsys):
         assert f"{100 * run['weighted_mean_ap']:.2f} |" in page
     assert "29.38" in page  # the papers' PAN[S]+CTX, attention only
     assert (out / "figures" / "attributes.png").stat().st_size > 20_000
+    weights = sorted((out / "runs").iterdir())[0]
+    asked = ["evaluate", "--weights", str(weights), "--data", str(photographs / "voc"), "--split", "validation"]
+    capsys.readouterr()
+    assert main(asked) == 0  # prints a table by class, as there is nothing to rank
+    shown = capsys.readouterr().out
+    last = json.loads((weights / "evaluation" / "voc-validation.json").read_text())["tpr_mask_last"]
+    assert f"│ castle │     1 │ {100 * last:.2f}%" in shown
+    assert "no word for it: table (1), tv (1)\n" in shown
     before = (out / "table2.json").read_bytes(), page
     capsys.readouterr()
     assert main(command) == 0  # nothing is left to do

@@ -81,5 +81,5 @@ def run(arguments: argparse.Namespace) -> None:
             tables.append(queries_table(figures, title))
     if arguments.faithfulness:
         tables += faithfulness_tables(figures)
-    Console().print(*tables, *lines)
-    print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")
+    Console().print(*tables)
+    print(*lines, f"one row per question: {rows}", f"these figures: {rows.with_suffix('.json')}", sep="\n")

@@ -87,7 +87,7 @@ def queries_table(summary: dict[str, Any], title: str) -> Table:
         (query, f"{of_query['count']:,}", *(percent(of_query[f"tpr_{target}_{name}"]) for name in MAPS))
         for query, of_query in summary["by_query"].items()
     ]
-    return table_of(f"{title}: true-positive ratio in the {target}", ("query", "questions", *MAPS), rows)
+    return table_of(f"{title}: true-positive ratio in the {target}", ("query", "asked", *MAPS), rows)
 
 
 def words_asked(summary: dict[str, Any]) -> list[str]:
