@@ -46,7 +46,8 @@ def save(kind: str, path: Path) -> None:
         case "cmyk":
             picture.convert("CMYK").save(path, "JPEG", quality=95)
         case "sixteen bits":
-            Image.fromarray(pixels.astype(np.uint16) * 257).save(path, "PNG")
+            dark = 8 << 8  # nearly black, but beyond 255
+            Image.fromarray(np.where(pixels, 65535, dark).astype(np.uint16)).save(path, "PNG")
         case "transparent":
             Image.merge("LA", (Image.new("L", picture.size, 255), picture)).save(path, "PNG")
         case "turned":
