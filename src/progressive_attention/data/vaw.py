@@ -145,15 +145,17 @@ def row_of(file: Path, instance: Instance, picture: Picture | Rejection, masks: 
 
 def filled(polygons: Polygons, width: int, height: int) -> np.ndarray:
     """(height, width) bool: the pixels whose centre is inside a polygon (even-odd rule), or inside one of several."""
-    mask = np.zeros((height, width), bool)
-    middle = np.arange(height) + 0.5
-    for polygon in polygons:
-        x0, y0 = np.array(polygon, float).reshape(-1, 2).T
-        x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
+    mask, size = np.zeros((height, width), bool), (width, height)
+    for polygon in filter(None, polygons):
+        corners = np.array(polygon, float)
+        left, top = np.floor(corners.min(0)).clip(0, size).astype(int)
+        right, bottom = np.ceil(corners.max(0)).clip(0, size).astype(int)
+        part, middle = mask[top:bottom, left:right], np.arange(top, bottom) + 0.5
+        (x0, y0), (x1, y1) = corners.T, np.roll(corners, -1, 0).T
         edge, row = np.nonzero((y0[:, None] <= middle) != (y1[:, None] <= middle))
         x = x0[edge] + (middle[row] - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
-        column = np.ceil(x - 0.5).clip(0, width).astype(int)  # the first pixel to the right of the crossing
-        crossings = np.zeros((height, width + 1), np.int64)
-        np.add.at(crossings, (row, column), 1)
-        mask |= crossings.cumsum(1)[:, :width] % 2 == 1
+        column = (np.ceil(x - 0.5) - left).clip(0, right - left).astype(int)  # the first pixel right of the crossing
+        rows, columns = bottom - top, right - left + 1
+        crossings = np.bincount(row * columns + column, minlength=rows * columns).reshape(rows, columns)
+        part |= crossings.cumsum(1)[:, :-1] % 2 == 1
     return mask

@@ -86,7 +86,13 @@ def test_polygons_are_filled_as_by_the_slow_rule(seed):
 
 
 def test_polygons_without_a_pixel_leave_no_mask(folder):
-    thin = [[[4.1, 4.1], [4.3, 4.1], [4.3, 4.3]], [[1, 1], [9, 9]], []]
+    thin = [
+        [[4.1, 4.1], [4.3, 4.1], [4.3, 4.3]],
+        [[1, 1], [9, 9]],
+        [],
+        [[-9, -9], [-5, 9], [-5, -9]],
+        [[30, 1], [40, 9]],
+    ]
     about, rows, _ = imported(folder, train_part1=[entry(1, instance_polygon=thin), entry(2)])
     assert [row["mask"] for row in rows] == [None, "2.png"]
     assert about["mended"] == {"polygons left out, which no pixel's centre is in": 1}
