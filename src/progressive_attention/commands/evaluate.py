@@ -59,9 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
     source = {"data": data, "split": arguments.split, **options, "image_size": trained.model.config.image_size}
     kept.check_untrained(trained.about, source)
     questions = kept.load_with_bar(console, **source)
-    if trained.model.query_vectors is not None:
-        trained = knowing(trained, unknown_queries(questions, trained.query_names), encode)
+    new = [] if trained.model.query_vectors is None else unknown_queries(questions, trained.query_names)
+    trained = knowing(trained, new, encode)
     figures, table = kept.measure(trained, questions, source, device, console)
+    if new:
+        figures["queries_asked_by_text"] = new
     if arguments.faithfulness:
         with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
             some = {"limit": arguments.limit or LIMIT, "seed": options["seed"], "progress": progress}
@@ -74,12 +76,12 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(figures))
         return
     title = f"{arguments.weights} on {questions.name}"
-    tables, lines = [summary_table(figures, title)], []
-    if "by_query" in figures:
-        lines = words_asked(figures)
-        if figures["weighted_mean_ap"] is None:  # nothing is ranked: the set measures attention
-            tables.append(queries_table(figures, title))
+    tables = [summary_table(figures, title)]
+    if figures.get("weighted_mean_ap", 0) is None:  # nothing is ranked: the set measures attention
+        tables.append(queries_table(figures, title))
     if arguments.faithfulness:
         tables += faithfulness_tables(figures)
     Console().print(*tables)
-    print(*lines, f"one row per question: {rows}", f"these figures: {rows.with_suffix('.json')}", sep="\n")
+    print(
+        *words_asked(figures), f"one row per question: {rows}", f"these figures: {rows.with_suffix('.json')}", sep="\n"
+    )

@@ -92,9 +92,13 @@ def queries_table(summary: dict[str, Any], title: str) -> Table:
 
 def words_asked(summary: dict[str, Any]) -> list[str]:
     """Lines that say which queries were asked by another word, and which not at all."""
-    asked_as = [f"{query} as {word}" for query, word in summary["queries_asked_as"].items()]
-    not_asked = [f"{query} ({count:,})" for query, count in summary["queries_not_asked"].items()]
-    lines = {"asked by another word": asked_as, "not asked, the network knows no word for it": not_asked}
+    asked_as = [f"{query} as {word}" for query, word in summary.get("queries_asked_as", {}).items()]
+    not_asked = [f"{query} ({count:,})" for query, count in summary.get("queries_not_asked", {}).items()]
+    lines = {
+        "asked by another word": asked_as,
+        "asked by its text, never learnt": summary.get("queries_asked_by_text", []),
+        "not asked, the network knows no word for it": not_asked,
+    }
     return [f"{what}: {', '.join(queries)}" for what, queries in lines.items() if queries]
 
 
