@@ -117,18 +117,56 @@ def test_no_drawer_of_odds_and_ends():
     assert not [path for path in [*source_files(), *ROOT.glob("tests/**/*.py")] if path.stem in ("utils", "util")]
 
 
-def test_no_file_names_this_machine():
+def committed_files() -> dict[str, bytes]:
+    """Content of all files that are committed, or would be: by path below the repository."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so there is no list of committed files")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name: (ROOT / name).read_bytes() for name in sorted(set(names)) if (ROOT / name).is_file()}
+
+
+def test_no_file_names_this_machine():
     machine_path = re.compile(rb"(?<![\w.])/(?:work/|tmp/bash)")
-    wrong = []
-    for path in sorted({ROOT / name for name in names if name}):
-        content = path.read_bytes() if path.is_file() else b""
-        if b"\0" not in content and machine_path.search(content):
-            wrong.append(str(path.relative_to(ROOT)))
+    wrong = [
+        name for name, content in committed_files().items() if b"\0" not in content and machine_path.search(content)
+    ]
     assert not wrong, f"paths of one machine are named in {wrong}"
+
+
+def holds_picture(content: bytes) -> bool:
+    """Whether a file is a picture, whatever its name, or a text with one inside (a page, a notebook's output)."""
+    start = rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0{4}|....ftyp|<svg|<\?xml[^>]*>\s*<svg"
+    inside = rb"data:image/[\w+]+;base64,[A-Za-z0-9+/]{200}|\"image/[\w+]+\": ?\[?\s*\"[A-Za-z0-9+/<]{20}"
+    return bool(re.match(start, content, re.DOTALL) or (b"\0" not in content and re.search(inside, content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", True),
+        (b"RIFF\0\0\0\0WEBPVP8", True),
+        (b"<img src='data:image/png;base64," + b"iVBORw0KGgo" * 30 + b"'>", True),
+        (b'{"data": {"image/%s": "iVBORw0KGgoAAAANSUhEUgAA"}}' % b"png", True),
+        (b'MIME types are "image/png": and "image/jpeg"', False),
+        (b"PK\x03\x04", False),
+    ],
+)
+def test_pictures_are_known_by_their_content(content, expected):
+    assert holds_picture(content) == expected
+
+
+def test_every_picture_is_listed_with_its_origin():
+    """No photograph of a data set for research slips in: each is in NOTICE, or in an ATTRIBUTION.csv above it."""
+    files = committed_files()
+    listed = set(re.findall(r"\S+", (ROOT / "NOTICE").read_text(encoding="utf-8")))
+    for name in files:
+        if Path(name).name == "ATTRIBUTION.csv":
+            with open(ROOT / name, newline="", encoding="utf-8") as file:
+                listed |= {(Path(name).parent / row["file"]).as_posix() for row in csv.DictReader(file)}
+    pictures = {name for name, content in files.items() if holds_picture(content)}
+    assert len(pictures) > 200, "the rule finds no pictures any more"
+    assert not pictures - listed, f"say in NOTICE or ATTRIBUTION.csv where these come from: {sorted(pictures - listed)}"
 
 
 def test_no_stream_that_numpy_may_change():

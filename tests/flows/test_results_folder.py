@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from progressive_attention.config import STYLES
 from progressive_attention.pages.table1 import results_page, row_name
 from progressive_attention.reproduce import published
@@ -18,6 +20,31 @@ def test_the_page_is_that_of_its_runs():
     assert len(page.split()) <= 2_500
     for name in re.findall(r"\((figures/[^)]+)\)", page):
         assert (RESULTS / name).exists()
+
+
+PRIVATE = re.compile(r"(?<![\w-])shared/|/shared\b|(?<![\w.:/~<)`])/(?:[\w.-]+/)+[\w.-]|\b[A-Z]:\\\\")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("--data ../shared/data/set", True),
+        ('"folder": "/home/me/set"', True),
+        ("pan train --data data/vg --out runs/vg", False),
+        ("</td></tr>, 1/2, https://example.org/a/b", False),
+    ],
+)
+def test_paths_of_one_machine_are_known(text, wrong):
+    assert bool(PRIVATE.search(text)) == wrong
+
+
+def test_no_result_names_a_folder_of_one_machine():
+    """Research data is imported into a folder that git ignores, and measured by a relative path."""
+    texts = {path: path.read_bytes() for path in RESULTS.rglob("*") if path.is_file()}
+    texts = {path: content.decode() for path, content in texts.items() if b"\0" not in content}
+    assert RESULTS / "table1.json" in texts
+    wrong = {str(path.relative_to(RESULTS)): PRIVATE.search(text) for path, text in texts.items()}
+    assert not {path: match[0] for path, match in wrong.items() if match}
 
 
 def test_accuracies_in_the_readme_are_those_of_the_runs():

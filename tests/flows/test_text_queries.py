@@ -179,7 +179,11 @@ def test_vectors_of_a_file_from_training_to_an_answer(photographs, capsys):
     given = "evaluate", "--weights", "run", "--data", str(photographs), "--split", "validation", "--device", "cpu"
     assert "unknown query 'the left one'" in error_of(capsys, *given)
     assert main([*given, "--json", "--query-embeddings", str(more)]) == 0
-    assert json.loads(capsys.readouterr().out)["count"] > 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["count"] > 0
+    assert figures["queries_asked_by_text"] == ["the left one"]
+    assert main([*given, "--query-embeddings", str(more)]) == 0
+    assert "asked by its text, never learnt: the left one\n" in capsys.readouterr().out
 
 
 def test_one_line_for_what_is_wrong(photographs, capsys, monkeypatch):

@@ -21,6 +21,7 @@ examples:
 """
 VOC = "PASCAL VOC 2007 in its official layout."
 COCO = "A file of instances in COCO's form."
+VAW = "Visual Attributes in the Wild: its authors' JSON files, with Visual Genome's images."
 TABLE = """Your own table as {form}: image, query, attributes, and what else you have (box, mask, split).
 
 examples:
@@ -36,6 +37,7 @@ def add_options(parser: shared.Parser) -> None:
     shared.add_command(sources, "visual-genome", GENOME, genome_options, run)
     shared.add_command(sources, "voc", VOC, voc_options, run)
     shared.add_command(sources, "coco", COCO, coco_options, run)
+    shared.add_command(sources, "vaw", VAW, vaw_options, run)
     for source, form in FORMS.items():
         shared.add_command(sources, source, TABLE.format(source=source, form=form), table_options, run)
     for parser in sources.choices.values():
@@ -74,6 +76,13 @@ def coco_options(parser: shared.Parser) -> None:
     add("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a separate file")
 
 
+def vaw_options(parser: shared.Parser) -> None:
+    """VAW."""
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, metavar="DIR", help="train_part1, train_part2, val and test .json")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of VG_100K and VG_100K_2, or their zips")
+
+
 def table_options(parser: shared.Parser) -> None:
     """A table of one's own."""
     add = parser.add_argument
@@ -94,7 +103,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     out, console = arguments.out, Console()
     check_free(out)  # now, not after a long reading
-    with counting(Console(stderr=True), f"reading {arguments.source}", "images") as progress:
+    unit = "instances" if arguments.source == "vaw" else "images"
+    with counting(Console(stderr=True), f"reading {arguments.source}", unit) as progress:
         about = import_source(arguments, progress)
     console.print(size_table(sizes(read_manifest(out).table), f"{out}, from {about['source']}"))
     rejected = f"rejected, each row with its reason in {out / REJECTED_TABLE}"
@@ -122,6 +132,10 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
             from progressive_attention.data.coco import import_coco
 
             return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
+        case "vaw":
+            from progressive_attention.data.vaw import import_vaw
+
+            return import_vaw(arguments.annotations, arguments.images, arguments.out, progress=progress)
     from progressive_attention.data.rows import import_table
     from progressive_attention.data.table import ending
 

@@ -32,10 +32,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, write rows and figures, and print the figures."""
     from rich.console import Console
 
+    from progressive_attention.data.sources import unknown_queries
     from progressive_attention.evaluation import kept
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.faithfulness import LIMIT, evaluate_faithfulness
-    from progressive_attention.evaluation.summaries import faithfulness_tables, summary_table
+    from progressive_attention.evaluation.summaries import (
+        faithfulness_tables,
+        queries_table,
+        summary_table,
+        words_asked,
+    )
     from progressive_attention.predict.text_queries import check_reads_vectors, encoder_of, knowing
     from progressive_attention.processes import is_first
     from progressive_attention.progress import counting
@@ -53,9 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
     source = {"data": data, "split": arguments.split, **options, "image_size": trained.model.config.image_size}
     kept.check_untrained(trained.about, source)
     questions = kept.load_with_bar(console, **source)
-    if trained.model.query_vectors is not None:
-        trained = knowing(trained, questions.query_names, encode)
+    new = [] if trained.model.query_vectors is None else unknown_queries(questions, trained.query_names)
+    trained = knowing(trained, new, encode)
     figures, table = kept.measure(trained, questions, source, device, console)
+    if new:
+        figures["queries_asked_by_text"] = new
     if arguments.faithfulness:
         with counting(console, f"deleting and inserting, {questions.name}", "questions") as progress:
             some = {"limit": arguments.limit or LIMIT, "seed": options["seed"], "progress": progress}
@@ -67,8 +75,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(figures))
         return
-    tables = [summary_table(figures, f"{arguments.weights} on {questions.name}")]
+    title = f"{arguments.weights} on {questions.name}"
+    tables = [summary_table(figures, title)]
+    if figures.get("weighted_mean_ap", 0) is None:  # nothing is ranked: the set measures attention
+        tables.append(queries_table(figures, title))
     if arguments.faithfulness:
         tables += faithfulness_tables(figures)
     Console().print(*tables)
-    print(f"one row per question: {rows}\nthese figures: {rows.with_suffix('.json')}")
+    print(
+        *words_asked(figures), f"one row per question: {rows}", f"these figures: {rows.with_suffix('.json')}", sep="\n"
+    )

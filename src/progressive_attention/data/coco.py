@@ -201,13 +201,13 @@ def located(root: ImageRoot, names: Iterable[str]) -> dict[str, str]:
     return paths
 
 
-def decoded(path: Path, form: type[T]) -> T:
+def decoded(path: Path, form: type[T], whose: str = "COCO") -> T:
     """A JSON file in its form; raises ValueError naming the file and the place for anything else."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=form)
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error.strerror})") from error
     except msgspec.ValidationError as error:
-        raise ValueError(f"{path} is not of COCO's form: {error}") from error
+        raise ValueError(f"{path} is not of {whose}'s form: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is broken JSON: {error}; it may be truncated, fetch it again") from error

@@ -24,6 +24,7 @@ from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.images import FileImages, FileMasks
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.table import ABOUT, BOX, FORMAT, LISTS, flat, imported_table, numbers, read_table
+from progressive_attention.data.voc import other_words
 from progressive_attention.files import read_json
 
 FORMS = (".parquet", ".csv", ".jsonl")
@@ -67,6 +68,11 @@ class Manifest:
                 "split, or leave the column out to have images spread"
             )
         return replace(self, table=rows)
+
+    @property
+    def synonyms(self) -> dict[str, tuple[str, ...]]:
+        """Other words for each query, of PASCAL VOC only; see ``QuestionSet``."""
+        return {query: other_words(query) for query in self.names("query")} if self.about.get("source") == "voc" else {}
 
     def names(self, *columns: str) -> tuple[str, ...]:
         """All words of those columns that the table has, sorted."""
@@ -146,6 +152,7 @@ def from_folder(folder: Path, split: str, side: int) -> QuestionSet:
         box=placed_boxes(table, images, image) if BOX[0] in table.column_names else None,
         masks=masks,
         void=void,
+        synonyms=whole.synonyms,
     )
 
 

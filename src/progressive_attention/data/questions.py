@@ -4,7 +4,7 @@ Legend: N images, R rows (one question each), A attributes, H x W pixels.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
@@ -108,7 +108,8 @@ class QuestionSet:
     ``images`` (N, H, W, 3) uint8, possibly a memory map or files; ``image``, ``query`` (R,) int64; ``attribute`` (R,)
     int64 where exactly one is true, else ``Labels``; ``scale`` (R,) float64, NaN where unknown; ``box`` (R, 4) x0 y0
     x1 y1 in pixels, half open, NaN where unknown; ``masks[rows]`` bool, and ``void[rows]`` bool for pixels that count
-    neither as target nor as its surroundings. Raises ValueError for wrong shapes and for ids without a name.
+    neither as target nor as its surroundings. ``synonyms`` has other words for a query, the likeliest first, by which a
+    network that doesn't know it may be asked. Raises ValueError for wrong shapes and for ids without a name.
     """
 
     name: str
@@ -122,6 +123,7 @@ class QuestionSet:
     box: np.ndarray | None = None
     masks: Masks | None = field(default=None, repr=False)
     void: Masks | None = field(default=None, repr=False)
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         images, rows = self.images, len(self.image)

@@ -77,8 +77,13 @@ def synthetic(
         name=f"{style}/{split}",
         query_names=tuple("0123456789"),
         attribute_names=attributes,
+        images=arrays["images"],
+        image=image,
+        query=arrays["query"],
+        attribute=arrays["attribute"],
+        scale=arrays["scale"],
+        box=arrays["box"],
         masks=OwnerMasks(arrays["owner"], image, arrays["label"]),
-        **{name: arrays[name] for name in ("images", "image", "query", "attribute", "scale", "box")},
     )
     if protocol == "authors":
         part = {"train": slice(images), "validation": slice(images, images + third), "test": slice(-third, None)}

@@ -1,6 +1,6 @@
 """``--data`` everywhere: a synthetic set's name, a folder with a manifest, or an .npz file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,25 @@ def load_questions(
         names = ", ".join(name for name, given in drawn.items() if given)
         raise ValueError(f"{names}: only for scenes that are drawn ({', '.join(STYLES)}), not for {data}; leave it out")
     return from_folder(path, split or "test", image_size) if path.is_dir() else from_npz(path, split)
+
+
+def known_words(questions: QuestionSet, query_names: Collection[str]) -> dict[str, str]:
+    """Query -> the word by which a network that knows ``query_names`` is asked for it: itself, or its first synonym.
+
+    Queries without such a word are left out.
+    """
+    words = {}
+    for query in questions.query_names:
+        known = [word for word in (query, *questions.synonyms.get(query, ())) if word in query_names]
+        if known:
+            words[query] = known[0]
+    return words
+
+
+def unknown_queries(questions: QuestionSet, query_names: Collection[str]) -> list[str]:
+    """The queries for which a network that knows ``query_names`` has no word."""
+    words = known_words(questions, query_names)
+    return [query for query in questions.query_names if query not in words]
 
 
 def in_words_of(questions: QuestionSet, query_names: tuple[str, ...], attribute_names: tuple[str, ...]) -> QuestionSet:

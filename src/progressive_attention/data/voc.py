@@ -28,6 +28,20 @@ CLASSES: tuple[str, ...] = (
 NAMES = {name: name for name in CLASSES}  # each class's name in Visual Genome
 NAMES |= {"aeroplane": "airplane", "diningtable": "table", "motorbike": "motorcycle"}
 NAMES |= {"pottedplant": "plant", "sofa": "couch", "tvmonitor": "tv"}
+# Words for a class, the likeliest first: a network that doesn't know the name above is asked by one that it knows.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "aeroplane": ("airplane", "aeroplane", "plane", "aircraft"),
+    "bicycle": ("bicycle", "bike"),
+    "boat": ("boat", "ship"),
+    "car": ("car", "automobile"),
+    "cow": ("cow", "cattle"),
+    "diningtable": ("table", "dining table", "diningtable"),
+    "motorbike": ("motorcycle", "motorbike"),
+    "person": ("person", "people", "human"),
+    "pottedplant": ("plant", "potted plant", "pottedplant", "houseplant"),
+    "sofa": ("couch", "sofa"),
+    "tvmonitor": ("tv", "television", "tvmonitor", "monitor"),
+}
 VOID = 255  # the borders of objects, and objects that were too hard to label
 LISTS: dict[str, str] = dict(zip(("train", "val", "test"), SPLITS, strict=True))  # VOC's name of a split -> ours
 TASK = "segmentation"
@@ -77,6 +91,12 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
         rejected=rejected,
         notes=[f"{devkit} has no images of VOC's {' and '.join(missing)} split"] if missing else [],
     )
+
+
+def other_words(query: str) -> tuple[str, ...]:
+    """The other words of the class that a query names, the likeliest first; none of a word that names no class."""
+    words = next((words for words in SYNONYMS.values() if query in words), ())
+    return tuple(word for word in words if word != query)
 
 
 def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Legend: B images, K questions each, n answers, R rows (questions), Q queries, A 
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
 from progressive_attention.data.images import BoxMasks
 from progressive_attention.data.questions import Labels, QuestionSet
-from progressive_attention.data.sources import in_words_of
+from progressive_attention.data.sources import in_words_of, known_words
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, Target, entropies
 from progressive_attention.maps.pixel_maps import PIXEL_MAPS
 from progressive_attention.metrics.attention import wilson_interval
@@ -183,10 +184,12 @@ class AnyOf:
         return {**figures, "by_attribute": by_attribute}
 
 
-def askable(questions: QuestionSet, trained: Trained) -> tuple[QuestionSet, dict[str, int]]:
+def askable(questions: QuestionSet, trained: Trained) -> tuple[QuestionSet, dict[str, Any]]:
     """The questions in the network's words without those it never learnt, and how many rows and labels these were.
 
-    Raises ValueError for a network that gives one attribute of all, or if nothing is left.
+    ``queries_not_asked`` has the rows of each query that it knows no word for, ``queries_asked_as`` the words of those
+    that it is asked by a synonym. Raises ValueError for a network that gives one attribute of all, or if nothing is
+    left.
     """
     likelihood = trained.model.config.likelihood
     if likelihood != "bernoulli" or not isinstance(questions.attribute, Labels):
@@ -194,14 +197,22 @@ def askable(questions: QuestionSet, trained: Trained) -> tuple[QuestionSet, dict
             f"{questions.name} holds {questions.likelihood} answers, but this network was trained for {likelihood}; "
             "evaluate it on a data set with the same kind: one attribute a row, or a list of attributes"
         )
-    known = np.array([name in trained.query_names for name in questions.query_names], bool)[questions.query]
+    words = known_words(questions, set(trained.query_names))
+    known = np.array([name in words for name in questions.query_names], bool)[questions.query]
     if not known.any():
         in_words_of(questions, trained.query_names, trained.attribute_names)  # says which words are unknown
     asked = questions.rows(known)
     labels: Labels = asked.attribute  # type: ignore[assignment]
     learnt = np.array([name in trained.attribute_names for name in asked.attribute_names], bool)[labels.attribute]
-    asked = replace(asked, attribute=labels.where(learnt))
-    lost = {"rows_with_unknown_query": int((~known).sum()), "labels_with_unknown_attribute": int((~learnt).sum())}
+    count = Counter(questions.query_names[query] for query in questions.query.tolist())
+    lost = {
+        "rows_with_unknown_query": int((~known).sum()),
+        "labels_with_unknown_attribute": int((~learnt).sum()),
+        "queries_not_asked": {query: count[query] for query in sorted(count) if query not in words},
+        "queries_asked_as": {query: word for query, word in words.items() if query in count and word != query},
+    }
+    theirs = tuple(words.get(query, query) for query in questions.query_names)
+    asked = replace(asked, attribute=labels.where(learnt), query_names=theirs)
     return in_words_of(asked, trained.query_names, trained.attribute_names), lost
 
 

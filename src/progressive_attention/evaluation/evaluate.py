@@ -22,12 +22,12 @@ from progressive_attention.processes import gathered
 from progressive_attention.saved import Trained
 
 
-def answers_to(questions: QuestionSet, trained: Trained) -> tuple[OneOf | AnyOf, dict[str, int]]:
-    """The questions in the network's words, to be answered, and how many of ``askable`` are left out.
+def answers_to(questions: QuestionSet, trained: Trained) -> tuple[OneOf | AnyOf, dict[str, Any]]:
+    """The questions in the network's words, to be answered, and what ``askable`` says of those left out.
 
     Raises ValueError for words that the network does not know, another kind of answers, or images of another size.
     """
-    lost: dict[str, int] = {}
+    lost: dict[str, Any] = {}
     if isinstance(questions.attribute, Labels):
         questions, lost = askable(questions, trained)
     else:

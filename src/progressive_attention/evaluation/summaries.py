@@ -80,6 +80,28 @@ def label_rows(summary: dict[str, Any]) -> Rows:
     return [*rows, ("IoU of the boxes", percent(summary["box_iou"]), "")]
 
 
+def queries_table(summary: dict[str, Any], title: str) -> Table:
+    """A row a query: how many questions, and the mean true-positive ratio of every map in the masks, else the boxes."""
+    target = "box" if summary["tpr_mask_uniform"] is None else "mask"
+    rows = [
+        (query, f"{of_query['count']:,}", *(percent(of_query[f"tpr_{target}_{name}"]) for name in MAPS))
+        for query, of_query in summary["by_query"].items()
+    ]
+    return table_of(f"{title}: true-positive ratio in the {target}", ("query", "asked", *MAPS), rows)
+
+
+def words_asked(summary: dict[str, Any]) -> list[str]:
+    """Lines that say which queries were asked by another word, and which not at all."""
+    asked_as = [f"{query} as {word}" for query, word in summary.get("queries_asked_as", {}).items()]
+    not_asked = [f"{query} ({count:,})" for query, count in summary.get("queries_not_asked", {}).items()]
+    lines = {
+        "asked by another word": asked_as,
+        "asked by its text, never learnt": summary.get("queries_asked_by_text", []),
+        "not asked, the network knows no word for it": not_asked,
+    }
+    return [f"{what}: {', '.join(queries)}" for what, queries in lines.items() if queries]
+
+
 def faithfulness_tables(figures: dict[str, Any]) -> list[Table]:
     """The figures of ``evaluate_faithfulness``: areas under the curves by map, and rank correlations by depth."""
     caption = f"{figures['faithfulness_count']:,} questions, mean ± half of the 95 % interval"

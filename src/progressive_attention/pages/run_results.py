@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from progressive_attention.data.questions import QuestionSet, fingerprint_of
+from progressive_attention.data.sources import unknown_queries
 from progressive_attention.evaluation.answers import askable
 from progressive_attention.evaluation.kept import (
     fingerprint_of_weights,
@@ -108,7 +109,7 @@ def add_measured(
         questions = load_with_bar(console, **source)
         trained = predictor.trained
         if trained.model.query_vectors is not None:
-            trained = knowing(trained, questions.query_names, encode)
+            trained = knowing(trained, unknown_queries(questions, trained.query_names), encode)
         if measured is None or notes["questions"] != fingerprint_of(questions):
             measured = None  # rows of other questions are no rows of these
             measured = measure(trained, questions, source, predictor.device, console)

@@ -8,7 +8,7 @@ from progressive_attention.files import write_text
 from progressive_attention.pages import blocks as md
 from progressive_attention.pages.table1 import NONE, number
 from progressive_attention.reproduce.published import TABLE_2, TABLE_2_SOURCE, TABLE_2_VOC
-from progressive_attention.reproduce.runs import ALIKE, check_alike, estimate, place_of, title_of
+from progressive_attention.reproduce.runs import ALIKE, check_alike, estimate, mean, place_of, title_of
 
 MAPS = {"last": "last map", "accumulated": "accumulated", "activation": "activation", "flow": "flow"}
 MEASURES = {
@@ -24,7 +24,9 @@ FURTHER = {
     "vaw_mr15": "VAW mR@15",
     "vaw_f1_15": "VAW F1@15",
 }
-VOC = {f"voc_tpr_mask_{name}": words for name, words in MAPS.items()}
+RATIOS, UNIFORM = {f"tpr_mask_{name}": words for name, words in MAPS.items()}, "tpr_mask_uniform"
+VOC = {f"voc_{name}": words for name, words in RATIOS.items()}
+HALVES = "The map with the highest ratio on train is chosen there; its ratio on val is the one to report."
 BUDGET = ("protocol", "recipe", "queries_per_image", "images", "epochs")  # shown where rows of a table differ in it
 INTRODUCTION = (
     "All in per cent. mAP is PASCAL VOC's (11 points unless stated otherwise), weighted by the attributes' frequency "
@@ -82,7 +84,7 @@ def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: 
 
 
 def voc_section(runs: Sequence[Run]) -> list[md.Block]:
-    """True-positive ratios in VOC's masks, void pixels left out: of the four maps, beside the papers'."""
+    """True-positive ratios in VOC's masks, void pixels left out: of the four maps, beside the papers', and by class."""
     known = [run for run in runs if "voc_count" in run]
     first = known[0]
     rows = [["uniform map", *[percent([first["voc_tpr_mask_uniform"]])] * len(VOC), ""]]
@@ -93,7 +95,37 @@ def voc_section(runs: Sequence[Run]) -> list[md.Block]:
         rows.append(row)
     left_out = first["voc_rows_with_unknown_query"]
     words = f"{first['voc_count']:,} questions; {left_out:,} more ask for classes that the networks never learnt."
-    return [md.table(["", *VOC.values(), "papers"], rows), md.line(words)]
+    blocks: list[md.Block] = [md.table(["", *VOC.values(), "papers"], rows), md.line(words)]
+    for what, words_of in (("Not asked", "voc_queries_not_asked"), ("Asked by another word", "voc_queries_asked_as")):
+        if named := first.get(words_of):
+            blocks.append(md.line(f"{what}: {', '.join(f'{query} ({word})' for query, word in named.items())}."))
+    if all("voc_halves" in run for run in known):
+        blocks += [md.line(HALVES), halves_table(known)]
+    for label, alike in rows_of(known).items():
+        blocks += [md.heading(4, f"{label}, by class"), classes_table(alike)]
+    return blocks
+
+
+def halves_table(runs: Sequence[Run]) -> md.Markdown:
+    """Of each network the map with the highest ratio on VOC's train half, and its ratio on either half."""
+    rows = []
+    for label, alike in rows_of(runs).items():
+        halves = {split: [run["voc_halves"][split] for run in alike] for split in ("train", "validation")}
+        means = {name: mean([half.get(name) for half in halves["train"]]) for name in RATIOS}
+        best = max(means, key=lambda name: means[name] or 0)
+        shown = [percent(half[name] for half in halves[split]) for split in halves for name in (best, UNIFORM)]
+        rows.append([label, RATIOS[best], *shown])
+    return md.table(["", "map", "train", "uniform map", "val", "uniform map"], rows)
+
+
+def classes_table(runs: Sequence[Run]) -> md.Markdown:
+    """The ratios of one network's maps by class, mean over its seeds."""
+    rows = []
+    for query, first in runs[0]["voc_by_query"].items():
+        of_query = [run["voc_by_query"][query] for run in runs]
+        shown = [percent(each.get(name) for each in of_query) for name in (UNIFORM, *RATIOS)]
+        rows.append([query, f"{first['count']:,}", *shown])
+    return md.table(["class", "questions", "uniform map", *RATIOS.values()], rows)
 
 
 def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:

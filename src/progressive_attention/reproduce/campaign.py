@@ -79,7 +79,7 @@ def check_voc(voc: Path, known: Sequence[str]) -> None:
     if "mask" not in rows.table.column_names or rows.table["mask"].null_count == len(rows.table):
         raise ValueError(f"{voc} has no masks to measure attention in; import VOC with pan data import voc")
     asked = rows.names("query")
-    if not {*asked} & {*known}:
+    if not any({query, *rows.synonyms.get(query, ())} & {*known} for query in asked):
         raise ValueError(f"{voc} asks for {', '.join(asked)}, and the data teach none of these: {', '.join(known)}")
 
 

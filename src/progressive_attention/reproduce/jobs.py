@@ -5,6 +5,9 @@ work on it, here or later elsewhere: a job is held by a lock that dies with its 
 every minute is saved, and the same command goes on where the last one was.
 """
 
+# pyarrow.compute makes its functions when it is imported:
+# pyright: reportAttributeAccessIssue=false
+
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,13 +15,15 @@ from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
 import torch
 from filelock import FileLock, Timeout
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.manifest import from_folder, read_manifest
 from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
+from progressive_attention.evaluation.answers import summarise_labels
 from progressive_attention.evaluation.evaluate import evaluate_with_rows
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, percent, score_of
 from progressive_attention.files import read_json, write_json, write_text
@@ -31,7 +36,7 @@ from progressive_attention.training.loop import read_log
 from progressive_attention.training.setup import prepared
 
 VOC_SPLITS = "train,validation"  # the papers' choice
-VOC_FIGURES = ("count", "rows_with_unknown_query", "by_query")
+VOC_FIGURES = ("count", "rows_with_unknown_query", "queries_not_asked", "queries_asked_as", "by_query")
 RESULT, FAILURE = "result.json", "failed.txt"
 WAIT = 1.0  # seconds until an idle worker looks again for a job that others hold
 
@@ -242,9 +247,18 @@ def measured(job: Job, network: Trained, device: torch.device, progress: Progres
     """The figures of the test questions; of a folder's also those of attention in VOC's masks, named voc_..."""
     train = questions(job, "train") if job.folder else None
     figures = evaluate_with_rows(network, questions(job, "test"), device, train, progress=progress)[0]
-    if job.voc:
-        voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
-        seen = evaluate_with_rows(network, voc, device, progress=progress)[0]
-        figures |= {"voc": job.voc, "voc_content": job.voc_content}
-        figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
-    return figures
+    return figures | in_voc(job, network, device, progress) if job.voc else figures
+
+
+def in_voc(job: Job, network: Trained, device: torch.device, progress: Progress) -> dict[str, Any]:
+    """Attention in VOC's masks, as figures named voc_...; ``voc_halves`` has the means of train and of validation."""
+    voc = from_folder(Path(job.voc), VOC_SPLITS, image_size(job))
+    seen, rows = evaluate_with_rows(network, voc, device, progress=progress)
+    figures: dict[str, Any] = {"voc": job.voc, "voc_content": job.voc_content}
+    figures |= {f"voc_{name}": seen[name] for name in seen if name in VOC_FIGURES or name.startswith("tpr_mask_")}
+    table, halves = read_manifest(Path(job.voc)).table, {}
+    for split in VOC_SPLITS.split(","):
+        images = table["image"].filter(pc.equal(table["split"], split)).unique()
+        half = summarise_labels(rows.filter(pc.is_in(rows["image"], images)))
+        halves[split] = {name: half[name] for name in half if name == "count" or name.startswith("tpr_mask_")}
+    return figures | {"voc_halves": halves}

@@ -11,8 +11,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.data.manifest import from_folder
+from progressive_attention.data.sources import known_words, unknown_queries
 from progressive_attention.data.table import MANIFEST
-from progressive_attention.data.voc import CLASSES, NAMES, import_voc
+from progressive_attention.data.voc import CLASSES, NAMES, SYNONYMS, import_voc, other_words
 
 DOCS = Path(__file__).parents[3] / "docs" / "voc.md"
 
@@ -32,6 +33,38 @@ def test_the_published_classes():
 def test_the_page_tells_the_names():
     table = re.findall(r"^\| (\d+) \| (\w+) \| ([\w ]+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert table == [(str(k), name, NAMES[name]) for k, name in enumerate(CLASSES, 1)]
+
+
+def test_the_page_lists_the_other_words():
+    table = re.findall(r"^\| (\w+) \| ([\w ]+(?:, [\w ]+)+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: tuple(words.split(", ")) for name, words in table if name in CLASSES} == SYNONYMS
+
+
+def test_other_words_name_one_class_only():
+    words = [word for name in CLASSES for word in {NAMES[name], *SYNONYMS.get(name, ())}]
+    assert len(set(words)) == len(words)
+    assert all(SYNONYMS[name][0] == NAMES[name] for name in SYNONYMS)
+    assert other_words("bicycle") == ("bike",)
+    assert other_words("television") == ("tv", "tvmonitor", "monitor")
+    assert other_words("bird") == other_words("telly") == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        (("bike", "motorcycle", "person"), {"motorcycle": "motorcycle", "person": "person"}),
+        (("motorbike", "monitor", "television"), {"motorcycle": "motorbike", "tv": "television"}),
+        (
+            ("couch", "sofa", "dining table", "houseplant"),
+            {"couch": "couch", "table": "dining table", "plant": "houseplant"},
+        ),
+    ],
+)
+def test_a_network_is_asked_by_words_that_it_knows(devkit, known, asked):
+    imported(devkit)
+    questions = from_folder(devkit.parent / "out", "train,validation,test", 50)
+    assert known_words(questions, known) == asked
+    assert set(unknown_queries(questions, known)) == set(questions.query_names) - set(asked)
 
 
 # --- segmentation -----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from progressive_attention.evaluation.answers import askable, label_counts, quer
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS
 from progressive_attention.evaluation.evaluate import answers_to, evaluate, evaluate_with_rows, examples, rows_of
 from progressive_attention.evaluation.kept import measure
+from progressive_attention.evaluation.summaries import words_asked
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves, attention_entropy
@@ -272,8 +273,10 @@ def test_words_never_learnt_are_left_out_and_counted(sets, trained):
     assert lost == {
         "rows_with_unknown_query": int((~left).sum()),
         "labels_with_unknown_attribute": int((validation.attribute[np.flatnonzero(left)][:, cold] == 1).sum()),
+        "queries_not_asked": {"right": int((~left).sum())},
+        "queries_asked_as": {},
     }
-    assert min(lost.values()) > 0
+    assert min(lost["rows_with_unknown_query"], lost["labels_with_unknown_attribute"]) > 0
     for place, row in enumerate(np.flatnonzero(left)):
         query, held = validation.words(row)
         found = asked.words(place)
@@ -285,6 +288,26 @@ def test_words_never_learnt_are_left_out_and_counted(sets, trained):
     assert found["count"] == len(table) == left.sum()
     assert set(table["query"].to_pylist()) == {"left"}
     assert found["attributes_without_positives"] >= 1  # nothing is new
+
+
+def test_a_query_is_asked_by_a_synonym_that_the_network_knows(sets, trained):
+    """The words change, and nothing else: answers and maps are those of the network's own words."""
+    train, _ = sets
+    renamed = replace(
+        train, query_names=("port", "starboard"), synonyms={"port": ("larboard", "left"), "up": ("left",)}
+    )
+    narrow = replace(trained, query_names=("left", "down"))  # the ids of "left" and "right" in training
+    figures, table = evaluate_with_rows(narrow, renamed, CPU)
+    left = train.rows(train.query == train.query_names.index("left"))
+    expected, rows = evaluate_with_rows(trained, left, CPU)
+    assert figures["queries_asked_as"] == {"port": "left"}
+    assert figures["queries_not_asked"] == {"starboard": len(train) - len(left)}
+    assert table.drop_columns("row").equals(rows.drop_columns("row"))
+    assert figures["by_query"] == expected["by_query"]
+    assert words_asked(figures) == [
+        "asked by another word: port as left",
+        f"not asked, the network knows no word for it: starboard ({len(train) - len(left)})",
+    ]
 
 
 def test_questions_for_another_network(sets, folder, trained, tmp_path):
