@@ -47,22 +47,19 @@ def temporary_for(path: Path, folder: bool = False) -> Iterator[Path]:
     for left in path.parent.glob(f"{escape(prefix)}*"):
         with suppress(OSError), locked(left, wait=False):
             remove(left)
-    while True:
-        if folder:
-            temporary = Path(tempfile.mkdtemp("", prefix, path.parent))
-        else:
-            handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
-            os.close(handle)
-            temporary = Path(name)
-        try:
-            with ExitStack() as stack:
-                with suppress(OSError):
-                    stack.enter_context(locked(temporary, wait=True))
-                if temporary.exists():  # else another has just taken it for something left
-                    yield temporary
-                    return
-        finally:
-            remove(temporary)
+    if folder:
+        temporary = Path(tempfile.mkdtemp("", prefix, path.parent))
+    else:
+        handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
+        os.close(handle)
+        temporary = Path(name)
+    try:
+        with ExitStack() as stack:
+            with suppress(OSError):
+                stack.enter_context(locked(temporary, wait=True))
+            yield temporary
+    finally:
+        remove(temporary)
 
 
 @contextmanager

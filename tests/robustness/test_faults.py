@@ -115,7 +115,6 @@ def test_full_disk_is_one_line_and_work_goes_on(bench, name, share):
         ("evaluation", "run/weights.safetensors", None),
         ("report", "run/evaluation/*.parquet", None),
         ("report", "run/evaluation/*.json", None),
-        ("rendering", "cache/*/images.npy", None),
         ("rendering", "cache/*/questions.npz", None),
     ],
 )

@@ -63,7 +63,6 @@ def voc_options(parser: shared.Parser) -> None:
     """PASCAL VOC 2007."""
     add = parser.add_argument
     add("--devkit", type=Path, required=True, metavar="DIR", help="VOCdevkit, or VOCdevkit/VOC2007")
-    add("--task", default="segmentation", help="segmentation: a row for each class in an image, with its mask")
 
 
 def coco_options(parser: shared.Parser) -> None:
@@ -71,7 +70,6 @@ def coco_options(parser: shared.Parser) -> None:
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="FILE", help="instances_*.json")
     add("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
-    add("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a separate file")
 
 
 def table_options(parser: shared.Parser) -> None:
@@ -117,11 +115,11 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
         case "voc":
             from progressive_attention.data.voc import import_voc
 
-            return import_voc(arguments.devkit, arguments.out, task=arguments.task)
+            return import_voc(arguments.devkit, arguments.out)
         case "coco":
             from progressive_attention.data.coco import import_coco
 
-            return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
+            return import_coco(arguments.annotations, arguments.images, arguments.out)
     from progressive_attention.data.rows import import_table
     from progressive_attention.data.table import ending
 

@@ -18,8 +18,7 @@ from progressive_attention.config import SPLITS
 from progressive_attention.data.images import FORMATS
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
-PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-ROWS = 64  # that are in memory, and in a row group, at once: 2 GiB of nested bytes Arrow can't read again
+ROWS = 64  # that are in memory at once: 2 GiB of nested bytes Arrow can't read
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation", "dev": "validation"}
 
 

@@ -72,7 +72,7 @@ def table(folder: Path, rng: Random) -> None:
 
 
 def coco(folder: Path, rng: Random) -> None:
-    import_coco(folder / "coco.json", folder, folder / "out", attributes=rng.choice((None, None, folder / "coco.json")))
+    import_coco(folder / "coco.json", folder, folder / "out")
     reread(folder)
 
 

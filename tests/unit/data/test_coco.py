@@ -38,11 +38,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def imported(folder, content, **options):
+def imported(folder, content):
     """dataset.json's content, the rows and the rejected ones."""
     path = folder / "instances.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    told = import_coco(path, folder / "images", folder / "out", **options)
+    told = import_coco(path, folder / "images", folder / "out")
     return told, *(parquet.read_table(folder / "out" / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
 
 
@@ -102,25 +102,6 @@ def test_what_a_mapping_leaves_out_is_unknown(folder):
     questions = from_folder(folder / "out", split_of("a.png"), 20)
     assert questions.attribute_names == ("open", "red", "wet")
     assert questions.attribute[questions.image * 0 + [0, 1]].tolist() == [[0, 1, -1], [-1, -1, 1]]
-
-
-def test_attributes_from_a_file_of_their_own(folder):
-    other = {"annotations": [{"id": 2, "attribute_ids": [3]}, {"id": 1, "attributes": []}], "attributes": VOCABULARY}
-    (folder / "attributes.json").write_text(json.dumps(other))
-    content = instances({"attributes": ["ignored"]}, {"bbox": [0, 0, 2, 2]}, {"bbox": [0, 0, 3, 3]})
-    _, rows, rejected = imported(folder, content, attributes=folder / "attributes.json")
-    assert [(row["id"], row["attributes"]) for row in rows] == [(1, []), (2, ["red"])]
-    assert [(row["id"], row["reason"]) for row in rejected] == [(3, "no attributes")]
-    del other["attributes"]  # then ids are those of the instances' own list
-    (folder / "attributes.json").write_text(json.dumps(other))
-    content["attributes"] = [{"id": 3, "name": "blue"}]
-    (folder / "instances.json").write_text(json.dumps(content))
-    import_coco(folder / "instances.json", folder / "images", folder / "two", attributes=folder / "attributes.json")
-    assert parquet.read_table(folder / "two" / MANIFEST)["attributes"].to_pylist() == [[], ["blue"]]
-    other["annotations"].append({"id": 99, "attributes": []})
-    (folder / "attributes.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match=r"1 ids of annotations are not in .*instances.json, such as 99"):
-        import_coco(folder / "instances.json", folder / "images", folder / "o", attributes=folder / "attributes.json")
 
 
 def test_without_attributes_a_note_says_so(folder):

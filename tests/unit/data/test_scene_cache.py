@@ -39,10 +39,7 @@ def test_a_second_call_reads_what_the_first_or_an_earlier_version_wrote(tmp_path
     assert folder.name == "mref-train-79b286033a4ebed2"
     stated = json.loads((folder / "key.json").read_text())
     assert stated["spec"] == [1, "mref", "train", "paper", 0, 3, *SceneSource("mref", "train").fingerprint]
-    rows = folder / "questions.npz"
-    del stated["crc32"]["questions.npz"]
-    stated |= {"bytes": {rows.name: rows.stat().st_size}, "questions": sha256(rows.read_bytes()).hexdigest()}
-    (folder / "key.json").write_text(json.dumps(stated))
+    (folder / "key.json").write_text(json.dumps({**stated, "crc32": {"questions.npz": 7}}))
     monkeypatch.setattr(module, "render_chunk", never)
     again = synthetic("mref", "train", images=3, cache_dir=str(tmp_path))
     assert isinstance(again.images, np.memmap)
@@ -95,7 +92,6 @@ def another_spec(folder):
 
 DAMAGE = {
     "cut": lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
-    "flipped pixel": lambda folder: flip_a_bit(folder / "images.npy", 40_000),
     "flipped row": lambda folder: flip_a_bit(folder / "questions.npz", 200),
     "another spec": another_spec,
     "not an object": lambda folder: (folder / "key.json").write_text("[]"),
@@ -189,17 +185,11 @@ def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
     assert folders(tmp_path) == []
 
 
-FULL = r"no room for 3 images, 121800 bytes needed; free some, or choose another folder with cache_dir or .* PAN_CACHE"
-
-
-@pytest.mark.parametrize(
-    "number, message", [(errno.ENOSPC, FULL), (errno.EDQUOT, FULL), (errno.EIO, "the disk is dying")]
-)
-def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch, number, message):
+def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError(number, "the disk is dying")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     monkeypatch.setattr(module, "render_chunk", fail)
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(OSError, match=r"the disk is full.*choose another folder with cache_dir or .* PAN_CACHE"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path)
     assert folders(tmp_path) == []

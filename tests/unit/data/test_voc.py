@@ -183,11 +183,6 @@ def test_other_names(devkit):
             import_voc(devkit, devkit.parent / "out2", names=names)
 
 
-def test_detection_is_a_table_of_boxes(devkit):
-    with pytest.raises(ValueError, match=r"task must be segmentation, got 'detection'.*pan data import c"):
-        import_voc(devkit, devkit.parent / "out", task="detection")
-
-
 def test_folders_that_are_missing(devkit):
     folder = "ImageSets/Segmentation"
     (devkit / "VOC2007" / folder).rename(devkit / "elsewhere")
