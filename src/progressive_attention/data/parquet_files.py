@@ -6,16 +6,16 @@ That package is not needed. A picture is a struct of its file's ``bytes`` and it
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.images import FORMATS
+from progressive_attention.data.images import opened
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
 ROWS = 64  # that are in memory at once: 2 GiB of nested bytes Arrow can't read
@@ -86,9 +86,9 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
     if not isinstance(content, bytes):
         raise ValueError(f"a picture's bytes must be binary, got {type(content).__name__}; write the file's content")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            kind = str(opened.format).lower()
-    except Exception:  # Pillow raises whatever a damaged file runs into; the row is rejected later, with the reason
+        with opened(io.BytesIO(content), "a picture") as file:
+            kind = str(file.format).lower()
+    except ValueError:  # the row is rejected later, with the reason
         kind = "unreadable"
     path = folder / f"{sha256(content).hexdigest()[:16]}.{kind}"
     if not path.exists():
@@ -98,17 +98,13 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
 
 def class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
     """The words of columns that hold numbers of classes, or lists of these."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
-    except (KeyError, ValueError, TypeError, AttributeError):  # not written by datasets, or not as we know it
-        return {}
-    classes = {}
-    for name, feature in features:
-        inner = feature[0] if isinstance(feature, list) and feature else feature  # a list, as older versions write it
-        inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
-        known = isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list)
-        if known and name in schema.names:
-            classes[name] = [str(word) for word in inner["names"]]
+    classes: dict[str, Sequence[str]] = {}
+    with suppress(KeyError, ValueError, TypeError, AttributeError, IndexError):  # not as datasets writes it
+        for name, feature in json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items():
+            inner = feature[0] if isinstance(feature, list) else feature  # a list, as older versions write it
+            inner = inner.get("feature", inner)
+            if inner.get("_type") == "ClassLabel" and name in schema.names:
+                classes[name] = [str(word) for word in inner["names"]]
     return classes
 
 

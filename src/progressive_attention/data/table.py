@@ -11,7 +11,6 @@ what was repaired and what was rejected, and why. Legend: R rows.
 
 import codecs
 import csv
-import difflib
 import io
 import os
 import re
@@ -169,8 +168,7 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         )
     for name in names:
         if name not in SCHEMA.names:
-            hint = "".join(f"is it {near!r}? " for near in difflib.get_close_matches(name, SCHEMA.names, 1))
-            raise ValueError(f"{path} has an unknown column {name!r}; {hint}known: {', '.join(SCHEMA.names)}")
+            raise ValueError(f"{path} has an unknown column {name!r}; known: {', '.join(SCHEMA.names)}")
         if names.count(name) > 1:
             raise ValueError(f"{path} has {names.count(name)} columns {name!r}, expected one")
     if len(answers) == 2:

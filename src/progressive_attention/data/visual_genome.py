@@ -116,8 +116,7 @@ def import_visual_genome(
     A class or an attribute is kept if at least ``min_count`` objects of the data set have it (default: the papers'
     101, for "all" 1). ``masks`` has ID.png whose value k marks the k-th entry of the image's list in attributes.json,
     ``splits`` lists image ids by split; left out, they are the folder masks and splits.json beside the annotations,
-    if there. ``progress`` gets (images read, images to read). What comes back has "notes", sentences to
-    show to the user.
+    if there. ``progress`` gets (images read, images to read).
 
     Raises ValueError for files that are missing, broken or contradict themselves, if nothing is left, and if ``out``
     is there and not empty.
@@ -138,7 +137,9 @@ def import_visual_genome(
     reason, stay = choose(objects, unusable(objects, path, split), least)
     row = np.flatnonzero(reason == KEPT)
     if not len(row):
-        raise nothing_left(annotations, images, reason, least)
+        reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
+        needs = f"an image in {images}, a name, attributes, a box inside the image, and words that {least} objects have"
+        raise ValueError(f"nothing is left of {annotations} ({reasons}); an object needs {needs} (min_count)")
     if split is None:
         split = split_by_hash(ids, np.unique(objects.image[row]))
     label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, ids.tolist(), strict=True)), None], pa.string())
@@ -168,8 +169,7 @@ def beside(path: Path, notes: list[str]) -> Path | None:
 def locate(records: list[Record], root: ImageRoot) -> list[str | None]:
     """(I,) each image's path: the file with the name that its url ends with, or ID.jpg; None if neither is there.
 
-    Of several files of that name the one in the url's folder. Only names are looked up among the files that are there,
-    so no url leads outside of the folder.
+    Only names are looked up among the files that are there, so no url leads outside of the folder.
     """
     paths = []
     for record in records:
@@ -307,15 +307,6 @@ def choose(objects: Objects, reason: np.ndarray, least: int) -> tuple[np.ndarray
     reason = reason.copy()
     reason[usable] = np.where(kept, KEPT, rare)
     return reason, stay
-
-
-def nothing_left(annotations: Path, images: Path, reason: np.ndarray, least: int) -> ValueError:
-    """The error where no object is kept, from the reasons (N,)."""
-    reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-    return ValueError(
-        f"nothing is left of {annotations} ({reasons}); an object needs an image in {images}, a name, attributes, a "
-        f"box inside the image, and words that {least} objects have (min_count)"
-    )
 
 
 def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:

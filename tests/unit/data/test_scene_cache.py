@@ -169,7 +169,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
 def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, backgrounds):
     for path in folders(backgrounds):
         path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="png: expected a whole image, got .*; replace it or remove it"):
+    with pytest.raises(ValueError, match=r"png can't be read as an image"):
         synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds)
     assert folders(tmp_path) == []
 
