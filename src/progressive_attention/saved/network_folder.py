@@ -65,8 +65,6 @@ def find(name_or_folder: str | Path, **download: Any) -> Path:
         return SHIPPED / name
     if (folder / FILES[0]).is_file():
         return folder
-    if (new := name.removesuffix("-hard-ctx")) != name and new in shipped():
-        raise ValueError(f"{name} no longer comes with the package; use {new}, which has replaced it")
     if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
         raise ValueError(
             f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "

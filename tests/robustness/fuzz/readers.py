@@ -28,9 +28,7 @@ from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.voc import import_voc
 from progressive_attention.network.build import ProgressiveAttentionNetwork
 from progressive_attention.predict.text_queries import knowing, read_embeddings, unit_vectors
-from progressive_attention.reproduce.experiments import read_experiment
 from progressive_attention.saved import load
-from progressive_attention.training.checkpoints import restore
 
 Read = Callable[[Path, Random], Any]
 
@@ -123,17 +121,6 @@ def network(folder: Path, rng: Random) -> None:
             model(torch.zeros(1, 3, 62, 62), torch.zeros(1, 1, dtype=torch.long))
 
 
-def checkpoint(folder: Path, rng: Random) -> None:
-    state = restore(folder, *seeds.toy(), seeds.IDENTITY)
-    for name, kind in {"step": int, "best_epoch": int, "epoch_loss": float, "stopped": bool}.items():
-        value = getattr(state, name)
-        assert isinstance(value, kind) or (kind is float and isinstance(value, int)), f"{name} is {value!r}"
-
-
-def experiment(folder: Path, rng: Random) -> None:
-    assert read_experiment(folder / "try.toml").jobs()
-
-
 def picture(folder: Path, rng: Random) -> None:
     path = next(folder.iterdir())
     with opened(path, path.name) as file:
@@ -181,8 +168,6 @@ READERS: dict[str, Reader] = {
     "npz": Reader(seeds.npz, npz, 4),
     "query-vectors": Reader(seeds.query_vectors, query_vectors, 3),
     "network": Reader(seeds.weights, network, 1),
-    "checkpoint": Reader(seeds.checkpoint, checkpoint, 4),
-    "experiment": Reader(seeds.experiment, experiment, 4),
     "picture": Reader(seeds.pictures, picture, 6),
     "image-root": Reader(seeds.roots, image_root, 2, True),
     "backgrounds": Reader(lambda: [seeds.PICTURES], backgrounds, 1),

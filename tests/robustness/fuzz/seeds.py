@@ -201,50 +201,6 @@ def weights() -> list[Files]:
     return made
 
 
-def toy() -> Any:
-    """The network and optimiser whose checkpoint is read."""
-    import torch
-
-    torch.manual_seed(0)
-    model = torch.nn.Linear(2, 2)
-    return model, torch.optim.Adam(model.parameters())
-
-
-IDENTITY = {"data": "mref", "seed": 0, "epochs": 3, "module_rates": []}
-
-
-def checkpoint() -> list[Files]:
-    import torch
-
-    from progressive_attention.training.checkpoints import State, save_checkpoint
-
-    model, optimizer = toy()
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder), model, optimizer, State(step=3), IDENTITY)
-        return [read_back(Path(folder))]
-
-
-def experiment() -> list[Files]:
-    text = b"""title = "A try"
-[[grid]]
-models = ["pan-soft", "stn-s"]
-datasets = ["mref"]
-seeds = [0, 1]
-images = 300
-epochs = 2
-[[grid]]
-models = ["pan-hard"]
-datasets = ["data"]
-variant = "wide"
-recipe_changes = { batch = 16, module_rates = [["stages", 0.1]] }
-network_changes = { hidden = 8, attend_at = [1, 2] }
-learning_rates = [0.1]
-"""
-    return [{"try.toml": text}]
-
-
 def pictures() -> list[Files]:
     """Of many formats: grey, palette, 16 bits, CMYK, transparent, animated, turned, polyglot, too large, empty."""
     turned = Image.Exif()

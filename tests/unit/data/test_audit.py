@@ -217,9 +217,6 @@ def test_no_box_is_judged_where_the_size_is_unknown(tmp_path, clean):
     assert kinds_of(audit(write_rows(tmp_path, clean))) == {"image file missing": [IMAGE_0], **UNUSABLE}
 
 
-# --- slow, obvious twins ----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def random_table():
     rng = np.random.default_rng(1)

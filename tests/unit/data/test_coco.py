@@ -46,9 +46,6 @@ def imported(folder, content):
     return told, *(parquet.read_table(folder / "out" / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
 
 
-# --- what is right ----------------------------------------------------------------------------------------------------
-
-
 def test_rows_by_hand(folder):
     content = instances(
         {"attributes": ["red", "old"]},
@@ -129,9 +126,6 @@ def test_images_in_folders_below(folder):
     assert told["mended"] == {"images found in a folder below": 2}
 
 
-# --- annotations that can't be used -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [
@@ -155,9 +149,6 @@ def test_bad_annotations_are_rejected(folder, annotation, reason):
     assert [row["id"] for row in rows] == [1]
     assert [(row["id"], row["reason"]) for row in rejected] == [(annotation.get("id", 2), reason)]
     assert told["rejected"] == Counter([reason])
-
-
-# --- files that can't be used -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,6 @@ def test_without_a_row_that_can_be_used(tmp_path):
         import_table(tmp_path / "manifest.csv", tmp_path / "out")
 
 
-# --- by hand, and slow, obvious twins ---------------------------------------------------------------------------------
-
-
 def fitted(sides, width, height):
     table = pa.table({"image": ["a"]} | {n: pa.array([side], pa.float32()) for n, side in zip(BOX, sides, strict=True)})
     boxes, findings = fit_boxes(table, np.array([[width, height]]))

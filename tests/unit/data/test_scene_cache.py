@@ -29,9 +29,6 @@ def backgrounds(tmp_path_factory):
     return noise_photographs(tmp_path_factory.mktemp("backgrounds"))
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_second_call_reads_what_the_first_or_an_earlier_version_wrote(tmp_path, monkeypatch):
     """Into a folder of this name, with a key.json that had more in it."""
     first = synthetic("mref", "train", images=3, cache_dir=tmp_path)
@@ -110,9 +107,6 @@ def test_a_damaged_folder_is_rendered_again(tmp_path, kind):
     assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected  # without a warning
 
 
-# --- several processes ------------------------------------------------------------------------------------------------
-
-
 def test_another_process_wins_the_race(tmp_path):
     theirs = []
 
@@ -146,9 +140,6 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, backg
         assert sorted(calls)[-1] == calls[-1] == (50, 50)
     assert files[0] == files[1]
     assert [name for name, _ in files[0]] == ["images.npy", "key.json", "owner.npy", "questions.npz"]
-
-
-# --- what goes wrong while rendering ----------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")  # joblib counts what it cancels

@@ -34,9 +34,6 @@ def test_the_page_tells_the_names():
     assert table == [(str(k), name, NAMES[name]) for k, name in enumerate(CLASSES, 1)]
 
 
-# --- segmentation -----------------------------------------------------------------------------------------------------
-
-
 def expected_segmentation():
     """Image and query -> the row, from the scenes, class by class."""
     rows = {}
@@ -166,9 +163,6 @@ def test_a_size_stated_wrong(devkit):
     assert told["mended"] == {"sizes that are not the image's": 1}
     path.write_text(path.read_text().replace("<width>300</width>", f"<width>{'9' * 5000}</width>"))
     assert import_voc(devkit, devkit.parent / "out2")["mended"] == {}
-
-
-# --- the devkit and the choices ---------------------------------------------------------------------------------------
 
 
 def test_other_names(devkit):

@@ -123,9 +123,6 @@ def test_best_threshold_is_one_for_all_and_the_lowest():
     assert curves_of(np.ones((1, 2, 2)), mask[1].reshape(1, 2, 2), 1).summary()["last"]["best_threshold"] == 0
 
 
-# --- pointing game ----------------------------------------------------------------------------------------------------
-
-
 def distance_to_target(mask, row, column):
     """The nearest target pixel's, by looking at all."""
     return min((math.hypot(y - row, x - column) for y, x in np.argwhere(mask)), default=math.inf)

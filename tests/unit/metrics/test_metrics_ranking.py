@@ -111,9 +111,6 @@ def test_mean_over_attributes():
         mean_over_attributes(ap, np.array([1, -1, 0, 0]))
 
 
-# --- many rows --------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=["memory", "file"])
 def kept(request, monkeypatch):
     """Scores stay in memory or go to the disk at once."""
