@@ -58,11 +58,7 @@ def unpickles(folder: Path, rng: random.Random) -> None:
 
 @pytest.mark.parametrize(
     "read, fault",
-    [
-        (hangs, "TooLong: more than"),
-        (writes_outside, "outside: opened"),
-        (unpickles, "outside: pickle.find_class"),
-    ],
+    [(hangs, "TooLong: more than"), (writes_outside, "outside: opened"), (unpickles, "outside: pickle.find_class")],
 )
 def test_planted_fault_is_found(read: Callable[[Path, random.Random], Any], fault: str, tmp_path: Path) -> None:
     reader = Reader(lambda: SEEDS, read)

@@ -124,9 +124,6 @@ def about(table: pa.Table, kind: str, rows: Iterable[Any], detail: str) -> Findi
     return Finding(kind, [] if image is None else [image], rows, detail)
 
 
-# --- rules of import, load and check ----------------------------------------------------------------------------------
-
-
 def missing_cells(table: pa.Table) -> Findings:
     """Rows without image, query or answer, or of an unknown split."""
     for kind, column in (("no image", "image"), ("no query", "query"), ("no attributes", answer_column(table))):
@@ -187,9 +184,6 @@ def repeats(table: pa.Table, rows: np.ndarray) -> Findings:
     names = [name for name in table.column_names if name not in ("width", "height")]
     for same in alike(table.take(pa.array(rows)), names):
         yield about(table, REPEATED, rows[same], f"query {table['query'][int(rows[same[0]])].as_py()!r}")
-
-
-# --- rules of the check alone -----------------------------------------------------------------------------------------
 
 
 def empty_answers(table: pa.Table) -> Findings:

@@ -86,9 +86,6 @@ def synthetic(
     return questions.rows(np.flatnonzero(arrays["asked"])) if queries == "one" else questions
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
 def rows_of(scenes: list[Scene], start: int) -> Columns:
     """Columns (R,) of every digit in row order; ``box`` (R, 4), ``label`` its value in owner, ``asked`` bool."""
     rows = [(start + i, k, k == scene.asked, d) for i, scene in enumerate(scenes) for k, d in enumerate(scene.digits)]
@@ -128,9 +125,6 @@ def with_absent(columns: Columns) -> Columns:
     return {name: np.concatenate([columns[name], values]) for name, values in absent.items()}
 
 
-# --- cache ------------------------------------------------------------------------------------------------------------
-
-
 def cached(source: SceneSource, count: int, cache: Path, workers: int, progress: Progress | None = None) -> Columns:
     """Arrays of the first ``count`` scenes: ``images`` and ``owner``, read-only memory maps, and those of `rows_of`."""
     style, _, protocol, seed, _ = source.arguments
@@ -166,9 +160,6 @@ def open_folder(folder: Path, spec: list) -> Columns:
     with np.load(folder / "questions.npz", allow_pickle=False) as rows:  # checks a CRC-32 of each column
         arrays = dict(rows)
     return arrays | {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in PIXELS}
-
-
-# --- rendering --------------------------------------------------------------------------------------------------------
 
 
 def render_folder(

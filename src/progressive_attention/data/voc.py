@@ -100,9 +100,6 @@ def pixel_values(picture: Image.Image) -> list[int]:
     return np.setdiff1d(np.asarray(labelled(picture)), [0, VOID]).tolist()
 
 
-# --- the devkit's files -----------------------------------------------------------------------------------------------
-
-
 def devkit_root(devkit: Path) -> Path:
     """The folder VOC2007; raises ValueError naming what it lacks."""
     root = devkit / "VOC2007" if (devkit / "VOC2007").is_dir() else devkit

@@ -171,9 +171,7 @@ class RankingScores:
     def merge(self, other: "RankingScores") -> None:
         """Take in the rows that another one has now; raises ValueError if it has other attributes."""
         if other.num_attributes != self.num_attributes:
-            raise ValueError(
-                f"both must have the same attributes, got {self.num_attributes} and {other.num_attributes}"
-            )
+            raise ValueError(f"both must have {self.num_attributes} attributes, got {other.num_attributes}")
         other.file.seek(0)
         shift = self._append(other.file)
         self.blocks += [(shift + start, ends) for start, ends in other.blocks]

@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from progressive_attention.metrics.attention import (
-    THRESHOLDS,
-    OverlapCurves,
-    dilated,
-    overlap,
-    pointing_game,
-)
+from progressive_attention.metrics.attention import THRESHOLDS, OverlapCurves, dilated, overlap, pointing_game
 
 any_pace = settings(deadline=None)
 
