@@ -64,10 +64,7 @@ def temporary_for(path: Path, folder: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold a file's or folder's lock; raises OSError where there are none, and if it is held and not to be waited for.
-
-    Windows has none for what is to be renamed.
-    """
+    """Hold a file's or folder's lock; OSError where there are none (Windows), and if it is held and not waited for."""
     if fcntl is None:
         raise OSError("no locks")
     handle = os.open(path, os.O_RDONLY)
@@ -111,10 +108,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all; raises OSError naming it, on a full disk say.
-
-    A digest goes along, by which ``read_tensors`` knows a damaged file: safetensors itself would take it as it is.
-    """
+    """Write a safetensors file with a digest, whole or not at all; raises OSError naming it, on a full disk say."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -127,10 +121,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[st
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The tensors and notes of a safetensors file; raises SafetensorError or OSError for a broken one.
-
-    ValueError where they differ from what ``write_tensors`` wrote; files of others have no digest to tell.
-    """
+    """The tensors and notes of a safetensors file; SafetensorError, OSError, ValueError (digest) if broken."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz.oracle import wrongly_read
 from fuzz.readers import READERS, Reader
 from fuzz.watch import make_case, outcome_of
-
-from progressive_attention.data.manifest import read_folder
 
 CASES, START = int(os.environ.get("FUZZ_CASES", 20)), int(os.environ.get("FUZZ_START", 0))
 SEEDS = [{"data.json": b'{"a": [1, 2]}', "a.png": b"no picture"}]
@@ -63,15 +60,3 @@ def unpickles(folder: Path, rng: random.Random) -> None:
 def test_planted_fault_is_found(read: Callable[[Path, random.Random], Any], fault: str, tmp_path: Path) -> None:
     reader = Reader(lambda: SEEDS, read)
     assert outcome_of(reader, SEEDS[0], tmp_path / "home", "0", 0.05 if read is hangs else 20.0).startswith(fault)
-
-
-def test_a_label_that_is_silently_another_is_found(tmp_path: Path) -> None:
-    (tmp_path / "manifest.csv").write_text("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,\n")
-    assert wrongly_read(read_folder(tmp_path), tmp_path / "manifest.csv") is None
-    for other, where in (
-        ("image,query,attribute,scale\na.png,7,red,1.5\nb.png,cat,old,\n", "row 1, query: read '07', but '7'"),
-        ("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,2\n", "row 2, scale: read None, but '2'"),
-        ("image,query,attribute,scale\na.png,07,red,1.5\n", "2 rows were read, 1 are there"),
-    ):
-        (tmp_path / "other.csv").write_text(other)
-        assert (wrongly_read(read_folder(tmp_path), tmp_path / "other.csv") or "").startswith(where)

@@ -24,9 +24,8 @@ class Photographs:
 
     The embedded pack is split by its splits.json; a user's folder (read recursively) by the sha256 of each relative
     path, about 60/20/20, so adding a photograph moves no other. Protocol ``authors`` uses all of them for every
-    split. Photographs smaller than ``side``, unreadable ones and decompression bombs are skipped with a warning.
-    They are never resized: crops of very large ones show little, and take long to decode.
-    The fingerprint hashes names and contents of the pack; of a user's folder names, sizes and modification times.
+    split. Photographs smaller than ``side``, unreadable and far too large ones are skipped with a warning; they are
+    never resized. The fingerprint hashes names and contents; of a user's folder names, sizes and modification times.
     """
 
     def __init__(self, split: str, protocol: str = "paper", folder: Path | None = None, side: int = 100) -> None:

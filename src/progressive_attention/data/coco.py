@@ -15,7 +15,6 @@ from progressive_attention.data.image_root import ImageRoot
 from progressive_attention.data.rows import tidied, write_judged
 from progressive_attention.data.table import BOX
 
-T = TypeVar("T")
 E = TypeVar("E", bound="Named | Picture")
 COLUMNS = ("image", "query", "attributes", "absent", "id", "width", "height", *BOX)
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -67,18 +66,17 @@ class Instances(msgspec.Struct):
 def import_coco(annotations: Path, images: Path, out: Path) -> dict[str, Any]:
     """Write a data set from COCO's instances JSON; returns dataset.json's content.
 
-    One row is one annotation: its category's name is the query, its bbox the box. Attributes come from the
-    annotations' own "attributes" or "attribute_ids": a list of names; a list of ids of the top-level list
-    "attributes" ({"id", "name"}); or a mapping as CVAT writes it: of names true or false ("red": true), and of words
-    that are true ("color": "red"); numbers are left out. Where no annotation has any, all lists are empty: enough to
-    measure attention, useless for training. The split is by the hash of the image's path. An image that is not at its
-    file_name is looked for in folders below ``images``.
+    One row is one annotation: its category's name is the query, its bbox the box. Attributes are its "attributes" or
+    "attribute_ids": a list of names; a list of ids of the top-level list "attributes" ({"id", "name"}); or a mapping
+    as CVAT writes it, of names true or false ("red": true), and of words ("color": "red"). Where no annotation has
+    any, all lists are empty. The split is by the hash of the image's path. An image that is not at its file_name is
+    looked for in folders below ``images``.
 
     Crowds, annotations without attributes (where others have some) and those that can't be used go to
     rejected.parquet. Raises ValueError for a file that is broken or of another form, naming the place; if no
     annotation can be used; and if ``out`` is there already.
     """
-    instances = decoded(annotations, Instances)
+    instances = read_instances(annotations)
     vocabulary = by_id(annotations, "attributes", instances.attributes)
     pictures = by_id(annotations, "images", instances.images)
     categories = by_id(annotations, "categories", instances.categories)
@@ -131,9 +129,7 @@ def row_of(thing: Annotation, picture: Picture | None, category: Named | None) -
     return row
 
 
-def words_of(
-    thing: Annotation, vocabulary: Mapping[int | None, Named], neither: Counter[str]
-) -> dict[str, list[str] | None]:
+def words_of(thing: Annotation, vocabulary: Mapping[int, Named], neither: Counter[str]) -> dict[str, list[str] | None]:
     """The attributes that are true, and those stated false; counts the rest, raises Rejection for unknown ids."""
     listed: list[int | str] = list(thing.attribute_ids or ())
     absent: list[str] = []
@@ -153,7 +149,7 @@ def words_of(
     return {"attributes": true, "absent": absent or None}
 
 
-def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int | None, E]:
+def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int, E]:
     """Entries by their ids; raises ValueError for an id that is there twice."""
     known = {entry.id: entry for entry in entries}
     if len(known) < len(entries):
@@ -172,13 +168,10 @@ def located(root: ImageRoot, names: Iterable[str]) -> dict[str, str]:
     return paths
 
 
-def decoded(path: Path, form: type[T]) -> T:
-    """A JSON file in its form; raises ValueError naming the file and the place for anything else."""
+def read_instances(path: Path) -> Instances:
+    """The file; raises ValueError naming it and the place for anything that is not of COCO's form."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=form)
-    except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror})") from error
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{path} is not of COCO's form: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is broken JSON: {error}; it may be truncated, fetch it again") from error
+        return msgspec.json.decode(path.read_bytes(), type=Instances)
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "it may be truncated, fetch it again"
+        raise ValueError(f"{path} can't be read as COCO's JSON: {error}; {remedy}") from error

@@ -55,8 +55,8 @@ def open_files(
     paths = table["image"].drop_null().unique().to_pylist()
     asked = asked_values(table) if masks else {}
     jobs = [partial(look, images, "image", read, path) for path in paths]
-    for path, values in asked.items():
-        jobs.append(partial(look, masks, "mask", partial(mask_values, values), path))
+    if masks:
+        jobs += [partial(look, masks, "mask", partial(mask_values, values), path) for path, values in asked.items()]
     files = in_threads(jobs, progress)
     return dict(zip(paths, files, strict=False)), dict(zip(asked, files[len(paths) :], strict=True))
 

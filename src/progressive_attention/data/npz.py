@@ -13,11 +13,7 @@ NEEDED = ("images", "query", "attribute", "attribute_names")
 
 
 def plain_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, never a pickle.
-
-    Raises ValueError for anything else, for words that are no characters, and for elements of no bytes, of which a
-    small file can hold any number.
-    """
+    """The arrays of an .npz, never a pickle; ValueError for anything else, broken words, and elements of no bytes."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}  # of bytes, where a member is no .npy

@@ -26,7 +26,7 @@ def read_parquet(path: Path, home: Path | None = None) -> pa.Table:
     """All columns of a file, or of a folder's files; pictures are written below ``home`` and named there.
 
     Class labels become their names. Of files without a column ``split`` those called train-..., validation-... or
-    test-... are of that split. Raises ValueError for a folder without files, and for files whose columns differ.
+    test-... are of that split; what a file lacks is null. Raises ValueError for a folder without files.
     """
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -37,9 +37,6 @@ def read_parquet(path: Path, home: Path | None = None) -> pa.Table:
         split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
         if split and path.is_dir() and "split" not in table.column_names:
             table = table.append_column("split", pa.array([split] * len(table)))
-        if tables and set(tables[0].column_names) != set(table.column_names):
-            names = f"{table.column_names}, files before it {tables[0].column_names}"
-            raise ValueError(f"{part} has the columns {names}; import it by itself")
         tables.append(table)
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
 

@@ -41,9 +41,8 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
 
     Columns are ``table.SCHEMA``'s: image, query, and either attributes (all that are true) or attribute (the one that
     is), the others as you have them. Paths start at ``images`` and ``masks``, by default the table's folder. In CSV
-    lists are written ``red; old``, and ``;`` is an empty one; a blank cell states nothing. Words keep their case;
-    blanks around them go, and Unicode is composed (NFC). Rows without a split get one if no row has: by the hash of
-    the image's path. Pictures inside a Parquet table (``parquet_files``) become files of the data set.
+    lists are written ``red; old``, and ``;`` is an empty one; a blank cell states nothing. Splits are by the hash of
+    the image's path if no row has one. Pictures inside a Parquet table become files of the data set.
 
     Rows that can't be used go to rejected.parquet. Raises ValueError for a table that is broken, or has unknown or
     missing columns or a wrong cell, naming line or row; if no row can be used; and if ``out`` is there already.

@@ -227,7 +227,7 @@ PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": ac
 
 
 def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
-    """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
+    """The attention maps by name, (B, K, H, W) float64 each; zero where nothing was asked.
 
     Networks that score locations have all of ``PIXEL_MAPS``, each of sum one; spatial transformers ``region_map`` as
     last and as accumulated map; others none. Raises ValueError for another network's geometry, where that shows.

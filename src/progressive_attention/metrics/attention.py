@@ -38,8 +38,7 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
     ``total`` (R,) is all attention, what lies outside the image included (default: the map's own sum). NaN for an empty
-    mask, and where there is no attention. Raises ValueError for a total below the map's sum. Elsewhere known as energy
-    pointing game, or relevance mass accuracy.
+    mask, and where there is no attention. Raises ValueError for a total below the map's sum.
     """
     attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
@@ -179,8 +178,7 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     """How evenly a layer's map lies over its N = H W cells: (R, H, W) >= 0 -> (R,) in [0, 1]. Shannon, 1948.
 
     −Σ p ln p / ln N, where p is the map divided by its sum: 0 where all lies on one cell, 1 where all cells have the
-    same, however far a gate is open. NaN for a map of zeros, and for one of a single cell, which has no choice. Raises
-    ValueError for other shapes, and for values that are no map.
+    same. NaN for a map of zeros and of a single cell. Raises ValueError for other shapes, or values that are no map.
     """
     attention = as_maps(attention)
     rows, cells = len(attention), attention.shape[1] * attention.shape[2]

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
-from tiny_text import letters
 
 Files = dict[str, bytes]
 
@@ -170,16 +169,6 @@ def npz() -> list[Files]:
     return [*3 * [{"scenes.npz": out.getvalue()}], {"scenes.npz": pickled.getvalue()}]
 
 
-def query_vectors() -> list[Files]:
-    """Of known words and a new one, in three kinds of float; and a pickle."""
-    names, found = ["car", "dog", "große Eule"], []
-    for kind in (np.float64, np.float32, np.float16, object):
-        out = io.BytesIO()
-        np.savez(out, names=np.array(names), vectors=letters(names).astype(kind))
-        found.append({"words.npz": out.getvalue()})
-    return found
-
-
 def read_back(folder: Path) -> Files:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -224,12 +213,3 @@ def pictures() -> list[Files]:
     ]
     made += [blank((10_001, 10_000)), blank((1, 30_000))]
     return [{"picture.png" if one[:4] == b"\x89PNG" else "picture.bin": one} for one in made]
-
-
-def roots() -> list[Files]:
-    return [
-        {
-            **PICTURES,
-            "images.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"}),
-        }
-    ]

@@ -154,10 +154,10 @@ def test_bad_annotations_are_rejected(folder, annotation, reason):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps(instances({}))[:-20], r"instances.json is broken JSON: Input data was truncated"),
-        ("", r"is broken JSON"),
-        ("{}", r"is not of COCO's form: Object missing required field"),
-        ("[" * 100_000, r"is (not of COCO's form|broken JSON)"),
+        (json.dumps(instances({}))[:-20], r"instances.json can't be read as COCO's JSON: Input data was truncated"),
+        ("", r"can't be read as COCO's JSON"),
+        ("{}", r"Object missing required field"),
+        ("[" * 100_000, r"can't be read as COCO's JSON"),
         (instances({"image_id": "10"}), r"Expected `int`, got `str` - at `\$.annotations\[0\].image_id`"),
         (instances({"attributes": "red"}), r"\$.annotations\[0\].attributes"),
         (instances({"id": 2**63}), r"\$.annotations\[0\].id"),
@@ -177,7 +177,7 @@ def test_broken_files_name_the_place(folder, content, message):
 
 
 def test_missing_files(folder):
-    with pytest.raises(ValueError, match=r"none.json can't be read \(No such file or directory\)"):
+    with pytest.raises(ValueError, match=r"none.json can't be read .*No such file"):
         import_coco(folder / "none.json", folder / "images", folder / "out")
     path = folder / "instances.json"
     path.write_text(json.dumps(instances({})))

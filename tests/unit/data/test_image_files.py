@@ -63,17 +63,6 @@ def test_any_order_and_repeated(folder, expected, keeping, asked):
         assert_array_equal(images[image], expected[image])
 
 
-@pytest.mark.parametrize("key", [slice(None), slice(5, 1, -2), [3, 1], np.arange(8) % 3 == 0, np.int64(4), slice(2, 2)])
-def test_the_ways_to_ask_of_an_array(folder, expected, keeping, key):
-    images = images_of(folder)
-    assert_array_equal(images[key], expected[key])
-    images[key][:] = 0  # who asks can change nothing
-    assert_array_equal(images[key], expected[key])
-    with pytest.raises(IndexError):
-        images[[0, 8]]
-    assert images_of(folder, [])[np.zeros(0, int)].shape == (0, SIDE, SIDE, 3)
-
-
 def test_each_is_decoded_once_where_they_are_kept(folder, keeping, monkeypatch):
     images, calls = images_of(folder), []
     monkeypatch.setattr(FileImages, "decode", lambda self, image, fit: calls.append(image) or 0)

@@ -158,15 +158,6 @@ def test_large_jpegs_are_decoded_no_larger_than_needed(tmp_path, near, decoded):
     assert_allclose(np.asarray(read(tmp_path / "a.jpg", near=near)[0])[5, 5], RED, atol=12)
 
 
-@pytest.mark.parametrize("size", [(2000, 1), (1, 2000), (3000, 7)])
-def test_thin_jpegs_are_no_trouble(tmp_path, size):
-    Image.new("RGB", size, RED).save(tmp_path / "thin.jpg")
-    picture, stated = read(tmp_path / "thin.jpg", near=8)
-    assert stated == size
-    assert max(picture.size) >= 16
-    assert_allclose(np.asarray(Fit.into(8, *size).image(picture)).max((0, 1)), RED, atol=12)
-
-
 def saved(kind):
     file = io.BytesIO()
     Image.effect_noise((200, 100), 90).convert("RGB").save(file, kind)

@@ -102,11 +102,14 @@ def test_nothing_is_left_of_a_rejected_import(tmp_path: Path, images, columns, o
     assert [path.name for path in tmp_path.iterdir()] == ["it.parquet"]
 
 
-def test_files_of_one_folder_must_agree(tmp_path: Path) -> None:
+def test_files_of_one_folder_are_one_table(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        noise(0).save(tmp_path / "hub" / name)
     write(tmp_path / "hub/train.parquet", ["a.png"])
     write(tmp_path / "hub/val.parquet", ["b.png"], scale=[1.0])
-    with pytest.raises(ValueError, match=r"val.parquet has the columns .*'scale'.*, files before it"):
-        import_table(tmp_path / "hub", tmp_path / "out")
+    import_table(tmp_path / "hub", tmp_path / "both")
+    assert read_manifest(tmp_path / "both").table["scale"].to_pylist() == [None, 1.0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty can't be read: it holds no .parquet files"):
         import_table(tmp_path / "empty", tmp_path / "out")
