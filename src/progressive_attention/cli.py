@@ -31,6 +31,8 @@ DROPPED = {
     "bench": "in a checkout, use `make bench SUITE=step QUICK=1 JSON=FILE.json`",
     "--trackio": "use --tensorboard, or log.jsonl in the run's folder",
     "--mnist-dir": "scenes are drawn from the MNIST digits that come with the package: leave it out",
+    "--task": "VOC's segmentation is imported: leave it out",
+    "--attributes": "put each annotation's attributes into the file of --annotations",
 }
 WITHOUT_TORCH = ("render", "data", "list")
 DISTRIBUTED = ("train", "evaluate")  # what several processes do together

@@ -47,30 +47,24 @@ def temporary_for(path: Path, folder: bool = False) -> Iterator[Path]:
     for left in path.parent.glob(f"{escape(prefix)}*"):
         with suppress(OSError), locked(left, wait=False):
             remove(left)
-    while True:
-        if folder:
-            temporary = Path(tempfile.mkdtemp("", prefix, path.parent))
-        else:
-            handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
-            os.close(handle)
-            temporary = Path(name)
-        try:
-            with ExitStack() as stack:
-                with suppress(OSError):
-                    stack.enter_context(locked(temporary, wait=True))
-                if temporary.exists():  # else another has just taken it for something left
-                    yield temporary
-                    return
-        finally:
-            remove(temporary)
+    if folder:
+        temporary = Path(tempfile.mkdtemp("", prefix, path.parent))
+    else:
+        handle, name = tempfile.mkstemp(path.suffix, prefix, path.parent)
+        os.close(handle)
+        temporary = Path(name)
+    try:
+        with ExitStack() as stack:
+            with suppress(OSError):
+                stack.enter_context(locked(temporary, wait=True))
+            yield temporary
+    finally:
+        remove(temporary)
 
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold a file's or folder's lock; raises OSError where there are none, and if it is held and not to be waited for.
-
-    Windows has none for what is to be renamed.
-    """
+    """Hold a file's or folder's lock; OSError where there are none (Windows), and if it is held and not waited for."""
     if fcntl is None:
         raise OSError("no locks")
     handle = os.open(path, os.O_RDONLY)
@@ -114,10 +108,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all; raises OSError naming it, on a full disk say.
-
-    A digest goes along, by which ``read_tensors`` knows a damaged file: safetensors itself would take it as it is.
-    """
+    """Write a safetensors file with a digest, whole or not at all; raises OSError naming it, on a full disk say."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -130,10 +121,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[st
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The tensors and notes of a safetensors file; raises SafetensorError or OSError for a broken one.
-
-    ValueError where they differ from what ``write_tensors`` wrote; files of others have no digest to tell.
-    """
+    """The tensors and notes of a safetensors file; SafetensorError, OSError, ValueError (digest) if broken."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

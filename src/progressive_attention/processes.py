@@ -1,7 +1,6 @@
 """One job in several processes, as torchrun starts it: who this one is, what its share is, what all have together.
 
-Alone, a process is number 0 of 1, all is its share, and what it has is what all have. What goes between processes is
-pickled: they are one job's, and trust each other.
+Alone, a process is number 0 of 1. What goes between processes is pickled: they are one job's, and trust each other.
 """
 
 import os
@@ -56,8 +55,7 @@ def is_first() -> bool:
 def joined() -> Iterator[None]:
     """Be one of the job's processes for a while: gloo for what is in memory, NCCL for what is on a GPU.
 
-    Raises ValueError for an environment that is not torchrun's, and ConnectionError, here and in any later exchange,
-    when another process is lost.
+    Raises ValueError for an environment that is not torchrun's, and ConnectionError when another process is lost.
     """
     if not several():
         yield
@@ -95,8 +93,8 @@ def read_patience() -> timedelta:
 def agreed(store: Any, number: int, processes: int, patience: timedelta) -> str:
     """A name that the processes of this very start have agreed on, once each knows that each other knows all of them.
 
-    torchrun keeps its store when it starts all again, and there processes would find, and wait for, those that are
-    gone. Nor do its counts of restarts help: each machine has its own.
+    torchrun keeps its store when it starts all again, so processes would wait there for those that are gone; its
+    counts of restarts differ between machines.
     """
     store.set(f"start/{number}", uuid4().hex)
     until = time.monotonic() + patience.total_seconds()
@@ -124,17 +122,14 @@ def exchange() -> Iterator[None]:
             raise
         text = str(error).partition("Exception raised from ")[0] or type(error).__name__  # without a trace in C++
         reason = re.sub(r"^\[\S+:\d+\] ", "", " ".join(text.split()))  # nor the place in gloo's source
+        likely = "most likely one was lost, killed or stopped by an error of its own"
         raise ConnectionError(
-            f"an exchange between the job's processes failed ({reason}); most likely one was lost, killed or stopped "
-            f"by an error of its own: {AGAIN}"
+            f"an exchange between the job's processes failed ({reason}); {likely}: {AGAIN}"
         ) from error
 
 
 def local_device(name: str) -> str:
-    """The device of that name for this process: as "cuda" each of several has the GPU with its number on its machine.
-
-    Raises ValueError for one GPU that processes of one machine would share.
-    """
+    """The device of that name for this process: of "cuda" the GPU of its number; ValueError for a shared one."""
     if name.startswith("cuda:") and world() > 1 and os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
         raise ValueError(f"each process of a machine needs a GPU of its own, but {name!r} is one for all; say cuda")
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" and several() else name
@@ -146,10 +141,7 @@ def share(items: T) -> T:
 
 
 def own_part(count: int, size: int) -> range:
-    """Which of ``count`` items, worked on ``size`` at a time: one part of them in a row, of whole batches.
-
-    So that the same items meet in a batch, whatever the number of processes, and give the same to the last bit.
-    """
+    """This process's part of ``count`` items worked on ``size`` at a time: whole batches, the same for any number."""
     batches = -(-count // size)
     first, last = (-(-batches * i // world()) * size for i in (rank(), rank() + 1))
     return range(min(first, count), min(last, count))
@@ -193,10 +185,7 @@ def average(tensors: "Sequence[Tensor]") -> None:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """One process of this machine after another: what the first one makes, a cache say, the others find made.
-
-    No exchange, so nobody's patience ends meanwhile.
-    """
+    """One process of this machine after another: what the first one makes, a cache say, the others find made."""
     from filelock import FileLock
 
     lock = FileLock(Path(tempfile.gettempdir()) / f"pan-{os.getppid()}.lock")  # they have one parent

@@ -96,16 +96,14 @@ def test_import_coco(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[s
         "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in range(12)],
     }
     Path("instances.json").write_text(json.dumps(instances))
-    Path("words.json").write_text(json.dumps({"annotations": [{"id": i, "attributes": ["soft"]} for i in range(12)]}))
-    given = ["data", "import", "coco", "--annotations", "instances.json", "--images", "pets"]
-    assert main([*given, "--out", "boxes"]) == main([*given, "--attributes", "words.json", "--out", "soft"]) == 0
+    assert (
+        main(["data", "import", "coco", "--annotations", "instances.json", "--images", "pets", "--out", "boxes"]) == 0
+    )
     capsys.readouterr()
     assert main(["data", "check", "boxes"]) == 0
     checked = capsys.readouterr().out
     assert "note: no attributes in any row" in checked
     assert "pan train" not in checked
-    assert main(["data", "check", "soft", "--json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)["words"]["attribute"]) == ["soft"]
 
 
 def test_check_reports_errors(pets: list[dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +175,7 @@ GENOME = ["visual-genome", "--annotations", "a", "--images", "i", "--out", "o"]
         (["data", "import", "csv", "bad.csv", "--out", "o"], "unknown column 'animal'"),
         (["data", "import", "coco", "--annotations", "bad.csv", "--images", "pets", "--out", "o"], "bad.csv"),
         (["data", "import", "voc", "--devkit", "pets", "--out", "o"], "pets lacks the folders"),
-        (["data", "import", "voc", "--devkit", "pets", "--task", "detection", "--out", "o"], "pan data import coco"),
+        (["data", "import", "voc", "--devkit", "pets", "--task", "detection", "--out", "o"], "--task was dropped"),
         (["data", "import", *GENOME[:-1], "o", "--min-count", "0"], "min_count must be >= 1, got 0"),
         (["data", "import", *GENOME], "image_data.json"),
         (["data", "check", "nowhere"], "nowhere is no folder"),

@@ -7,20 +7,14 @@ names its number, and ``FUZZ_START`` begins there.
 import os
 import pickle
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz.edits import OUTSIDE
-from fuzz.oracle import wrongly_read
 from fuzz.readers import READERS, Reader
 from fuzz.watch import make_case, outcome_of
-
-from progressive_attention.data.manifest import read_folder
-from progressive_attention.files import read_json
 
 CASES, START = int(os.environ.get("FUZZ_CASES", 20)), int(os.environ.get("FUZZ_START", 0))
 SEEDS = [{"data.json": b'{"a": [1, 2]}', "a.png": b"no picture"}]
@@ -38,14 +32,6 @@ def test_reader_takes_or_rejects_whatever_comes(name: str, tmp_path: Path) -> No
     print(f"{name}: {dict(counts)}")
 
 
-def planted(read: Callable[[Path, random.Random], Any], home: Path, seconds: float = 20.0) -> str:
-    return outcome_of(Reader(lambda: SEEDS, read), SEEDS[0], home, "0", seconds)
-
-
-def key_error(folder: Path, rng: random.Random) -> None:
-    {}["missing"]
-
-
 def hangs(folder: Path, rng: random.Random) -> None:
     while True:
         try:
@@ -54,16 +40,8 @@ def hangs(folder: Path, rng: random.Random) -> None:
             continue
 
 
-def waits(folder: Path, rng: random.Random) -> None:
-    time.sleep(60)
-
-
 def writes_outside(folder: Path, rng: random.Random) -> None:
     (folder / ".." / "up.txt").write_text("up")
-
-
-def reads_secret(folder: Path, rng: random.Random) -> None:
-    (folder / OUTSIDE).read_bytes()
 
 
 class Evil:
@@ -75,42 +53,10 @@ def unpickles(folder: Path, rng: random.Random) -> None:
     pickle.loads(pickle.dumps(Evil()))
 
 
-def runs_data(folder: Path, rng: random.Random) -> None:
-    exec("a = 1")
-
-
-def is_silent(folder: Path, rng: random.Random) -> None:
-    raise ValueError
-
-
 @pytest.mark.parametrize(
     "read, fault",
-    [
-        (key_error, "KeyError"),
-        (hangs, "TooLong: more than"),
-        (waits, "TooLong: it waits"),
-        (writes_outside, "outside: opened"),
-        (reads_secret, "outside: opened"),
-        (unpickles, "outside: pickle.find_class"),
-        (runs_data, "outside: code run"),
-        (is_silent, "rejected without a word"),
-    ],
+    [(hangs, "TooLong: more than"), (writes_outside, "outside: opened"), (unpickles, "outside: pickle.find_class")],
 )
 def test_planted_fault_is_found(read: Callable[[Path, random.Random], Any], fault: str, tmp_path: Path) -> None:
-    assert planted(read, tmp_path / "home", seconds=0.05 if read in (hangs, waits) else 20.0).startswith(fault)
-
-
-def test_words_are_no_fault(tmp_path: Path) -> None:
-    assert planted(lambda folder, rng: read_json(folder / "data.json"), tmp_path / "home") == "read"
-
-
-def test_a_label_that_is_silently_another_is_found(tmp_path: Path) -> None:
-    (tmp_path / "manifest.csv").write_text("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,\n")
-    assert wrongly_read(read_folder(tmp_path), tmp_path / "manifest.csv") is None
-    for other, where in (
-        ("image,query,attribute,scale\na.png,7,red,1.5\nb.png,cat,old,\n", "row 1, query: read '07', but '7'"),
-        ("image,query,attribute,scale\na.png,07,red,1.5\nb.png,cat,old,2\n", "row 2, scale: read None, but '2'"),
-        ("image,query,attribute,scale\na.png,07,red,1.5\n", "2 rows were read, 1 are there"),
-    ):
-        (tmp_path / "other.csv").write_text(other)
-        assert (wrongly_read(read_folder(tmp_path), tmp_path / "other.csv") or "").startswith(where)
+    reader = Reader(lambda: SEEDS, read)
+    assert outcome_of(reader, SEEDS[0], tmp_path / "home", "0", 0.05 if read is hangs else 20.0).startswith(fault)

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from progressive_attention import files
-from progressive_attention.files import (
-    read_json,
-    read_tensors,
-    replacing,
-    temporary_for,
-    write_json,
-    write_tensors,
-)
+from progressive_attention.files import read_json, read_tensors, replacing, temporary_for, write_json, write_tensors
 
 
 def names(folder):

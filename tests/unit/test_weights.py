@@ -63,13 +63,8 @@ def test_shipped_networks_go_by_name(saved, monkeypatch, tmp_path):
     assert weights.shipped() == ["mref-pan"]
     assert weights.find("mref-pan") == shipped / "mref-pan"
     weights.load("mref-pan")
-    with pytest.raises(ValueError, match="mref-pan-hard-ctx no longer comes with the package; use mref-pan"):
-        weights.find("mref-pan-hard-ctx")
     with pytest.raises(ValueError, match="no trained weights at 'mref-pam': expected a folder .*, or one of: mref-pan"):
         weights.load("mref-pam")
-
-
-# --- broken folders ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [0, 4, 300, -1])

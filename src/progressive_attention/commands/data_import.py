@@ -65,7 +65,6 @@ def voc_options(parser: shared.Parser) -> None:
     """PASCAL VOC 2007."""
     add = parser.add_argument
     add("--devkit", type=Path, required=True, metavar="DIR", help="VOCdevkit, or VOCdevkit/VOC2007")
-    add("--task", default="segmentation", help="segmentation: a row for each class in an image, with its mask")
 
 
 def coco_options(parser: shared.Parser) -> None:
@@ -73,7 +72,6 @@ def coco_options(parser: shared.Parser) -> None:
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="FILE", help="instances_*.json")
     add("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
-    add("--attributes", type=Path, metavar="FILE", help="attributes by annotation id, if in a separate file")
 
 
 def vaw_options(parser: shared.Parser) -> None:
@@ -127,11 +125,11 @@ def import_source(arguments: argparse.Namespace, progress: Any) -> dict[str, Any
         case "voc":
             from progressive_attention.data.voc import import_voc
 
-            return import_voc(arguments.devkit, arguments.out, task=arguments.task)
+            return import_voc(arguments.devkit, arguments.out)
         case "coco":
             from progressive_attention.data.coco import import_coco
 
-            return import_coco(arguments.annotations, arguments.images, arguments.out, attributes=arguments.attributes)
+            return import_coco(arguments.annotations, arguments.images, arguments.out)
         case "vaw":
             from progressive_attention.data.vaw import import_vaw
 

@@ -12,17 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data import checks
+from progressive_attention.data import checks, file_checks
 from progressive_attention.data.checks import KINDS, Counts, Finding, Findings
-from progressive_attention.data.file_checks import (
-    Opened,
-    Progress,
-    decoded,
-    image_sizes,
-    mask_faults,
-    open_files,
-    unusable,
-)
 from progressive_attention.data.images import UNREADABLE_SHARE
 from progressive_attention.data.manifest import find_manifest, read_folder
 from progressive_attention.data.table import answer_column, flat, word_sets
@@ -30,7 +21,7 @@ from progressive_attention.data.table import answer_column, flat, word_sets
 SEVERITIES = ("error", "warning", "note")
 
 
-def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+def audit(folder: Path, progress: file_checks.Progress | None = None) -> dict[str, Any]:
     """All that is found in a folder, ready for JSON; ``progress`` gets (files opened, files to open).
 
     "findings", errors first: kind, severity, remedy, and items (``checks.Finding``, rows from 1). "splits": rows of
@@ -38,18 +29,19 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     "errors", "warnings", "notes": how many items there are. Raises ValueError as ``read_folder`` does.
     """
     manifest = read_folder(folder)
-    images, masks = open_files(manifest.table, manifest.images, manifest.masks, decoded, progress)
-    image_size = image_sizes(manifest.table, images)
-    table, judged = checks.judge(manifest.table, image_size)
+    table, read = manifest.table, file_checks.decoded
+    images, masks = file_checks.open_files(table, manifest.images, manifest.masks, read, progress)
+    image_size = file_checks.image_sizes(table, images)
+    table, judged = checks.judge(table, image_size)
     if manifest.imported:  # the import wrote the files' sizes
         changed = "image changed since its import"
         judged = [f._replace(kind=changed) if f.kind == "image of another size" else f for f in judged]
     words = {"query": word_counts(table, "query"), "attribute": word_counts(table, answer_column(table))}
-    digests = {path: file.content if isinstance(file, Opened) else None for path, file in images.items()}
+    digests = {path: file.content for path, file in images.items() if isinstance(file, file_checks.Opened)}
     findings = [
-        *unusable(table, "image", images),
+        *file_checks.unusable(table, "image", images),
         *judged,
-        *mask_faults(table, image_size, masks),
+        *file_checks.mask_faults(table, image_size, masks),
         *checks.empty_answers(table),
         *checks.disagreements(table),
         *checks.leaks(table, digests),
@@ -60,7 +52,9 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     findings += unusable_shares(table, findings)
     gone = checks.left_out(findings)
     usable = Counter(split for row, split in enumerate(table["split"].to_pylist()) if row not in gone)
-    items = {kind: [as_item(finding) for finding in findings if finding.kind == kind] for kind in KINDS}
+    items: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for kind, subjects, rows, detail in findings:
+        items[kind].append({"subjects": subjects, "rows": [row + 1 for row in rows], "detail": detail})
     return {
         "folder": str(folder),
         "table": str(find_manifest(folder)),
@@ -77,11 +71,6 @@ def audit(folder: Path, progress: Progress | None = None) -> dict[str, Any]:
         ],
         **{f"{s}s": sum(len(items[kind]) for kind in KINDS if KINDS[kind][0] == s) for s in SEVERITIES},
     }
-
-
-def as_item(finding: Finding) -> dict[str, Any]:
-    """A finding for JSON, its rows as a person counts them."""
-    return {"subjects": finding.subjects, "rows": [row + 1 for row in finding.rows], "detail": finding.detail}
 
 
 def unusable_shares(table: pa.Table, findings: Sequence[Finding]) -> Findings:

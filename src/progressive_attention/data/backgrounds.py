@@ -10,10 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.images import FORMATS
+from progressive_attention.data.images import opened
 
 PACK = Path(__file__).parent.parent / "assets" / "backgrounds"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -25,9 +24,8 @@ class Photographs:
 
     The embedded pack is split by its splits.json; a user's folder (read recursively) by the sha256 of each relative
     path, about 60/20/20, so adding a photograph moves no other. Protocol ``authors`` uses all of them for every
-    split. Photographs smaller than ``side``, unreadable ones and decompression bombs are skipped with a warning.
-    They are never resized: crops of very large ones show little, and take long to decode.
-    The fingerprint hashes names and contents of the pack; of a user's folder names, sizes and modification times.
+    split. Photographs smaller than ``side``, unreadable and far too large ones are skipped with a warning; they are
+    never resized. The fingerprint hashes names and contents; of a user's folder names, sizes and modification times.
     """
 
     def __init__(self, split: str, protocol: str = "paper", folder: Path | None = None, side: int = 100) -> None:
@@ -54,12 +52,8 @@ class Photographs:
 
     def _load(self, i: int) -> np.ndarray:
         """Photograph i, (H, W, 3) uint8; orientation tags are ignored, so H and W are those of the header."""
-        path = self.paths[i]
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                return np.asarray(image.convert("RGB"))
-        except Exception as error:  # Pillow raises whatever a damaged file runs into
-            raise ValueError(f"{path}: expected a whole image, got {error!r}; replace it or remove it") from error
+        with opened(self.paths[i], str(self.paths[i])) as image:
+            return np.asarray(image.convert("RGB"))
 
 
 def scan(root: Path, side: int) -> dict[str, tuple[int, int]]:
@@ -82,11 +76,9 @@ def header_size(path: Path) -> tuple[int, int]:
     if not path.is_file():  # a pipe would be waited for
         return 0, 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return image.height, image.width
-    except Exception:  # a broken header can raise nearly anything
+        with opened(path, str(path)) as image:
+            return image.height, image.width
+    except ValueError:
         return 0, 0
 
 

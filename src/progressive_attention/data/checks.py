@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.names import normalise, singulars
 from progressive_attention.data.table import BOX, LISTS, answer_column, numbers, rows_by, word_sets
 
 RARE = 5  # a word with fewer rows than this to learn from is noted
@@ -24,9 +23,8 @@ REPEATED = "duplicate row"
 OBJECT = ("image", "query", *BOX, "mask", "mask_value")  # what identifies an object in an image
 PATHS = "write paths from the images' folder on, without '..' and without links that lead out of it"
 MASKS = "evaluation stops at it; repair the file or its path, or leave the cell empty"
-LEAK = "results would flatter; keep"
+BOXES = "correct it (pixels of the upright image, x0 < x1 and y0 < y1), or leave its four cells empty"
 UNLEARNT = "it can't be learnt; move rows of it to train, or drop them"
-SPELLINGS = "they count as different words; write one way if they mean the same"
 FEW = f"fewer than {RARE} rows to learn it from; add some, or drop the word"
 # What can be found, in the order of the report: its severity, and what to do. Rows with errors are not used.
 KINDS: dict[str, tuple[str, str]] = {
@@ -37,14 +35,11 @@ KINDS: dict[str, tuple[str, str]] = {
     "contradiction": ("error", "keep the attribute in one of both"),
     "image outside": ("error", PATHS),
     "image file missing": ("error", "put the file there, correct its path, or drop its rows"),
-    "image unreadable": (
-        "error",
-        "fetch or save the file again (too large: smaller, with its boxes), or drop its rows",
-    ),
+    "image unreadable": ("error", "save the file again (too large: smaller, with its boxes), or drop its rows"),
     "image changed since its import": ("error", "import again, or put back the picture that the table is about"),
     "too many unusable images": ("error", "training stops at so many; repair or drop those above"),
-    "empty box": ("error", "x0 < x1 and y0 < y1 must be true; correct the box, or leave its four cells empty"),
-    "box outside the image": ("error", "give it in pixels of the upright image, or leave its four cells empty"),
+    "empty box": ("error", BOXES),
+    "box outside the image": ("error", BOXES),
     "mask outside": ("error", f"evaluation stops at it; {PATHS}"),
     "mask file missing": ("error", MASKS),
     "mask unusable": ("error", MASKS),
@@ -56,15 +51,12 @@ KINDS: dict[str, tuple[str, str]] = {
     "mask without its target": ("warning", "attention can't be measured there; is mask_value right?"),
     "none of the attributes": ("warning", "counts as: none is true; drop the row where that is not known"),
     "same object, other attributes": ("warning", "keep the right row, or list all in one; give boxes to each object"),
-    "image in several splits": ("warning", f"{LEAK} all rows of an image in one split"),
-    "same picture in several splits": ("warning", f"{LEAK} copies in one split, or only one of them"),
+    "image in several splits": ("warning", "results would flatter; keep all rows of an image in one split"),
+    "same picture in several splits": ("warning", "results would flatter; keep copies in one split, or one of them"),
     "split without rows": ("warning", "name it in the column split, or leave that column out to have images spread"),
     "query never in train": ("warning", UNLEARNT),
     "attribute never in train": ("warning", UNLEARNT),
-    "query in several spellings": ("warning", SPELLINGS),
-    "attribute in several spellings": ("warning", SPELLINGS),
     "no attributes in any row": ("note", "enough to measure attention by a network trained elsewhere, not to train"),
-    "same picture under several paths": ("note", "keep one of them if this is not meant"),
     "rare query": ("note", FEW),
     "rare attribute": ("note", FEW),
 }
@@ -132,9 +124,6 @@ def about(table: pa.Table, kind: str, rows: Iterable[Any], detail: str) -> Findi
     return Finding(kind, [] if image is None else [image], rows, detail)
 
 
-# --- rules of import, load and check ----------------------------------------------------------------------------------
-
-
 def missing_cells(table: pa.Table) -> Findings:
     """Rows without image, query or answer, or of an unknown split."""
     for kind, column in (("no image", "image"), ("no query", "query"), ("no attributes", answer_column(table))):
@@ -197,9 +186,6 @@ def repeats(table: pa.Table, rows: np.ndarray) -> Findings:
         yield about(table, REPEATED, rows[same], f"query {table['query'][int(rows[same[0]])].as_py()!r}")
 
 
-# --- rules of the check alone -----------------------------------------------------------------------------------------
-
-
 def empty_answers(table: pa.Table) -> Findings:
     """Rows with an empty list of attributes and nothing absent."""
     answer = answer_column(table)
@@ -221,26 +207,21 @@ def disagreements(table: pa.Table) -> Findings:
             yield about(table, "same object, other attributes", rows, f"query {query!r}")
 
 
-def leaks(table: pa.Table, digests: Mapping[str, bytes | None]) -> Findings:
-    """Images that are in several splits, or there several times; ``digests``: path -> of its pixels, where known."""
+def leaks(table: pa.Table, digests: Mapping[str, bytes]) -> Findings:
+    """Images that are in several splits, or whose copies are; ``digests``: path -> of its pixels, where known."""
     split, rows_of = table["split"].to_pylist(), rows_by(table["image"])
-
-    def in_splits(rows: Iterable[int]) -> dict[str, int]:
-        counts = Counter(split[row] for row in rows)
-        return {name: counts[name] for name in SPLITS if counts[name]}
-
     copies: dict[bytes, list[str]] = defaultdict(list)
     for path, digest in digests.items():
-        if len(counts := in_splits(rows_of[path])) > 1:
-            yield Finding("image in several splits", [path], rows_of[path], by_split(counts))
-        if digest is not None:
-            copies[digest].append(path)
-    for paths in copies.values():
-        if len(paths) > 1:
+        copies[digest].append(path)
+    for kind, groups in (
+        ("image in several splits", [[path] for path in rows_of]),
+        ("same picture in several splits", [paths for paths in copies.values() if len(paths) > 1]),
+    ):
+        for paths in groups:
             rows = sorted(row for path in paths for row in rows_of[path])
-            counts = in_splits(rows)
-            kind = "same picture in several splits" if len(counts) > 1 else "same picture under several paths"
-            yield Finding(kind, paths, rows, by_split(counts))
+            counts = Counter(split[row] for row in rows if split[row] in SPLITS)
+            if len(counts) > 1:
+                yield Finding(kind, paths, rows, by_split({name: counts[name] for name in SPLITS}))
 
 
 def empty_splits(table: pa.Table) -> Findings:
@@ -252,19 +233,12 @@ def empty_splits(table: pa.Table) -> Findings:
 
 
 def word_faults(kind: str, counts: Counts) -> Findings:
-    """Queries or attributes (``kind``) that can't be learnt, hardly can, or are one word, spelled in several ways."""
-    spellings: dict[str, list[str]] = defaultdict(list)
+    """Queries or attributes (``kind``) that can't be learnt, or hardly can."""
     learning = any(splits[SPLITS[0]] for splits in counts.values())
     for word, splits in counts.items():
-        spellings[normalise(word) or word].append(word)
         if learning and splits[SPLITS[0]] < RARE:
             fault = f"rare {kind}" if splits[SPLITS[0]] else f"{kind} never in train"
             yield Finding(fault, [word], [], by_split(splits))
-    for word, words in spellings.items():
-        same = [other for singular in singulars(word) for other in spellings.get(singular, ())] + words
-        if len(same) > 1:
-            rows = " and ".join(str(sum(counts[each].values())) for each in same)
-            yield Finding(f"{kind} in several spellings", same, [], f"{rows} rows")
 
 
 def by_split(counts: Mapping[str, int]) -> str:

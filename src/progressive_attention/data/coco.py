@@ -16,7 +16,7 @@ from progressive_attention.data.rows import tidied, write_judged
 from progressive_attention.data.table import BOX
 
 T = TypeVar("T")
-E = TypeVar("E", bound="Named | Picture | Answer")
+E = TypeVar("E", bound="Named | Picture")
 COLUMNS = ("image", "query", "attributes", "absent", "id", "width", "height", *BOX)
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -38,26 +38,21 @@ class Picture(msgspec.Struct):
     height: Side | None = None
 
 
-class Answer(msgspec.Struct, kw_only=True):
-    """An annotation's attributes; ids are those of the top-level list ``attributes``."""
+class Annotation(msgspec.Struct):
+    """An entry of annotations: one object; ids of attributes are those of the top-level list ``attributes``."""
 
+    image_id: Id
+    category_id: Id
     id: Id | None = None
+    bbox: list[float] | None = None  # x, y, width, height in pixels
+    iscrowd: bool | int = 0
     attributes: list[Id | str] | dict[str, Any] | None = None
     attribute_ids: list[Id] | None = None
 
     @property
     def stated(self) -> bool:
-        """Whether it has any, if only an empty list."""
+        """Whether it has attributes, if only an empty list."""
         return self.attributes is not None or self.attribute_ids is not None
-
-
-class Annotation(Answer, kw_only=True):
-    """An entry of annotations: one object."""
-
-    image_id: Id
-    category_id: Id
-    bbox: list[float] | None = None  # x, y, width, height in pixels
-    iscrowd: bool | int = 0
 
 
 class Instances(msgspec.Struct):
@@ -69,41 +64,33 @@ class Instances(msgspec.Struct):
     attributes: list[Named] = []
 
 
-class Answers(msgspec.Struct):
-    """A file of attributes beside the instances: annotations with the same ids."""
-
-    annotations: list[Answer]
-    attributes: list[Named] = []
-
-
-def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path | None = None) -> dict[str, Any]:
+def import_coco(annotations: Path, images: Path, out: Path) -> dict[str, Any]:
     """Write a data set from COCO's instances JSON; returns dataset.json's content.
 
-    One row is one annotation: its category's name is the query, its bbox the box. Attributes come from the
-    annotations' own "attributes" or "attribute_ids", or from those with the same id in another file, ``attributes``:
-    a list of names; a list of ids of the top-level list "attributes" ({"id", "name"}); or a mapping as CVAT writes it:
-    of names true or false ("red": true), and of words that are true ("color": "red"); numbers are left out. Where no
-    annotation has any, all lists are empty: enough to measure attention, useless for training. The split is by the
-    hash of the image's path. An image that is not at its file_name is looked for in folders below ``images``.
+    One row is one annotation: its category's name is the query, its bbox the box. Attributes are its "attributes" or
+    "attribute_ids": a list of names; a list of ids of the top-level list "attributes" ({"id", "name"}); or a mapping
+    as CVAT writes it, of names true or false ("red": true), and of words ("color": "red"). Where no annotation has
+    any, all lists are empty. The split is by the hash of the image's path. An image that is not at its file_name is
+    looked for in folders below ``images``.
 
     Crowds, annotations without attributes (where others have some) and those that can't be used go to
     rejected.parquet. Raises ValueError for a file that is broken or of another form, naming the place; if no
     annotation can be used; and if ``out`` is there already.
     """
-    instances = decoded(annotations, Instances)
-    answers, vocabulary = answers_of(annotations, instances, attributes)
+    instances = decoded(annotations, Instances, "COCO")
+    vocabulary = by_id(annotations, "attributes", instances.attributes)
     pictures = by_id(annotations, "images", instances.images)
     categories = by_id(annotations, "categories", instances.categories)
     root = ImageRoot(images)
-    some = any(answer.stated for answer in answers)
+    some = any(thing.stated for thing in instances.annotations)
     rows, rejected = [], []
     repaired, neither = Counter[str](), Counter[str]()
-    for thing, answer in zip(instances.annotations, answers, strict=True):
+    for thing in instances.annotations:
         picture, category = pictures.get(thing.image_id), categories.get(thing.category_id)
         try:
             row = row_of(thing, picture, category)
-            if answer.stated or not some:  # else they are unknown
-                row |= words_of(answer, vocabulary, neither)
+            if thing.stated or not some:  # else they are unknown
+                row |= words_of(thing, vocabulary, neither)
             rows.append(row)
         except Rejection as rejection:
             words = {"image": picture and picture.file_name, "query": category and category.name, "id": thing.id}
@@ -119,7 +106,7 @@ def import_coco(annotations: Path, images: Path, out: Path, *, attributes: Path 
         source="coco",
         images=root,
         masks=None,
-        settings={"annotations": str(annotations), "attributes": None if attributes is None else str(attributes)},
+        settings={"annotations": str(annotations)},
         rejected=rejected,
         notes=[] if some else [note],
     )
@@ -143,14 +130,12 @@ def row_of(thing: Annotation, picture: Picture | None, category: Named | None) -
     return row
 
 
-def words_of(
-    answer: Answer, vocabulary: Mapping[int | None, Named], neither: Counter[str]
-) -> dict[str, list[str] | None]:
+def words_of(thing: Annotation, vocabulary: Mapping[int, Named], neither: Counter[str]) -> dict[str, list[str] | None]:
     """The attributes that are true, and those stated false; counts the rest, raises Rejection for unknown ids."""
-    listed: list[int | str] = list(answer.attribute_ids or ())
+    listed: list[int | str] = list(thing.attribute_ids or ())
     absent: list[str] = []
-    if isinstance(answer.attributes, dict):
-        for name, value in answer.attributes.items():
+    if isinstance(thing.attributes, dict):
+        for name, value in thing.attributes.items():
             if isinstance(value, str):
                 listed.append(value)
             elif isinstance(value, bool):
@@ -158,31 +143,14 @@ def words_of(
             else:
                 neither["attributes left out, neither true or false nor a word"] += value is not None
     else:
-        listed += answer.attributes or ()
+        listed += thing.attributes or ()
     if unknown := [id for id in listed if isinstance(id, int) and id not in vocabulary]:
         raise Rejection("unknown attribute", f"attribute ids {unknown}")
     true = [vocabulary[word].name if isinstance(word, int) else word for word in listed]
     return {"attributes": true, "absent": absent or None}
 
 
-def answers_of(
-    path: Path, instances: Instances, attributes: Path | None
-) -> tuple[Sequence[Answer], dict[int | None, Named]]:
-    """Each annotation's attributes, and the vocabulary that ids refer to; from another file if given."""
-    if attributes is None:
-        return instances.annotations, by_id(path, "attributes", instances.attributes)
-    other = decoded(attributes, Answers)
-    answers = by_id(attributes, "annotations", other.annotations)
-    if strangers := answers.keys() - {thing.id for thing in instances.annotations}:
-        raise ValueError(
-            f"{attributes}: {len(strangers)} ids of annotations are not in {path}, such as {min(strangers, key=str)}; "
-            "do the two belong together?"
-        )
-    known = [answers.get(thing.id, Answer()) for thing in instances.annotations]
-    return known, by_id(attributes, "attributes", other.attributes or instances.attributes)
-
-
-def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int | None, E]:
+def by_id(path: Path, what: str, entries: Sequence[E]) -> dict[int, E]:
     """Entries by their ids; raises ValueError for an id that is there twice."""
     known = {entry.id: entry for entry in entries}
     if len(known) < len(entries):
@@ -201,13 +169,10 @@ def located(root: ImageRoot, names: Iterable[str]) -> dict[str, str]:
     return paths
 
 
-def decoded(path: Path, form: type[T], whose: str = "COCO") -> T:
-    """A JSON file in its form; raises ValueError naming the file and the place for anything else."""
+def decoded(path: Path, form: type[T], whose: str) -> T:
+    """A JSON file in its form; raises ValueError naming the file, the place and whose form was expected."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=form)
-    except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror})") from error
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{path} is not of {whose}'s form: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is broken JSON: {error}; it may be truncated, fetch it again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "it may be truncated, fetch it again"
+        raise ValueError(f"{path} can't be read as {whose}'s JSON: {error}; {remedy}") from error

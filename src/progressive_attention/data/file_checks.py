@@ -35,11 +35,7 @@ class Rejection(ValueError):
 
 
 class Opened(NamedTuple):
-    """A file's (width, height), upright, and what else was read.
-
-    ``content`` is the hash of an image's pixels, None if they were not decoded; of a mask which of the values asked
-    for it has, None meaning anything but zero.
-    """
+    """A file's (width, height), upright, and the hash of its pixels, or which of the values asked for a mask has."""
 
     size: tuple[int, int]
     content: Any
@@ -57,9 +53,9 @@ def open_files(
 ) -> tuple[Files, Files]:
     """Every image of a table by ``read``, and every mask, by its path."""
     paths = table["image"].drop_null().unique().to_pylist()
-    asked = {} if masks is None else asked_values(table)
+    asked = asked_values(table) if masks else {}
     jobs = [partial(look, images, "image", read, path) for path in paths]
-    if masks is not None:
+    if masks:
         jobs += [partial(look, masks, "mask", partial(mask_values, values), path) for path, values in asked.items()]
     files = in_threads(jobs, progress)
     return dict(zip(paths, files, strict=False)), dict(zip(asked, files[len(paths) :], strict=True))
@@ -119,22 +115,19 @@ def image_sizes(table: pa.Table, images: Files) -> np.ndarray:
     return np.array([sizes.get(path, (0, 0)) for path in table["image"].to_pylist()], np.int64).reshape(-1, 2)
 
 
-# --- masks ------------------------------------------------------------------------------------------------------------
-
-
-def stated_values(table: pa.Table, name: str) -> list[int | None]:
-    """(R,) the values of mask pixels in a column, None where none is stated."""
-    return [int(value) if value >= 0 else None for value in numbers(table, name, missing=-1)[:, 0]]
+def stated_values(table: pa.Table) -> list[int | None]:
+    """(R,) the values of the targets' pixels, None (all but zero) where none is stated."""
+    return [int(value) if value >= 0 else None for value in numbers(table, "mask_value", missing=-1)[:, 0]]
 
 
 def asked_values(table: pa.Table) -> dict[str, set[int | None]]:
     """Mask file -> all values that rows want of it, None for all but zero; void ones too, which need not be there."""
     asked: dict[str, set[int | None]] = defaultdict(set)
     if "mask" in table.column_names:
-        values = stated_values(table, "mask_value"), stated_values(table, "mask_void")
-        for path, value, void in zip(table["mask"].to_pylist(), *values, strict=True):
+        voids = numbers(table, "mask_void", missing=-1)[:, 0]
+        for path, value, void in zip(table["mask"].to_pylist(), stated_values(table), voids, strict=True):
             if path is not None:
-                asked[path] |= {value} if void is None else {value, void}
+                asked[path] |= {value} if void < 0 else {value, int(void)}
     return dict(asked)
 
 
@@ -144,9 +137,6 @@ def mask_values(asked: set[int | None], picture: Image.Image) -> Opened:
     present = set(np.unique(np.asarray(labelled(mask))).tolist()) if asked - {None} else set()
     nonzero = {None} if None in asked and target(mask).getbbox() else set()
     return Opened(mask.size, present | nonzero)
-
-
-# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 def unusable(table: pa.Table, column: str, files: Files) -> Findings:
@@ -160,7 +150,7 @@ def unusable(table: pa.Table, column: str, files: Files) -> Findings:
 def mask_faults(table: pa.Table, sizes: np.ndarray, masks: Files) -> Findings:
     """Masks that can't be used, are not of their image's size (R, 2), or lack the value that their row wants."""
     yield from unusable(table, "mask", masks)
-    rows_of, wanted = rows_by(table["mask"]) if masks else {}, stated_values(table, "mask_value")
+    rows_of, wanted = rows_by(table["mask"]) if masks else {}, stated_values(table)
     for path, mask in masks.items():
         if isinstance(mask, Rejection):
             continue

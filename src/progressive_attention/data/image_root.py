@@ -99,10 +99,7 @@ class ImageRoot:
         return paths
 
     def named(self, name: str, folder: str = "") -> str | None:
-        """The first path that ends with a file name and does not lead out of the root; None if there is none.
-
-        Of several files of that name one directly in a ``folder`` of that name, if there is one.
-        """
+        """The first path that ends with a file name, rather one in a ``folder``, within the root; None without."""
         paths = sorted(self.by_name.get(name, ()), key=lambda path: PurePosixPath(path).parent.name != folder)
         return next((path for path in paths if self.has(path)), None)
 

@@ -87,9 +87,6 @@ class Fit(NamedTuple):
         return np.array([self.w - x1, y0, self.w - x0, y1]) if self.mirrored else box
 
 
-# --- one file ---------------------------------------------------------------------------------------------------------
-
-
 def open_picture(path: Path | str) -> Image.Image:
     """An image file as upright RGB; transparent parts become black. Raises ValueError for anything else."""
     with opened(path, str(path)) as picture:
@@ -98,11 +95,7 @@ def open_picture(path: Path | str) -> Image.Image:
 
 @contextmanager
 def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> Iterator[Image.Image]:
-    """An image file of which only the header has been read.
-
-    Raises ValueError naming it for whatever goes wrong in the block, and for more than ``most`` pixels, by default
-    MAX_PIXELS.
-    """
+    """An image file's header; ValueError for what goes wrong in the block, and above ``most`` (MAX_PIXELS) pixels."""
     most = most or MAX_PIXELS
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -119,10 +112,7 @@ def opened(file: Path | str | BinaryIO, name: str, most: int | None = None) -> I
 
 
 def upright(picture: Image.Image, near: int | None = None) -> Image.Image:
-    """The opened picture itself, decoded and turned as EXIF says.
-
-    ``near`` pixels are what its longer side is needed in: a larger JPEG is decoded to no less than twice that.
-    """
+    """The opened picture, decoded, turned as EXIF says; a JPEG much larger than ``near`` to no less than twice that."""
     if near:
         scale = 2 * near / max(picture.size)
         picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
@@ -164,16 +154,12 @@ def labelled(mask: Image.Image) -> Image.Image:
     return mask.copy()
 
 
-# --- many files -------------------------------------------------------------------------------------------------------
-
-
 class FileImages:
-    """N image files below ``root`` as (N, S, S, 3) uint8 in any order, each fitted into S x S pixels.
+    """N image files below ``root`` as (N, S, S, 3) uint8 in any order, each fitted into S x S pixels (``fits``).
 
     ``files[images]`` decodes in threads. A file that can't be read, or is not of its stated size, gives black and is
     noted in ``unreadable``; ValueError when these are more than UNREADABLE_SHARE of all, those of other processes when
     a pass ends. ``sizes`` (N, 2) int: width and height of each, 0 where unknown (the file's header is read then).
-    ``fits`` says where each picture lies in the square.
     """
 
     dtype = np.dtype(np.uint8)
@@ -259,10 +245,7 @@ class FileImages:
             return 1, 1
 
     def end_pass(self) -> None:
-        """When all images have been asked for by some process: learn which ones the others could not read.
-
-        Raises ValueError, in all processes, when these are too many together.
-        """
+        """When a pass is done learn what other processes could not read; ValueError, in all, when it is too much."""
         for theirs in gathered(self.unreadable):
             self.unreadable |= theirs
         self.check_share()
@@ -270,10 +253,9 @@ class FileImages:
     def check_share(self) -> None:
         """Raises ValueError when too many images were unreadable."""
         if len(self.unreadable) > UNREADABLE_SHARE * len(self):
-            raise ValueError(
-                f"{len(self.unreadable)} of {len(self)} images can't be used, more than {UNREADABLE_SHARE:.0%}; the "
-                f"first: {next(iter(self.unreadable.values()))}. Repair or drop them; `pan data check` lists all"
-            )
+            bad = f"{len(self.unreadable)} of {len(self)} images can't be used, more than {UNREADABLE_SHARE:.0%}"
+            first = next(iter(self.unreadable.values()))
+            raise ValueError(f"{bad}; the first: {first}. Repair or drop them; `pan data check` lists all")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
-"""The user's own data: a folder with a table of questions beside its images.
+"""The user's own data: a folder with a table of questions (columns of ``table.SCHEMA``) beside its images.
 
-A folder holds ``manifest.parquet``, ``manifest.csv`` or ``manifest.jsonl`` with columns of ``table.SCHEMA``: image
-(path inside the folder), query, and either attribute (the one that is true) or attributes (all that are; in CSV
-``red; old``), and optionally split (train, validation, test), mask (path) with mask_value and mask_void, scale, and
-x0, y0, x1, y1 (box in the image's pixels, half open). An imported folder has dataset.json too, which may place the
-images elsewhere; its rows were judged by the rules of ``checks`` then, those of other folders are judged here.
+An imported folder has dataset.json too, which may place the images elsewhere; its rows were judged by the rules of
+``checks`` then, those of other folders are judged here.
 """
 # pyarrow.compute makes its functions when it is imported:
 # pyright: reportAttributeAccessIssue=false
@@ -63,10 +60,8 @@ class Manifest:
         rows = self.table.filter(pc.is_in(self.table["split"], pa.array(split.split(","))))
         if not len(rows):
             have = ", ".join(sorted(self.table["split"].unique().to_pylist()))
-            raise ValueError(
-                f"{self.name} has no rows of split {split!r}; its table has {have}; name that split in the column "
-                "split, or leave the column out to have images spread"
-            )
+            remedy = "name that split in the column split, or leave the column out to have images spread"
+            raise ValueError(f"{self.name} has no rows of split {split!r}; its table has {have}; {remedy}")
         return replace(self, table=rows)
 
     @property
@@ -86,10 +81,8 @@ def find_manifest(folder: Path) -> Path:
         raise ValueError(f"{folder} is no folder; give one that holds a manifest, as `pan data import` makes it")
     paths = [folder / f"manifest{form}" for form in FORMS if (folder / f"manifest{form}").is_file()]
     if len(paths) != 1:
-        raise ValueError(
-            f"{folder} holds {len(paths)} manifests, expected one of manifest.parquet, manifest.csv, manifest.jsonl "
-            "with the columns image, query, and attribute or attributes; `pan data import` makes one"
-        )
+        expected = "one of manifest.parquet, manifest.csv, manifest.jsonl; `pan data import` makes one"
+        raise ValueError(f"{folder} holds {len(paths)} manifests, expected {expected}")
     return paths[0]
 
 
@@ -118,15 +111,11 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest.usable(np.zeros((len(manifest.table), 2), np.int64))[0]
 
 
-# --- questions --------------------------------------------------------------------------------------------------------
-
-
 def from_folder(folder: Path, split: str, side: int) -> QuestionSet:
     """One split of a manifest folder (or several, ``"train,validation"``), images fitted into ``side`` x ``side``.
 
-    Names are those of all splits. Images are opened when they are asked for; ``images`` says what happens to
-    those that can't be. Sizes are the files', but of an imported folder, whose table has them. Raises ValueError as
-    ``read_manifest`` does, for a split without rows, and for paths that lead out of the folder.
+    Names are those of all splits. Images are opened when they are asked for. Raises ValueError as ``read_manifest``
+    does, for a split without rows, and for paths that lead out of the folder.
     """
     for name in split.split(","):
         one_of("split", name, SPLITS)

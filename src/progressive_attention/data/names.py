@@ -11,10 +11,7 @@ ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
 
 
 def normalise(name: str) -> str:
-    """One way of writing: NFKC, case folded, blanks collapsed, no invisible characters, no punctuation at the ends.
-
-    Normalising twice changes nothing more. The result may be empty.
-    """
+    """One way of writing: NFKC, case folded, blanks collapsed, no invisible characters, no punctuation at the ends."""
     while True:
         folded = unicodedata.normalize("NFKC", name).casefold()
         shown = "".join(c for c in folded if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
@@ -35,10 +32,9 @@ def singulars(name: str) -> Iterator[str]:
 
 
 def rare_plurals(count: Mapping[str, int]) -> dict[str, str]:
-    """Plural -> singular, among names and how often each is seen, for plurals that are rare beside their singular.
+    """Plural -> singular, among names and how often each is seen: at most one "fishes" for RARE_PLURAL "fish".
 
-    Rare is at most one for RARE_PLURAL singulars: a few "fishes" beside many "fish" are slips, while a plural that
-    people use often, "glasses" or "trees", is a thing of its own. Of several singulars the most frequent one counts.
+    Of several singulars the most frequent one counts.
     """
     found = {}
     for name, seen in count.items():
@@ -61,8 +57,7 @@ def frequent(name: np.ndarray, owner: np.ndarray, mention: np.ndarray, least: in
 
     name (R,) class of each object, owner (M,) the object of each mention of an attribute, mention (M,) which attribute;
     an object has an attribute once at most. Returns the masks of classes (C,) and mentions (M,) that stay; an object
-    stays with at least one mention. Leaving out a rare attribute may make a class rare, and the other way
-    round, so both are left out in turns until nothing changes; the result does not depend on the order of the turns.
+    stays with at least one mention. Both are left out in turns until nothing changes, in any order the same.
     """
     stay = np.ones(len(mention), bool)
     while True:

@@ -13,11 +13,7 @@ NEEDED = ("images", "query", "attribute", "attribute_names")
 
 
 def plain_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, never a pickle.
-
-    Raises ValueError for anything else, for words that are no characters, and for elements of no bytes, of which a
-    small file can hold any number.
-    """
+    """The arrays of an .npz, never a pickle; ValueError for anything else, broken words, and elements of no bytes."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}  # of bytes, where a member is no .npy
@@ -48,9 +44,8 @@ def from_npz(path: Path, split: str | None = None) -> QuestionSet:
     images = arrays["images"]
     if images.ndim != 4 or not len(images):
         raise ValueError(f"{path}: images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
-    for name in ("query", "attribute", "scale", "mask"):
-        shape = images.shape[:3] if name == "mask" else images.shape[:1]
-        if name in arrays and arrays[name].shape != shape:
+    for name, axes in {"query": 1, "attribute": 1, "scale": 1, "mask": 3}.items():
+        if name in arrays and arrays[name].shape != (shape := images.shape[:axes]):
             raise ValueError(f"{path}: {name} must be {shape} beside images {images.shape}, got {arrays[name].shape}")
     attribute, attribute_names = named(path, "attribute", arrays["attribute"], arrays["attribute_names"])
     query, query_names = named(path, "query", arrays["query"], arrays.get("query_names"))

@@ -6,20 +6,19 @@ That package is not needed. A picture is a struct of its file's ``bytes`` and it
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 from pyarrow import parquet
 
 from progressive_attention.config import SPLITS
-from progressive_attention.data.images import FORMATS
+from progressive_attention.data.images import opened
 
 FOLDERS = {"image": "images", "mask": "masks"}  # columns that may hold pictures -> where they are unpacked
-PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-ROWS = 64  # that are in memory, and in a row group, at once: 2 GiB of nested bytes Arrow can't read again
+ROWS = 64  # that are in memory at once: 2 GiB of nested bytes Arrow can't read
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": "validation", "dev": "validation"}
 
 
@@ -27,7 +26,7 @@ def read_parquet(path: Path, home: Path | None = None) -> pa.Table:
     """All columns of a file, or of a folder's files; pictures are written below ``home`` and named there.
 
     Class labels become their names. Of files without a column ``split`` those called train-..., validation-... or
-    test-... are of that split. Raises ValueError for a folder without files, and for files whose columns differ.
+    test-... are of that split; what a file lacks is null. Raises ValueError for a folder without files.
     """
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -38,9 +37,6 @@ def read_parquet(path: Path, home: Path | None = None) -> pa.Table:
         split = SPLIT_NAMES.get(part.stem.replace("_", "-").split("-")[0])
         if split and path.is_dir() and "split" not in table.column_names:
             table = table.append_column("split", pa.array([split] * len(table)))
-        if tables and set(tables[0].column_names) != set(table.column_names):
-            names = f"{table.column_names}, files before it {tables[0].column_names}"
-            raise ValueError(f"{part} has the columns {names}; import it by itself")
         tables.append(table)
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
 
@@ -87,9 +83,9 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
     if not isinstance(content, bytes):
         raise ValueError(f"a picture's bytes must be binary, got {type(content).__name__}; write the file's content")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            kind = str(opened.format).lower()
-    except Exception:  # Pillow raises whatever a damaged file runs into; the row is rejected later, with the reason
+        with opened(io.BytesIO(content), "a picture") as file:
+            kind = str(file.format).lower()
+    except ValueError:  # the row is rejected later, with the reason
         kind = "unreadable"
     path = folder / f"{sha256(content).hexdigest()[:16]}.{kind}"
     if not path.exists():
@@ -99,17 +95,13 @@ def unpacked(cell: dict[str, Any] | bytes | None, folder: Path) -> str | None:
 
 def class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
     """The words of columns that hold numbers of classes, or lists of these."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
-    except (KeyError, ValueError, TypeError, AttributeError):  # not written by datasets, or not as we know it
-        return {}
-    classes = {}
-    for name, feature in features:
-        inner = feature[0] if isinstance(feature, list) and feature else feature  # a list, as older versions write it
-        inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
-        known = isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list)
-        if known and name in schema.names:
-            classes[name] = [str(word) for word in inner["names"]]
+    classes: dict[str, Sequence[str]] = {}
+    with suppress(KeyError, ValueError, TypeError, AttributeError, IndexError):  # not as datasets writes it
+        for name, feature in json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items():
+            inner = feature[0] if isinstance(feature, list) else feature  # a list, as older versions write it
+            inner = inner.get("feature", inner)
+            if inner.get("_type") == "ClassLabel" and name in schema.names:
+                classes[name] = [str(word) for word in inner["names"]]
     return classes
 
 

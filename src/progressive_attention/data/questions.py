@@ -15,9 +15,7 @@ from progressive_attention.data.images import Fit
 
 ABSENT = "absent"  # the attribute of questions about what is not in the image, in every data set that has them
 SAMPLED = 16  # images whose pixels identify a set
-Masks = (
-    Any  # gives the target masks of rows (n,) as (n, H, W) bool: an array, a memory map, or a class below or in images
-)
+Masks = Any  # gives the target masks of rows (n,) as (n, H, W) bool: an array, or a class below or in images
 Images = Any  # gives images (n,) as (n, H, W, 3) uint8, with an array's shape, dtype and nbytes: an array or FileImages
 
 
@@ -156,10 +154,10 @@ class QuestionSet:
     def rows(self, rows: np.ndarray) -> "QuestionSet":
         """The same images with only these questions, in this order; by row numbers or a (R,) bool array."""
         rows = np.arange(len(self))[rows]
-        columns = {
-            name: getattr(self, name) for name in ("image", "query", "attribute", "scale", "box", "masks", "void")
-        }
-        some: dict[str, Any] = {name: chosen(values, rows) for name, values in columns.items() if values is not None}
+        some: dict[str, Any] = {}
+        for name in ("image", "query", "attribute", "scale", "box", "masks", "void"):
+            if (values := getattr(self, name)) is not None:
+                some[name] = chosen(values, rows)
         return replace(self, **some)
 
     def groups(self, together: bool) -> list[np.ndarray]:

@@ -34,7 +34,6 @@ REPAIRED = {
     "incomplete box": "incomplete boxes left out",
     "image of another size": "sizes that are not the image's",
 }
-Rejected = dict[str, Any]  # of REJECTED's columns
 
 
 def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Path | None = None) -> dict[str, Any]:
@@ -42,9 +41,8 @@ def import_table(path: Path, out: Path, *, images: Path | None = None, masks: Pa
 
     Columns are ``table.SCHEMA``'s: image, query, and either attributes (all that are true) or attribute (the one that
     is), the others as you have them. Paths start at ``images`` and ``masks``, by default the table's folder. In CSV
-    lists are written ``red; old``, and ``;`` is an empty one; a blank cell states nothing. Words keep their case;
-    blanks around them go, and Unicode is composed (NFC). Rows without a split get one if no row has: by the hash of
-    the image's path. Pictures inside a Parquet table (``parquet_files``) become files of the data set.
+    lists are written ``red; old``, and ``;`` is an empty one; a blank cell states nothing. Splits are by the hash of
+    the image's path if no row has one. Pictures inside a Parquet table become files of the data set.
 
     Rows that can't be used go to rejected.parquet. Raises ValueError for a table that is broken, or has unknown or
     missing columns or a wrong cell, naming line or row; if no row can be used; and if ``out`` is there already.
@@ -90,7 +88,7 @@ def write_judged(
     images: ImageRoot,
     masks: ImageRoot | None,
     settings: dict[str, Any],
-    rejected: Iterable[Rejected] = (),
+    rejected: Iterable[dict[str, Any]] = (),
     notes: Iterable[str] = (),
     place: Callable[[int], str] = lambda row: "",
     home: Path | None = None,
@@ -114,9 +112,6 @@ def write_judged(
         raise ValueError(f"no row of {settings.get('table', source)} can be used: {complaint(rejected)}")
     counts = summary(findings)
     repaired = repaired + Counter({name: counts[kind] for kind, name in REPAIRED.items()})
-    if wrong := counts["image of another size"]:
-        remedy = "were images resized or turned after their boxes were drawn?"
-        notes = [*notes, f"{wrong} rows state another size than their image has, which is taken; {remedy}"]
     return write_dataset(
         out,
         rows.drop_columns([n for n in rows.column_names if n not in ALWAYS and rows[n].null_count == len(rows)]),
@@ -132,16 +127,15 @@ def write_judged(
     )
 
 
-def rejection(table: pa.Table, row: int, finding: Finding, place: Callable[[int], str]) -> Rejected:
+def rejection(table: pa.Table, row: int, finding: Finding, place: Callable[[int], str]) -> dict[str, Any]:
     """A row of the rejected table."""
-    detail = finding.detail
-    if finding.kind == REPEATED:
-        detail = f"the same as {place(finding.rows[0]) or 'an earlier one'}"
+    same = f"the same as {place(finding.rows[0]) or 'an earlier one'}" if finding.kind == REPEATED else ""
+    detail = same or finding.detail
     cells = {name: table[name][row].as_py() for name in ("image", "query", "id") if name in table.column_names}
     return {**cells, "reason": finding.kind, "detail": ": ".join(filter(None, (place(row), detail)))}
 
 
-def complaint(rejected: Sequence[Rejected]) -> str:
+def complaint(rejected: Sequence[dict[str, Any]]) -> str:
     """What was rejected, and the first of it."""
     if not rejected:
         return "it has none"

@@ -186,10 +186,7 @@ def sample_scene(
 
 
 def sample_digits(stream: Stream, pool: Pool, count: int | None = None) -> tuple[Digit, ...] | None:
-    """``count`` (else 5 to 9) digits of distinct numbers, no box on an earlier digit's ink; None if one found no place.
-
-    What is drawn for a digit does not depend on ``count``.
-    """
+    """``count`` (else 5 to 9) digits of distinct numbers, no box on earlier ink; None if one found no place."""
     if count is None:
         count = FEWEST + below(stream.take(1)[0], MOST - FEWEST + 1)
     left = list(range(10))

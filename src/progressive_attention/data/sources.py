@@ -28,11 +28,10 @@ def load_questions(
 ) -> QuestionSet:
     """One split of ``mref``, ``mdist`` or ``mbg`` (see ``synthetic``), of a manifest folder, or of an .npz.
 
-    ``queries`` and ``absent`` concern the synthetic sets only: in the user's data every row is asked, those whose
-    attribute is "absent" among them. ``images`` defaults to 30,000 there. Of a folder ``split`` may be
-    several, ``"train,validation"``. Without ``split``: the test split of a set or folder, and the whole of an .npz.
-    ``image_size`` is the side to which a folder's images are fitted. Raises ValueError naming what is known, and for
-    what says how scenes are drawn where none are.
+    ``queries``, ``absent`` and ``images`` (30,000) concern the synthetic sets only: in the user's data every row is
+    asked. Of a folder ``split`` may be several, ``"train,validation"``. Without ``split``: the test split of a set or
+    folder, and the whole of an .npz. ``image_size`` is the side to which a folder's images are fitted. Raises
+    ValueError naming what is known, and for what says how scenes are drawn where none are.
     """
     if data in STYLES:
         return synthetic(

@@ -1,9 +1,7 @@
 """A data set's table: its columns, the one reader of CSV, JSON lines and Parquet, and the folder that an import writes.
 
 One row is one question: an object of a class (the query) in an image, with its attributes. Cells are read as they are
-written and then turned into the columns' types, so that a wrong one is named as it was written. An imported folder has
-manifest.parquet, rejected.parquet and dataset.json, which says where images and masks lie, where the rows come from,
-what was repaired and what was rejected, and why. Legend: R rows.
+written and then turned into the columns' types, so that a wrong one is named as it was written. Legend: R rows.
 """
 
 # pyarrow.compute makes its functions when it is imported:
@@ -11,7 +9,6 @@ what was repaired and what was rejected, and why. Legend: R rows.
 
 import codecs
 import csv
-import difflib
 import io
 import os
 import re
@@ -80,9 +77,6 @@ class Rows(NamedTuple):
     unit: str
     numbers: Sequence[int]
     repaired: Counter[str]
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def ending(path: Path) -> str:
@@ -169,8 +163,7 @@ def check_columns(path: Path, names: Sequence[str], rows: int) -> None:
         )
     for name in names:
         if name not in SCHEMA.names:
-            hint = "".join(f"is it {near!r}? " for near in difflib.get_close_matches(name, SCHEMA.names, 1))
-            raise ValueError(f"{path} has an unknown column {name!r}; {hint}known: {', '.join(SCHEMA.names)}")
+            raise ValueError(f"{path} has an unknown column {name!r}; known: {', '.join(SCHEMA.names)}")
         if names.count(name) > 1:
             raise ValueError(f"{path} has {names.count(name)} columns {name!r}, expected one")
     if len(answers) == 2:
@@ -194,9 +187,6 @@ def imported_table(path: Path) -> pa.Table | None:
     needed = {"image", "query", "split", "width", "height", answer_column(table)}
     known = {name for name in table.column_names if not table[name].null_count}
     return table if needed <= known else None
-
-
-# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def typed(where: str, places: Sequence[int], name: str, cells: Sequence[Any]) -> pa.Array:
@@ -232,15 +222,10 @@ def words(cell: Any) -> list[str] | None:
 
 
 def number(cell: Any, kind: pa.DataType) -> int | float | None:
-    """A number that fits the type, or text that is one and nothing else (no ``NA``, ``0x1F`` or ``1_0``).
-
-    None for blank text and NaN; raises ValueError for anything else.
-    """
-    value = cell.strip() if isinstance(cell, str) else cell
+    """A number that fits the type, or text that is one (no ``NA``, no ``1_0``); None for blank text and NaN."""
+    value = cell.strip() if isinstance(cell, str) else float(cell) if isinstance(cell, Decimal) else cell
     if isinstance(value, str) and NUMBER.fullmatch(value):
         value = int(value) if WHOLE.fullmatch(value) else float(value)
-    elif isinstance(value, Decimal):
-        value = float(value)
     if value == "" or value != value:
         return None
     whole = pa.types.is_integer(kind)
@@ -254,14 +239,8 @@ def number(cell: Any, kind: pa.DataType) -> int | float | None:
     raise ValueError(f"expected {what}, got {cell!r:.80}; leave it empty where it is unknown")
 
 
-# --- tidying ----------------------------------------------------------------------------------------------------------
-
-
 def tidy(table: pa.Table, repaired: Counter[str]) -> pa.Table:
-    """Words without blanks around them and composed (NFC), each once a list; one name for an image; a split a row.
-
-    Where no row has a split, each has the one of its image's path. Counts in ``repaired`` what it changes.
-    """
+    """Words bare and composed (NFC), each once a list; one name for an image; splits by hash where no row has one."""
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     for name, cells in columns.items():
         if name in LISTS:
@@ -308,9 +287,6 @@ def split_of(image: str) -> str:
     return SPLITS[0] if share < 0.6 else SPLITS[1] if share < 0.8 else SPLITS[2]
 
 
-# --- columns ----------------------------------------------------------------------------------------------------------
-
-
 def answer_column(table: pa.Table) -> str:
     """The one of both columns that a table has."""
     return "attributes" if "attributes" in table.column_names else "attribute"
@@ -350,9 +326,6 @@ def rows_by(column: pa.ChunkedArray) -> dict[Any, list[int]]:
     return rows
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 def write_dataset(
     out: Path,
     rows: pa.Table,
@@ -366,10 +339,9 @@ def write_dataset(
 ) -> dict[str, Any]:
     """Write a data set's folder, whole or not at all; returns dataset.json's content.
 
-    ``rows`` has columns of SCHEMA, ``rejected`` those of REJECTED (its ``reason`` a few distinct words, ``detail``
-    what was there). ``home`` is a folder beside ``out``, of images and masks perhaps, that becomes the data set's.
-    ``about`` (settings, counts, mended) is kept as given. Raises ValueError if ``out`` exists and is not empty: an
-    import never replaces another.
+    ``rows`` has columns of SCHEMA, ``rejected`` those of REJECTED. ``home`` is a folder beside ``out``, of images and
+    masks perhaps, that becomes the data set's. ``about`` (settings, counts, mended) is kept as given. Raises
+    ValueError if ``out`` exists and is not empty.
     """
     out = out.resolve()  # the folder that a link leads to, not the link, is what can be replaced
     check_free(out)

@@ -36,17 +36,8 @@ from progressive_attention.data.visual_genome_files import (
 Progress = Callable[[int, int], None]
 STEP = 1000  # images between two reports of progress
 KEPT = 0
-REASONS = (
-    "kept",
-    "image not in image_data.json",
-    "image file missing",
-    "in no split",
-    "no name",
-    "no attributes",
-    "no box in the image",
-    "class too rare",
-    "attribute too rare",
-)
+REASONS = ("kept", "image not in image_data.json", "image file missing", "in no split", "no name", "no attributes")
+REASONS += ("no box in the image", "class too rare", "attribute too rare")
 CODE = {reason: code for code, reason in enumerate(REASONS)}
 MIN_COUNT = {"2018": 101, "2016": 101, "all": 1}  # the papers: classes and attributes "that appear more than 100 times"
 
@@ -116,8 +107,7 @@ def import_visual_genome(
     A class or an attribute is kept if at least ``min_count`` objects of the data set have it (default: the papers'
     101, for "all" 1). ``masks`` has ID.png whose value k marks the k-th entry of the image's list in attributes.json,
     ``splits`` lists image ids by split; left out, they are the folder masks and splits.json beside the annotations,
-    if there. ``progress`` gets (images read, images to read). What comes back has "notes", sentences to
-    show to the user.
+    if there. ``progress`` gets (images read, images to read).
 
     Raises ValueError for files that are missing, broken or contradict themselves, if nothing is left, and if ``out``
     is there and not empty.
@@ -138,7 +128,9 @@ def import_visual_genome(
     reason, stay = choose(objects, unusable(objects, path, split), least)
     row = np.flatnonzero(reason == KEPT)
     if not len(row):
-        raise nothing_left(annotations, images, reason, least)
+        reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
+        needs = f"an image in {images}, a name, attributes, a box inside the image, and words that {least} objects have"
+        raise ValueError(f"nothing is left of {annotations} ({reasons}); an object needs {needs} (min_count)")
     if split is None:
         split = split_by_hash(ids, np.unique(objects.image[row]))
     label = pa.array([*(p or f"{i}.jpg" for p, i in zip(path, ids.tolist(), strict=True)), None], pa.string())
@@ -168,8 +160,7 @@ def beside(path: Path, notes: list[str]) -> Path | None:
 def locate(records: list[Record], root: ImageRoot) -> list[str | None]:
     """(I,) each image's path: the file with the name that its url ends with, or ID.jpg; None if neither is there.
 
-    Of several files of that name the one in the url's folder. Only names are looked up among the files that are there,
-    so no url leads outside of the folder.
+    Only names are looked up among the files that are there, so no url leads outside of the folder.
     """
     paths = []
     for record in records:
@@ -221,9 +212,8 @@ def things(
 def joined_entries(entries: list[Entry], drawn: list[Entry]) -> Iterator[tuple]:
     """Place, id, name, box, attributes and number of further entries of each object of an image.
 
-    Entries are of one object if they have one id, or if objects.json says that one was merged into the other (v1.4
-    did so with objects that were drawn twice). Their attributes are united. objects.json gives name and box where it
-    has the object, else the entry of the object's own id does, else the first one.
+    Entries are of one object if they have one id, or if objects.json says that one was merged into the other. Their
+    attributes are united. objects.json gives name and box where it has the object, else the entry of its own id.
     """
     known: dict[int, Entry] = {}
     into: dict[int, int] = {}
@@ -274,10 +264,7 @@ def clip(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unusable(objects: Objects, path: list[str | None], split: np.ndarray | None) -> np.ndarray:
-    """(N,) int8 into REASONS: the first that speaks against an object, whatever else is in the data set.
-
-    From the images' paths (I,), None for a missing file, and their splits (I,), -1 for none, if a file gives them.
-    """
+    """(N,) int8 into REASONS, the first against an object; from its image's path (I,) and split (I,), -1 for none."""
     x0, y0, x1, y1 = objects.box.T
     there = np.array([p is not None for p in path], bool)
     against = [
@@ -292,10 +279,7 @@ def unusable(objects: Objects, path: list[str | None], split: np.ndarray | None)
 
 
 def choose(objects: Objects, reason: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the objects with no reason against them (N,), leave out what is rare (``names.frequent``).
-
-    Returns the reasons with those of rare objects added, and which mentions stay (M,).
-    """
+    """Reasons (N,) with those of rare objects added (``names.frequent``), and which mentions stay (M,)."""
     usable = reason == KEPT
     on = np.flatnonzero(usable[objects.owner])
     owner = (np.cumsum(usable) - 1)[objects.owner[on]]
@@ -307,15 +291,6 @@ def choose(objects: Objects, reason: np.ndarray, least: int) -> tuple[np.ndarray
     reason = reason.copy()
     reason[usable] = np.where(kept, KEPT, rare)
     return reason, stay
-
-
-def nothing_left(annotations: Path, images: Path, reason: np.ndarray, least: int) -> ValueError:
-    """The error where no object is kept, from the reasons (N,)."""
-    reasons = ", ".join(f"{REASONS[code]}: {n}" for code, n in enumerate(np.bincount(reason)) if n)
-    return ValueError(
-        f"nothing is left of {annotations} ({reasons}); an object needs an image in {images}, a name, attributes, a "
-        f"box inside the image, and words that {least} objects have (min_count)"
-    )
 
 
 def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -333,8 +308,7 @@ def split_by_file(path: Path, ids: np.ndarray, notes: list[str]) -> np.ndarray:
 def split_by_hash(ids: np.ndarray, image: np.ndarray) -> np.ndarray:
     """(I,) int8 into SPLITS for the images of the data set, rows ``image`` of ``ids``; -1 for all others.
 
-    In the order of the SHA-256 of their ids: 50 % for training, 10 % for validation, the rest for testing, which are
-    the 2018 paper's shares.
+    By the SHA-256 of their ids: 50, 10 and 40 % for training, validation and test, the 2018 paper's shares.
     """
     many = len(image)
     order = sorted(image.tolist(), key=lambda i: sha256(str(ids[i]).encode()).digest())

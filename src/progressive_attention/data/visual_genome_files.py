@@ -145,10 +145,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_splits(path: Path) -> tuple[np.ndarray, ...]:
-    """Image ids (int64) for training, validation and test, from {"train": [ids], "validation": [ids], "test": [ids]}.
-
-    Raises ValueError for a broken file, and for an image in two splits.
-    """
+    """Image ids (int64) of each split, from {"train": [ids], ...}; ValueError for a broken file, or an image in two."""
     try:
         splits = msgspec.json.decode(path.read_bytes(), type=Splits)
     except (ValueError, RecursionError, OSError) as error:

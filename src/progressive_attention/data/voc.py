@@ -44,13 +44,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 VOID = 255  # the borders of objects, and objects that were too hard to label
 LISTS: dict[str, str] = dict(zip(("train", "val", "test"), SPLITS, strict=True))  # VOC's name of a split -> ours
-TASK = "segmentation"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FOLDERS = ("JPEGImages", "ImageSets/Segmentation", "SegmentationClass")
 COLUMNS = ("image", "query", "attributes", "split", *BOX, "mask", "mask_value", "mask_void", "width", "height")
 
 
-def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+def import_voc(devkit: Path, out: Path, *, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Write a data set from VOCdevkit (or VOCdevkit/VOC2007); returns dataset.json's content.
 
     A row for each class in an image, its mask the class's pixels in SegmentationClass without the void ones, its box
@@ -60,9 +59,6 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
     What can't be used goes to rejected.parquet. Raises ValueError for a folder that is no devkit, for broken lists, if
     no row can be used, and if ``out`` is there already.
     """
-    if task != TASK:
-        remedy = "for boxes import a table or COCO's JSON: pan data import csv, pan data import coco"
-        raise ValueError(f"task must be {TASK}, got {task!r}; {remedy}")
     queries = NAMES | dict(names or {})
     for name in queries:
         one_of("class of VOC", name, CLASSES)
@@ -87,7 +83,7 @@ def import_voc(devkit: Path, out: Path, *, task: str = TASK, names: Mapping[str,
         source="voc",
         images=ImageRoot(root / "JPEGImages"),
         masks=masks,
-        settings={"devkit": str(devkit), "task": task, "names": queries},
+        settings={"devkit": str(devkit), "task": "segmentation", "names": queries},
         rejected=rejected,
         notes=[f"{devkit} has no images of VOC's {' and '.join(missing)} split"] if missing else [],
     )
@@ -122,9 +118,6 @@ def rows_of(root: Path, masks: ImageRoot, queries: Mapping[str, str], stem: str)
 def pixel_values(picture: Image.Image) -> list[int]:
     """The values of a mask's pixels but background and void; raises ValueError for a picture in colours."""
     return np.setdiff1d(np.asarray(labelled(picture)), [0, VOID]).tolist()
-
-
-# --- the devkit's files -----------------------------------------------------------------------------------------------
 
 
 def devkit_root(devkit: Path) -> Path:

@@ -49,9 +49,9 @@ def as_density(cells: Tensor, field: tuple[Field, Field], image_size: Size) -> T
     """
     (h, w), (height, width) = cells.shape[-2:], image_size
     if lost := h * w - cells_inside(field[0], h, height) * cells_inside(field[1], w, width):
+        where = f"wholly outside the image of {height} x {width} pixels, so their attention has no place there"
         raise ValueError(
-            f"{lost} of the layer's {h} x {w} cells lie wholly outside the image of {height} x {width} pixels, so "
-            "their attention has no place there; pad each layer by at most half its kernel"
+            f"{lost} of the layer's {h} x {w} cells lie {where}; pad each layer by at most half its kernel"
         )
     inside_rows = coverage(field[0], h, height).sum(0).to(cells.device)
     inside_columns = coverage(field[1], w, width).sum(0).to(cells.device)
@@ -222,17 +222,16 @@ PIXEL_MAPS = {"last": last_map, "accumulated": accumulated_map, "activation": ac
 
 
 def pixel_maps(prediction: Prediction, geometry: Geometry) -> dict[str, Tensor]:
-    """The attention maps that there are by name, (B, K, H, W) float64 each; zero where nothing was asked.
+    """The attention maps by name, (B, K, H, W) float64 each; zero where nothing was asked.
 
     Networks that score locations have all of ``PIXEL_MAPS``, each of sum one; spatial transformers ``region_map`` as
     last and as accumulated map; others none. Raises ValueError for another network's geometry, where that shows.
     """
     given, known = len(prediction.attention), len(geometry.fields)
     if given != known or len(prediction.transform) != len(geometry.canvases):
-        raise ValueError(
-            f"the prediction has {given} attended layers and {len(prediction.transform)} transformers, this geometry "
-            f"{known} and {len(geometry.canvases)}; take geometry(model) of the model that predicted"
-        )
+        has = f"{given} attended layers and {len(prediction.transform)} transformers"
+        got = f"{known} and {len(geometry.canvases)}; take geometry(model) of the model that predicted"
+        raise ValueError(f"the prediction has {has}, this geometry {got}")
     if prediction.transform:
         region = region_map(prediction, geometry)
         return {"last": region, "accumulated": region}

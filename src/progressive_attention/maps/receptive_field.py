@@ -44,8 +44,7 @@ class Field(NamedTuple):
 
 GLOBAL = Field(0, 0, 0, True)
 Both = tuple[Field, Field]  # rows, columns
-Paths = tuple[Steps, ...]
-"""The steps of the stages between two attended layers, stage by stage."""
+Paths = tuple[Steps, ...]  # the steps of the stages between two attended layers
 
 
 def union(fields: list[Field]) -> Field:
@@ -84,10 +83,8 @@ def read(stage: nn.Module, before: Read) -> Read:
         rows, columns = before.fields
         return Read(steps, (behind(steps, rows, 0), behind(steps, columns, 1)), size)
     except ValueError as error:
-        raise ValueError(
-            f"{error}; so there are no maps on the image: choose a backbone whose layers are all known, "
-            "such as resnet18, vgg16 or convnext_tiny"
-        ) from error
+        remedy = "choose a backbone whose layers are all known, such as resnet18, vgg16 or convnext_tiny"
+        raise ValueError(f"{error}; so there are no maps on the image: {remedy}") from error
 
 
 def image_of(size: Size) -> Read:

@@ -102,10 +102,8 @@ def window(layer: nn.Module, axis: int, cells: int) -> Window:
 
 def unknown(layer: nn.Module) -> ValueError:
     """What rejects a layer."""
-    return ValueError(
-        f"the receptive field of {type(layer).__name__} is unknown; expected convolutions, poolings and layers "
-        "that act on each location alone"
-    )
+    expected = "convolutions, poolings and layers that act on each location alone"
+    return ValueError(f"the receptive field of {type(layer).__name__} is unknown; expected {expected}")
 
 
 def name_of(node: fx.Node) -> str:

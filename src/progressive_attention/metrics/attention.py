@@ -22,10 +22,8 @@ def as_maps(attention: np.ndarray) -> np.ndarray:
         raise ValueError(f"attention must have shape (R, H, W), got {attention.shape}")
     attention = np.ascontiguousarray(attention, np.float64)
     if not (attention.min(initial=0) >= 0 and attention.max(initial=0) < np.inf):
-        raise ValueError(
-            f"attention must be finite and >= 0, got values from {attention.min()} to {attention.max()}; "
-            "of a signed map take the magnitude or the positive part"
-        )
+        got = f"values from {attention.min()} to {attention.max()}; of a signed map take the positive part"
+        raise ValueError(f"attention must be finite and >= 0, got {got}")
     return attention
 
 
@@ -40,8 +38,7 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     """Attention inside the target over all attention: (R, H, W) >= 0, (R, H, W) bool -> (R,) in [0, 1]. PAN, 4.1.
 
     ``total`` (R,) is all attention, what lies outside the image included (default: the map's own sum). NaN for an empty
-    mask, and where there is no attention. Raises ValueError for a total below the map's sum. Elsewhere known as energy
-    pointing game, or relevance mass accuracy.
+    mask, and where there is no attention. Raises ValueError for a total below the map's sum.
     """
     attention, mask = as_maps_with_targets(attention, mask)
     seen = attention.sum((-2, -1))
@@ -51,10 +48,8 @@ def true_positive_ratio(attention: np.ndarray, mask: np.ndarray, total: np.ndarr
     low = ~((whole >= 0) & (whole >= 0.999 * seen))  # 0.999: sums of float32 networks
     if low.any():
         row = int(low.argmax())
-        raise ValueError(
-            f"total of map {row} must be >= 0 and at least the map's sum {seen[row]}, got {whole[row]}; "
-            "it is the attention inside the image and outside"
-        )
+        least = f">= 0 and at least the map's sum {seen[row]}"
+        raise ValueError(f"total of map {row} must be {least}, got {whole[row]}; it is that outside the image, too")
     whole = np.maximum(whole, seen)
     inside = np.where(mask, attention, 0).sum((-2, -1))  # added up in the same order: never above what is seen
     known = mask.any((-2, -1)) & (whole > 0)
@@ -78,20 +73,9 @@ class Overlap(NamedTuple):
         pixels = np.stack([self.marked, target, self.marked + target - self.hit])
         return np.where(target > 0, self.hit / np.maximum(pixels, 1), np.nan)
 
-    @property
-    def precision(self) -> np.ndarray:
-        """Share of the marked pixels that lie in the target."""
-        return self.shares[0]
-
-    @property
-    def recall(self) -> np.ndarray:
-        """Share of the target's pixels that are marked."""
-        return self.shares[1]
-
-    @property
-    def iou(self) -> np.ndarray:
-        """Intersection over union of the marked pixels and the target's."""
-        return self.shares[2]
+    precision = property(lambda self: self.shares[0], doc="Share of the marked pixels that lie in the target.")
+    recall = property(lambda self: self.shares[1], doc="Share of the target's pixels that are marked.")
+    iou = property(lambda self: self.shares[2], doc="Intersection over union of the marked pixels and the target's.")
 
 
 def overlap(attention: np.ndarray, mask: np.ndarray, void: np.ndarray | None = None) -> Overlap:
@@ -194,8 +178,7 @@ def attention_entropy(attention: np.ndarray) -> np.ndarray:
     """How evenly a layer's map lies over its N = H W cells: (R, H, W) >= 0 -> (R,) in [0, 1]. Shannon, 1948.
 
     −Σ p ln p / ln N, where p is the map divided by its sum: 0 where all lies on one cell, 1 where all cells have the
-    same, however far a gate is open. NaN for a map of zeros, and for one of a single cell, which has no choice. Raises
-    ValueError for other shapes, and for values that are no map.
+    same. NaN for a map of zeros and of a single cell. Raises ValueError for other shapes, or values that are no map.
     """
     attention = as_maps(attention)
     rows, cells = len(attention), attention.shape[1] * attention.shape[2]

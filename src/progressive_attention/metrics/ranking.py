@@ -68,8 +68,7 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(score: np.ndarray, label: np.ndarray) -> PrecisionRecall:
     """One attribute's curve: (R,) scores, (R,) labels 1, 0 or -1 -> counts, from which the APs follow.
 
-    VOC's kit takes equal scores as they happen to lie in the file; here its APs are the lowest that it can give, that
-    of negatives first. Raises ValueError for other shapes, NaN, or other labels.
+    Of equal scores negatives come first (VOC's kit takes them as they lie). ValueError for other shapes, NaN, labels.
     """
     score, label = as_labelled(score, label, 1)
     return curve(score[label == 1], score[label == 0])
@@ -138,10 +137,9 @@ class AttributeScores(NamedTuple):
 
 
 class RankingScores:
-    """Scores of many rows, batch by batch: the figures of all at once, exact, in bounded memory.
+    """Scores of many rows, batch by batch: exact figures in bounded memory, the same to the last bit in any order.
 
-    Any negative may matter to a positive still to come, so every labelled score is kept as it is, float64, in a
-    temporary file that vanishes with the object. Merged in any order, the figures are the same to the last bit.
+    Every labelled score is kept, float64, in a temporary file that vanishes with the object.
     """
 
     def __init__(self, num_attributes: int) -> None:
@@ -171,9 +169,7 @@ class RankingScores:
     def merge(self, other: "RankingScores") -> None:
         """Take in the rows that another one has now; raises ValueError if it has other attributes."""
         if other.num_attributes != self.num_attributes:
-            raise ValueError(
-                f"both must have the same attributes, got {self.num_attributes} and {other.num_attributes}"
-            )
+            raise ValueError(f"both must have {self.num_attributes} attributes, got {other.num_attributes}")
         other.file.seek(0)
         shift = self._append(other.file)
         self.blocks += [(shift + start, ends) for start, ends in other.blocks]

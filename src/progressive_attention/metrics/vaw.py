@@ -20,17 +20,14 @@ def as_labelled(score: np.ndarray, label: np.ndarray, dimensions: int) -> tuple[
     """Both as float64 and int8; raises ValueError for other shapes, NaN, or labels other than 1, 0 and -1."""
     score, label = np.asarray(score, np.float64), np.asarray(label)
     if score.ndim != dimensions or score.shape != label.shape:
-        raise ValueError(
-            f"score and label must have one shape {SHAPES[dimensions]}, got {score.shape} and {label.shape}"
-        )
+        shape = SHAPES[dimensions]
+        raise ValueError(f"score and label must have one shape {shape}, got {score.shape} and {label.shape}")
     if lost := int(np.isnan(score).sum()):
         raise ValueError(f"score must be numbers, got {lost} NaN of {score.size}; did the training diverge?")
     strange = (label != 1) & (label != 0) & (label != -1)
     if strange.any():
-        raise ValueError(
-            f"label must be 1 (positive), 0 (negative) or -1 (unknown), got {label[strange][0]}; "
-            "write -1 where VAW's own files write 2"
-        )
+        expected = "1 (positive), 0 (negative) or -1 (unknown, 2 in VAW's own files)"
+        raise ValueError(f"label must be {expected}, got {label[strange][0]}")
     return score, label.astype(np.int8)
 
 

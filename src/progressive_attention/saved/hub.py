@@ -25,10 +25,8 @@ def load_pretrained(kind: type[Network], name_or_folder: str | Path, **download:
     folder = find(name_or_folder, **download)
     config, about = read_config(folder)
     if config.network != "pan":
-        raise ValueError(
-            f"{str(name_or_folder)!r} holds a network of kind {config.network!r}, and {kind.__name__} is of kind "
-            "'pan'; progressive_attention.saved.load takes the folder of any kind"
-        )
+        got = f"a network of kind {config.network!r}, and {kind.__name__} is of kind 'pan'"
+        raise ValueError(f"{str(name_or_folder)!r} holds {got}; progressive_attention.saved.load takes any kind")
     model = filled(lambda: kind(config, build_backbone(config.backbone)), folder)
     model.to(memory_format=torch.channels_last)
     model.about, model.about_digest = about, digest(model)
@@ -54,10 +52,9 @@ def save_pretrained(
     attributes = tuple(about.get("attribute_names", ()) if attribute_names is None else attribute_names)
     config = model.config
     if (len(queries), len(attributes)) != (config.num_queries, config.num_attributes):
-        raise ValueError(
-            f"this network has {config.num_queries} queries and {config.num_attributes} attributes, got {len(queries)} "
-            f"and {len(attributes)} names; give query_names and attribute_names, in the order of their ids"
-        )
+        got = f"{len(queries)} and {len(attributes)} names; give query_names and attribute_names, in the order of ids"
+        has = f"{config.num_queries} queries and {config.num_attributes} attributes"
+        raise ValueError(f"this network has {has}, got {got}")
     about |= describe(config, queries, attributes)
     if results is not None:
         about["test"] = {key: value for key, value in results.items() if key != "precision_recall"}  # long curves
@@ -86,10 +83,8 @@ def push_to_hub(
             address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, revision=revision, commit_message=commit_message)
         except Exception as error:  # whatever goes wrong between here and there
-            raise ValueError(
-                f"{repository!r} can't be uploaded ({first_line(error)}); log in (`hf auth login`) or give a token "
-                "that may write there"
-            ) from error
+            remedy = "log in (`hf auth login`) or give a token that may write there"
+            raise ValueError(f"{repository!r} can't be uploaded ({first_line(error)}); {remedy}") from error
     return str(address)
 
 

@@ -25,40 +25,35 @@ SHOWN = 20  # names of queries and attributes that a card lists
 def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
     """The card of a network called ``name`` by its config.json; ``about["test"]`` is an evaluation's summary."""
     side = about["model"]["image_size"]
-    size = f"- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.\n"
-    asking = (
-        "```python\nfrom progressive_attention import ProgressiveAttentionNetwork\n\n"
-        f"model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})\n```\n\n"
-        f"or `pan predict --weights {shlex.quote(name)} picture.png --query {shlex.quote(about['query_names'][0])}`\n"
-    )
-    parts = [what_it_is(about), asking, measured(about.get("test")), facts(about, name) + size]
-    return "\n".join([front_matter(about, name), f"# {name}\n", *parts])
+    license = f"license: {about['license']}\n" if "license" in about else ""
+    made = [
+        f"`{about.get('name') or about['model']['network']}`" + (f" on `{about['data']}`" if about.get("data") else "")
+    ]
+    made += [f"protocol `{about['protocol']}`"] if "protocol" in about else []
+    made += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
+    made += [f"seed {about['seed']}"] if "seed" in about else []
+    query = shlex.quote(about["query_names"][0])
+    return f"""---
+library_name: progressive-attention
+pipeline_tag: visual-question-answering
+{license}tags: [progressive-attention, attention, visual-attribute-prediction]
+---
 
+# {name}
 
-def front_matter(about: Mapping[str, Any], name: str) -> str:
-    """What the Hub reads; JSON's strings are YAML's too."""
-    lines = ["library_name: progressive-attention", "pipeline_tag: visual-question-answering"]
-    lines += [f"license: {about['license']}"] if "license" in about else []
-    lines += ["tags:", "- progressive-attention", "- attention", "- visual-attribute-prediction"]
-    test = about.get("test") or {}
-    if metrics := [key for key in ("accuracy", "weighted_mean_ap") if test.get(key) is not None]:
-        data = json.dumps(about.get("data") or "unnamed")
-        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
-        lines += ["  - task:", "      type: visual-question-answering"]
-        lines += ["    dataset:", f"      name: {data}", f"      type: {data}", "    metrics:"]
-        for key in metrics:
-            lines += [f"    - type: {key}", f"      value: {test[key]}"]
-    return "\n".join(["---", *lines, "---\n"])
+{", ".join(made)}: {PAPER}
 
+```python
+from progressive_attention import ProgressiveAttentionNetwork
 
-def what_it_is(about: Mapping[str, Any]) -> str:
-    """Network, data and how it was trained."""
-    parts = [f"`{about.get('name') or about['model']['network']}`"]
-    parts[0] += f" on `{about['data']}`" if about.get("data") else ""
-    parts += [f"protocol `{about['protocol']}`"] if "protocol" in about else []
-    parts += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
-    parts += [f"seed {about['seed']}"] if "seed" in about else []
-    return ", ".join(parts) + f": {PAPER}\n"
+model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})
+```
+
+or `pan predict --weights {shlex.quote(name)} picture.png --query {query}`
+
+{measured(about.get("test"))}
+{facts(about, name)}- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.
+"""
 
 
 def measured(test: Mapping[str, Any] | None) -> str:
@@ -82,10 +77,8 @@ def facts(about: Mapping[str, Any], name: str) -> str:
     if "images" in about and "questions" in about:
         lines.append(f"Trained on {about['images']:,} images with {about['questions']:,} questions.")
     if recipe := about.get("recipe"):
-        lines.append(
-            f"{recipe['epochs']} epochs of {recipe['optimizer']} at {recipe['learning_rate']:g}, questions per image: "
-            f"{recipe['queries']}."
-        )
+        by = f"{recipe['optimizer']} at {recipe['learning_rate']:g}"
+        lines.append(f"{recipe['epochs']} epochs of {by}, questions per image: {recipe['queries']}.")
     if best := about.get("best"):
         scores = [f"{key.replace('_', ' ')} {value:.2%}" for key, value in best.items() if key in VALIDATION]
         lines.append(f"Best epoch {best['epoch']}: {', '.join(scores)}.")
@@ -102,10 +95,8 @@ def facts(about: Mapping[str, Any], name: str) -> str:
         more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
         lines.append(f"Knows the {key} names {', '.join(names[:SHOWN])}{more}.")
     if about["model"].get("query_size"):
-        made = about["model"]["query_encoder"] or "an encoder that is not named"
-        lines.append(
-            f"Its query vectors are those of {made}: it can be asked by other words, too; how well is unknown."
-        )
+        encoder = about["model"]["query_encoder"] or "an encoder that is not named"
+        lines.append(f"Its query vectors are those of {encoder}: it can be asked by other words; how well is unknown.")
     lines.append(when_absent(about.get("absence")))
     return "".join(f"- {line}\n" for line in lines)
 

@@ -65,22 +65,17 @@ def find(name_or_folder: str | Path, **download: Any) -> Path:
         return SHIPPED / name
     if (folder / FILES[0]).is_file():
         return folder
-    if (new := name.removesuffix("-hard-ctx")) != name and new in shipped():
-        raise ValueError(f"{name} no longer comes with the package; use {new}, which has replaced it")
     if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
-        raise ValueError(
-            f"no trained weights at {name!r}: expected a folder with {' and '.join(FILES)} (what `pan train --out` "
-            f"writes), a repository owner/name of the Hub, or one of: {', '.join(shipped()) or 'none shipped'}"
-        )
+        known = f"a repository owner/name of the Hub, or one of: {', '.join(shipped()) or 'none shipped'}"
+        expected = f"a folder with {' and '.join(FILES)} (what `pan train --out` writes), {known}"
+        raise ValueError(f"no trained weights at {name!r}: expected {expected}")
     hub = hugging_face(f"{name!r} is no folder here, and to ask the Hub for it: ")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=FILES, **download))
     except Exception as error:  # whatever goes wrong between here and there
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{name!r} is no folder here, and can't be downloaded from the Hub ({reason}); check its name, or give the "
-            "path of a folder"
-        ) from error
+        failed = f"can't be downloaded from the Hub ({reason}); check its name, or give the path of a folder"
+        raise ValueError(f"{name!r} is no folder here, and {failed}") from error
 
 
 def hugging_face(why: str = "") -> Any:
@@ -128,18 +123,14 @@ def filled(build: "Callable[[], Network]", folder: Path) -> "Network":
     try:
         model = build()
     except ValueError as error:
-        raise ValueError(
-            f"the network in {folder} can't be built: {error}; a backbone of your own must be registered first, in "
-            "progressive_attention.network.backbone.BACKBONES"
-        ) from error
+        remedy = "a backbone of your own must be registered first, in progressive_attention.network.backbone.BACKBONES"
+        raise ValueError(f"the network in {folder} can't be built: {error}; {remedy}") from error
     try:
         tensors, _ = read_tensors(path)
         model.load_state_dict(tensors)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; train again or copy the whole folder") from error
     except (SafetensorError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValueError(
-            f"{path} does not hold this model's weights ({reason}); it may be truncated or damaged: copy it again"
-        ) from error
+        reason = f"{str(error).splitlines()[-1].strip()}); it may be truncated or damaged: copy it again"
+        raise ValueError(f"{path} does not hold this model's weights ({reason}") from error
     return model.eval()

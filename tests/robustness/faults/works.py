@@ -16,25 +16,12 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
-from tiny_jobs import pretend
 
 from progressive_attention import cli
 from progressive_attention.data import scene_cache
-from progressive_attention.reproduce.campaign import plan
 from progressive_attention.training import loop as training
 
 Outcome = dict[str, Any]
-EXPERIMENT = """title = "One small network"
-
-[[grid]]
-models = ["san"]
-datasets = ["mref"]
-images = 30
-epochs = 2
-variant = "tiny"
-recipe_changes = { batch = 8, bf16 = false }
-"""
 
 
 @dataclass(frozen=True)
@@ -57,9 +44,6 @@ def digest(path: Path) -> str:
 def timeless(record: dict[str, Any]) -> dict[str, Any]:
     """All but the seconds that it took."""
     return {key: value for key, value in record.items() if not key.endswith("seconds")}
-
-
-# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def scenes(folder: Path, _: Path) -> None:
@@ -105,9 +89,6 @@ def evaluate() -> int:
 def evaluated(folder: Path) -> Outcome:
     rows = [path for path in sorted((folder / "run").rglob("*.parquet"))]
     return {path.stem: path.with_suffix(".json").read_text() for path in rows}
-
-
-# --- rendering, importing ---------------------------------------------------------------------------------------------
 
 
 def nothing(folder: Path, _: Path) -> None:
@@ -158,30 +139,6 @@ def imported(folder: Path) -> Outcome:
     return {name: text.replace(str(folder.resolve()), "") for name, text in texts.items()}
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
-
-
-def results(folder: Path, _: Path) -> None:
-    """A finished experiment without its pages."""
-    experiment(folder, folder)
-    for job in plan(str(folder / "mine.toml"), None, None):
-        pretend(job, folder / "state")
-
-
-def experiment(folder: Path, _: Path) -> None:
-    (folder / "mine.toml").write_text(EXPERIMENT)
-
-
-def reproduce() -> int:
-    return cli.main(["reproduce", "mine.toml", "--out", "state", "--device", "cpu", "--processes", "1"])
-
-
-def paged(folder: Path) -> Outcome:
-    state = folder / "state"
-    files = [state / "README.md", *sorted((state / "figures").glob("*.png"))]
-    return {"table": (state / "table1.json").read_text(), **{path.name: digest(path) for path in files}}
-
-
 def report() -> int:
     return cli.main(["report", "run", "--data", "squares.npz", "--device", "cpu"])
 
@@ -196,7 +153,6 @@ WORKS = {
         Work("training", scenes, train, trained),
         Work("rendering", nothing, render, rendered),
         Work("importing", table, import_table, imported),
-        Work("pages", results, reproduce, paged),
         Work("evaluation", with_run, evaluate, evaluated),
         Work("report", with_run, report, reported),
     )

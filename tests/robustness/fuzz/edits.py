@@ -19,9 +19,6 @@ TOKENS += [b"\x80\x04cposix\nsystem\n"]
 NESTS = [("[", "]"), ('{"a":', "}")]
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------------
-
-
 def in_bytes(content: bytes, rng: Random, other: bytes = b"") -> bytes:
     """Flip a bit, cut, repeat, insert a token, splice, or set what may be a length to an extreme."""
     data, length = bytearray(content), len(content)
@@ -48,9 +45,6 @@ def in_bytes(content: bytes, rng: Random, other: bytes = b"") -> bytes:
     if rng.random() < 0.02:
         data[:] = data.decode("latin-1").encode(rng.choice(("utf-16", "utf-32", "utf-8-sig", "utf-7")), "replace")
     return bytes(data)
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
 
 
 class Pairs(list):

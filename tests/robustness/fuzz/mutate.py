@@ -4,23 +4,19 @@ A structural edit leaves lengths and checksums right, so that what is hostile ge
 """
 
 import csv
-import gzip
 import io
-import json
 import re
 import struct
-import tomllib
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from fuzz.edits import NUMBERS, OUTSIDE, WORDS, Pairs, Raw, in_bytes, in_json, in_jsonl, in_tree, read_tree, write_tree
+from fuzz.edits import NUMBERS, OUTSIDE, WORDS, in_bytes, in_json, in_jsonl, in_tree, read_tree, write_tree
 
 DOCTYPES = [
     '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>',
@@ -42,9 +38,6 @@ def mutated(content: bytes, suffix: str, rng: Random, other: bytes = b"") -> byt
         except Exception:  # an edit before has broken the structure, or the edit can't be written
             content = in_bytes(content, rng, other)
     return content
-
-
-# --- tables and text --------------------------------------------------------------------------------------------------
 
 
 def in_csv(content: bytes, rng: Random) -> bytes:
@@ -128,29 +121,8 @@ def in_xml(content: bytes, rng: Random) -> bytes:
     return in_tokens(content, rng, r"(<[^>]*>)", [*WORDS, *map(str, NUMBERS), "<object>", "</object>", "<a>" * 20_000])
 
 
-def in_toml(content: bytes, rng: Random) -> bytes:
-    """Edit the tree that is written, or replace a token; a tree is written again in one line a key."""
-    if rng.random() < 0.3:
-        return in_tokens(
-            content, rng, r'("[^"]*"|[\w.]+|\n)', ["[[grid]]", "a.b.c", '"""', "-nan", "[" * 2000, "07:00:00"]
-        )
-    tree = in_tree(json.loads(json.dumps(tomllib.loads(content.decode())), object_pairs_hook=Pairs), rng)
-    return "".join(f"{json.dumps(key)} = {toml(value)}\n" for key, value in tree).encode("utf-8", "surrogatepass")
-
-
-def toml(node: Any) -> str:
-    if isinstance(node, Pairs):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(value)}" for key, value in node) + " }"
-    if isinstance(node, list):
-        return "[" + ", ".join(map(toml, node)) + "]"
-    return str(node) if isinstance(node, (Raw, float)) else json.dumps(node, ensure_ascii=False)
-
-
 def in_lines(content: bytes, rng: Random) -> bytes:
     return in_tokens(content, rng, r"(\n)", WORDS)
-
-
-# --- containers -------------------------------------------------------------------------------------------------------
 
 
 def in_zip(content: bytes, rng: Random) -> bytes:
@@ -197,11 +169,6 @@ def in_npy(content: bytes, rng: Random) -> bytes:
     if rng.random() < 0.2:
         head = head.replace("False", rng.choice(["True", "None", "__import__('os').system('true')", "(" * 200]))
     return content[:8] + struct.pack("<H", len(head)) + head.encode() + data
-
-
-def in_gzip(content: bytes, rng: Random) -> bytes:
-    inside, times = in_bytes(gzip.decompress(content), rng), rng.choice((1, 1, 1, 1000))
-    return gzip.compress(inside * (times if len(inside) < 1e5 else 1), mtime=0)  # making a bomb must stay cheap
 
 
 def in_safetensors(content: bytes, rng: Random) -> bytes:
@@ -254,12 +221,10 @@ STRUCTURES: dict[str, Callable[[bytes, Random], bytes]] = {
     ".csv": in_csv,
     ".parquet": in_parquet,
     ".xml": in_xml,
-    ".toml": in_toml,
     ".txt": in_lines,
     ".zip": in_zip,
     ".npz": in_zip,
     ".npy": in_npy,
-    ".gz": in_gzip,
     ".safetensors": in_safetensors,
     ".png": in_png,
 }

@@ -12,25 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tiny_text import asked_by_letters
 
 from fuzz import seeds
-from fuzz.edits import OUTSIDE, WORDS
 from fuzz.oracle import wrongly_read
 from progressive_attention.data.backgrounds import Photographs
 from progressive_attention.data.coco import import_coco
-from progressive_attention.data.image_root import ImageRoot
-from progressive_attention.data.images import Fit, open_picture, opened, target, to_rgb, upright, upright_size
+from progressive_attention.data.images import Fit, open_picture, opened, target, upright, upright_size
 from progressive_attention.data.manifest import from_folder, read_folder, read_manifest
 from progressive_attention.data.npz import from_npz
 from progressive_attention.data.rows import import_table
 from progressive_attention.data.visual_genome import import_visual_genome
 from progressive_attention.data.voc import import_voc
 from progressive_attention.network.build import ProgressiveAttentionNetwork
-from progressive_attention.predict.text_queries import knowing, read_embeddings, unit_vectors
-from progressive_attention.reproduce.experiments import read_experiment
 from progressive_attention.saved import load
-from progressive_attention.training.checkpoints import restore
 
 Read = Callable[[Path, Random], Any]
 
@@ -72,7 +66,7 @@ def table(folder: Path, rng: Random) -> None:
 
 
 def coco(folder: Path, rng: Random) -> None:
-    import_coco(folder / "coco.json", folder, folder / "out", attributes=rng.choice((None, None, folder / "coco.json")))
+    import_coco(folder / "coco.json", folder, folder / "out")
     reread(folder)
 
 
@@ -92,22 +86,6 @@ def npz(folder: Path, rng: Random) -> None:
     assert questions.query.max(initial=0) < len(questions.query_names)
 
 
-def query_vectors(folder: Path, rng: Random) -> None:
-    """Read, compare with what is written, and teach them to a network."""
-    path = folder / "words.npz"
-    found = read_embeddings(path)
-    units = unit_vectors(found.names, found).numpy()
-    with np.load(path, allow_pickle=False) as file:
-        said = file["vectors"].astype(np.float64)
-    lengths = np.sqrt([sum(value * value for value in row) for row in said.tolist()])
-    assert np.allclose(units * lengths[:, None], said, rtol=1e-5, atol=1e-6 * lengths.max(initial=0))
-    trained = asked_by_letters()
-    knows = knowing(trained, found.names, found)
-    assert knows.query_names[: len(trained.query_names)] == trained.query_names
-    assert set(found.names) <= set(knows.query_names)
-    assert len(knows.model.query_vectors) == len(knows.query_names)
-
-
 def network(folder: Path, rng: Random) -> None:
     """Load it, and ask it one question."""
     if rng.random() < 0.5:
@@ -123,17 +101,6 @@ def network(folder: Path, rng: Random) -> None:
             model(torch.zeros(1, 3, 62, 62), torch.zeros(1, 1, dtype=torch.long))
 
 
-def checkpoint(folder: Path, rng: Random) -> None:
-    state = restore(folder, *seeds.toy(), seeds.IDENTITY)
-    for name, kind in {"step": int, "best_epoch": int, "epoch_loss": float, "stopped": bool}.items():
-        value = getattr(state, name)
-        assert isinstance(value, kind) or (kind is float and isinstance(value, int)), f"{name} is {value!r}"
-
-
-def experiment(folder: Path, rng: Random) -> None:
-    assert read_experiment(folder / "try.toml").jobs()
-
-
 def picture(folder: Path, rng: Random) -> None:
     path = next(folder.iterdir())
     with opened(path, path.name) as file:
@@ -141,28 +108,6 @@ def picture(folder: Path, rng: Random) -> None:
     as_image = open_picture(path)
     assert Fit.into(8, *size).image(as_image).shape == (8, 8, 3)
     assert Fit.into(8, *size).mask(as_mask).shape == (8, 8)
-
-
-def image_root(folder: Path, rng: Random) -> None:
-    """Open all that is listed, and paths that should lead nowhere."""
-    root = ImageRoot(folder)
-    listed = list(root.files())
-    absolute = str((folder / OUTSIDE).resolve())
-    for path in [
-        *listed[:20],
-        *rng.sample(WORDS, 5),
-        OUTSIDE,
-        absolute,
-        "images.zip/" + absolute,
-        "images.zip/../" + OUTSIDE,
-    ]:
-        try:
-            root.check(path)
-            with root.open(path) as file, opened(file, path) as picture:
-                to_rgb(upright(picture))
-        except ValueError:
-            continue
-        root.has(path)
 
 
 def backgrounds(folder: Path, rng: Random) -> None:
@@ -179,11 +124,7 @@ READERS: dict[str, Reader] = {
     "visual-genome": Reader(seeds.genome, genome, 2, True),
     "voc": Reader(seeds.voc, voc, 2, True),
     "npz": Reader(seeds.npz, npz, 4),
-    "query-vectors": Reader(seeds.query_vectors, query_vectors, 3),
     "network": Reader(seeds.weights, network, 1),
-    "checkpoint": Reader(seeds.checkpoint, checkpoint, 4),
-    "experiment": Reader(seeds.experiment, experiment, 4),
     "picture": Reader(seeds.pictures, picture, 6),
-    "image-root": Reader(seeds.roots, image_root, 2, True),
     "backgrounds": Reader(lambda: [seeds.PICTURES], backgrounds, 1),
 }

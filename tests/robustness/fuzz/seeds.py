@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
-from tiny_text import letters
 
 Files = dict[str, bytes]
 
@@ -170,16 +169,6 @@ def npz() -> list[Files]:
     return [*3 * [{"scenes.npz": out.getvalue()}], {"scenes.npz": pickled.getvalue()}]
 
 
-def query_vectors() -> list[Files]:
-    """Of known words and a new one, in three kinds of float; and a pickle."""
-    names, found = ["car", "dog", "große Eule"], []
-    for kind in (np.float64, np.float32, np.float16, object):
-        out = io.BytesIO()
-        np.savez(out, names=np.array(names), vectors=letters(names).astype(kind))
-        found.append({"words.npz": out.getvalue()})
-    return found
-
-
 def read_back(folder: Path) -> Files:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -199,50 +188,6 @@ def weights() -> list[Files]:
             network_folder.save(Path(folder), model.state_dict(), about)
             made.append(read_back(Path(folder)))
     return made
-
-
-def toy() -> Any:
-    """The network and optimiser whose checkpoint is read."""
-    import torch
-
-    torch.manual_seed(0)
-    model = torch.nn.Linear(2, 2)
-    return model, torch.optim.Adam(model.parameters())
-
-
-IDENTITY = {"data": "mref", "seed": 0, "epochs": 3, "module_rates": []}
-
-
-def checkpoint() -> list[Files]:
-    import torch
-
-    from progressive_attention.training.checkpoints import State, save_checkpoint
-
-    model, optimizer = toy()
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder), model, optimizer, State(step=3), IDENTITY)
-        return [read_back(Path(folder))]
-
-
-def experiment() -> list[Files]:
-    text = b"""title = "A try"
-[[grid]]
-models = ["pan-soft", "stn-s"]
-datasets = ["mref"]
-seeds = [0, 1]
-images = 300
-epochs = 2
-[[grid]]
-models = ["pan-hard"]
-datasets = ["data"]
-variant = "wide"
-recipe_changes = { batch = 16, module_rates = [["stages", 0.1]] }
-network_changes = { hidden = 8, attend_at = [1, 2] }
-learning_rates = [0.1]
-"""
-    return [{"try.toml": text}]
 
 
 def pictures() -> list[Files]:
@@ -268,12 +213,3 @@ def pictures() -> list[Files]:
     ]
     made += [blank((10_001, 10_000)), blank((1, 30_000))]
     return [{"picture.png" if one[:4] == b"\x89PNG" else "picture.bin": one} for one in made]
-
-
-def roots() -> list[Files]:
-    return [
-        {
-            **PICTURES,
-            "images.zip": zipped({"x/a.png": PICTURES["a.png"], "../up.png": PICTURES["a.png"], "/b.jpg": b"no"}),
-        }
-    ]

@@ -155,20 +155,12 @@ FAULTS = [
     (append(attributes=["red"], x0=5), {}),  # another bird
     (change(1, split="test"), {"image in several splits": [IMAGE_0]}),
     (copy("0.png", "9.png"), {"same picture in several splits": [(["0.png", "9.png"], [1, 2, 19, 20])]}),
-    (copy("0.png", "5.png"), {"same picture under several paths": [(["0.png", "5.png"], [1, 2, 11, 12])]}),
+    (copy("0.png", "5.png"), {}),
     (change(17, **WORDS), {"attribute never in train": [(["rusty"], [])]}),
     (change(1, **WORDS), {"rare attribute": [(["rusty"], [])]}),
     (both(*(change(row, **WORDS) for row in (1, 3, 5, 7, 9))), {}),  # often enough
     (change(17, query="boat"), {"query never in train": [(["boat"], [])]}),
-    (change(1, query="Car"), {"query in several spellings": [(["Car", "car"], [])], "rare query": [(["Car"], [])]}),
-    (
-        change(1, attributes=["red", "small", "blue."]),
-        {"attribute in several spellings": [(["blue", "blue."], [])], "rare attribute": [(["blue."], [])]},
-    ),
-    (
-        change(1, query="cars"),
-        {"query in several spellings": [(["car", "cars"], [])], "rare query": [(["cars"], [])]},
-    ),
+    (change(1, query="boat"), {"rare query": [(["boat"], [])]}),
     (lambda folder, table: table.__delitem__(slice(16, 20)), {"split without rows": [(["test"], [])]}),
     (lambda folder, table: table.__delitem__(slice(0, 12)), {"split without rows": [(["train"], [])]}),
 ]
@@ -223,9 +215,6 @@ def test_no_box_is_judged_where_the_size_is_unknown(tmp_path, clean):
     (tmp_path / "0.png").unlink()
     clean[0] |= {"x0": 60, "x1": 70}
     assert kinds_of(audit(write_rows(tmp_path, clean))) == {"image file missing": [IMAGE_0], **UNUSABLE}
-
-
-# --- slow, obvious twins ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -38,15 +38,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def imported(folder, content, **options):
+def imported(folder, content):
     """dataset.json's content, the rows and the rejected ones."""
     path = folder / "instances.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    told = import_coco(path, folder / "images", folder / "out", **options)
+    told = import_coco(path, folder / "images", folder / "out")
     return told, *(parquet.read_table(folder / "out" / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
-
-
-# --- what is right ----------------------------------------------------------------------------------------------------
 
 
 def test_rows_by_hand(folder):
@@ -104,25 +101,6 @@ def test_what_a_mapping_leaves_out_is_unknown(folder):
     assert questions.attribute[questions.image * 0 + [0, 1]].tolist() == [[0, 1, -1], [-1, -1, 1]]
 
 
-def test_attributes_from_a_file_of_their_own(folder):
-    other = {"annotations": [{"id": 2, "attribute_ids": [3]}, {"id": 1, "attributes": []}], "attributes": VOCABULARY}
-    (folder / "attributes.json").write_text(json.dumps(other))
-    content = instances({"attributes": ["ignored"]}, {"bbox": [0, 0, 2, 2]}, {"bbox": [0, 0, 3, 3]})
-    _, rows, rejected = imported(folder, content, attributes=folder / "attributes.json")
-    assert [(row["id"], row["attributes"]) for row in rows] == [(1, []), (2, ["red"])]
-    assert [(row["id"], row["reason"]) for row in rejected] == [(3, "no attributes")]
-    del other["attributes"]  # then ids are those of the instances' own list
-    (folder / "attributes.json").write_text(json.dumps(other))
-    content["attributes"] = [{"id": 3, "name": "blue"}]
-    (folder / "instances.json").write_text(json.dumps(content))
-    import_coco(folder / "instances.json", folder / "images", folder / "two", attributes=folder / "attributes.json")
-    assert parquet.read_table(folder / "two" / MANIFEST)["attributes"].to_pylist() == [[], ["blue"]]
-    other["annotations"].append({"id": 99, "attributes": []})
-    (folder / "attributes.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match=r"1 ids of annotations are not in .*instances.json, such as 99"):
-        import_coco(folder / "instances.json", folder / "images", folder / "o", attributes=folder / "attributes.json")
-
-
 def test_without_attributes_a_note_says_so(folder):
     told, rows, rejected = imported(folder, instances({}, {"bbox": [0, 0, 2, 2]}))
     assert [row["attributes"] for row in rows] == [[], []]
@@ -146,9 +124,6 @@ def test_images_in_folders_below(folder):
         ("al/twice.png", "image file missing"),
     ]
     assert told["mended"] == {"images found in a folder below": 2}
-
-
-# --- annotations that can't be used -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,16 +151,13 @@ def test_bad_annotations_are_rejected(folder, annotation, reason):
     assert told["rejected"] == Counter([reason])
 
 
-# --- files that can't be used -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps(instances({}))[:-20], r"instances.json is broken JSON: Input data was truncated"),
-        ("", r"is broken JSON"),
-        ("{}", r"is not of COCO's form: Object missing required field"),
-        ("[" * 100_000, r"is (not of COCO's form|broken JSON)"),
+        (json.dumps(instances({}))[:-20], r"instances.json can't be read as COCO's JSON: Input data was truncated"),
+        ("", r"can't be read as COCO's JSON"),
+        ("{}", r"Object missing required field"),
+        ("[" * 100_000, r"can't be read as COCO's JSON"),
         (instances({"image_id": "10"}), r"Expected `int`, got `str` - at `\$.annotations\[0\].image_id`"),
         (instances({"attributes": "red"}), r"\$.annotations\[0\].attributes"),
         (instances({"id": 2**63}), r"\$.annotations\[0\].id"),
@@ -205,7 +177,7 @@ def test_broken_files_name_the_place(folder, content, message):
 
 
 def test_missing_files(folder):
-    with pytest.raises(ValueError, match=r"none.json can't be read \(No such file or directory\)"):
+    with pytest.raises(ValueError, match=r"none.json can't be read .*No such file"):
         import_coco(folder / "none.json", folder / "images", folder / "out")
     path = folder / "instances.json"
     path.write_text(json.dumps(instances({})))

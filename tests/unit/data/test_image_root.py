@@ -38,9 +38,6 @@ def folder(tmp_path):
     return root
 
 
-# --- what there is ----------------------------------------------------------------------------------------------------
-
-
 def test_files_are_listed_folders_first(folder):
     root = ImageRoot(folder)
     assert list(root.files()) == [
@@ -100,9 +97,6 @@ def test_names_of_members_are_taken_as_they_are(folder):
     for path in listed:
         assert root.has(path)
         root.check(path)
-
-
-# --- what leads out ---------------------------------------------------------------------------------------------------
 
 
 def test_nothing_outside_is_opened(folder, tmp_path):
@@ -191,9 +185,6 @@ def test_a_pipe_is_no_file(folder):
     os.mkfifo(folder / "pipe.jpg")
     with pytest.raises(ValueError, match=r"pipe\.jpg is no file"):
         ImageRoot(folder).open("pipe.jpg")
-
-
-# --- broken zips ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None], ids=["empty", "text", "cut"])

@@ -50,9 +50,6 @@ def questions(labels, query=None):
     return QuestionSet("q", images, np.arange(count) % 3, query, labels, ("car", "dog"), NAMES)
 
 
-# --- the dense twin ---------------------------------------------------------------------------------------------------
-
-
 @any_pace
 @given(tables(), st.data())
 def test_any_rows_in_any_order(both, data):
@@ -102,8 +99,6 @@ def test_other_ids(both, places):
     assert_array_equal(all_of(renamed), expected)
 
 
-# --- from a table's lists ---------------------------------------------------------------------------------------------
-
 lists = st.lists(st.sampled_from(NAMES), unique=True)
 
 
@@ -126,9 +121,6 @@ def test_lists_become_labels(rows, with_absent, names):
     assert_array_equal(labels.totals, [(expected == 1).sum(0), (expected >= 0).sum(0)])
     assert len(labels.attribute) == len(labels.value) == (expected != labels.unlisted).sum()
     assert all(np.diff(row).min(initial=1) > 0 for row in np.split(labels.attribute, labels.start[1:-1]))
-
-
-# --- questions and batches --------------------------------------------------------------------------------------------
 
 
 def test_words_of_a_row():
@@ -183,9 +175,6 @@ def test_labels_of_another_shape():
         questions(labels)
     with pytest.raises(ValueError, match=r"^q: attribute must be \(2, 4\), got \(3, 4\)"):
         replace(questions(replace(labels, num_attributes=4)), image=np.zeros(2, int), query=np.zeros(2, int))
-
-
-# --- in a network's words ---------------------------------------------------------------------------------------------
 
 
 @any_pace

@@ -52,9 +52,6 @@ def dense(questions):
     return questions.attribute[np.arange(len(questions))]
 
 
-# --- one attribute a row ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_one_set_from_three_formats(folder, form):
     write(folder, BOXED, form)
@@ -93,8 +90,6 @@ def test_columns_may_be_left_out_or_empty(folder):
     assert (bare.masks, bare.scale, bare.box) == (None, None, None)
 
 
-# --- lists of attributes ----------------------------------------------------------------------------------------------
-
 LISTED = [
     {"image": "a.png", "query": "car", "attributes": ["red", "old"], "absent": ["wet"], "split": "train"},
     {"image": "c.png", "query": "dog", "attributes": [], "absent": None, "split": "train"},
@@ -117,9 +112,6 @@ def test_lists_with_absent_ones(folder, form):
     train = from_folder(folder, "train", 8)  # lists alone say that others are not true
     assert train.attribute_names == ("07", "old", "red", "wet")
     assert_array_equal(dense(train), [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
-
-
-# --- masks ------------------------------------------------------------------------------------------------------------
 
 
 def test_targets_and_what_counts_for_nothing(folder):
@@ -151,9 +143,6 @@ def test_masks_must_fit_their_images(folder):
     for row, message in enumerate(messages.values(), 1):
         with pytest.raises(ValueError, match=message):
             masks[np.array([0, row])]
-
-
-# --- folders that can't be used ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,9 +188,6 @@ def test_what_an_import_wrote_is_taken_as_it_is(folder):
     parquet.write_table(as_table({**columns, "split": ["train", None]}), folder / "manifest.parquet")
     with pytest.warns(UserWarning, match="unknown split: 1|another size: 1"):
         assert_array_equal(from_folder(folder, "train", 20).box, [[0, 5, 1, 5.5]])
-
-
-# --- dataset.json -----------------------------------------------------------------------------------------------------
 
 
 def test_images_and_masks_may_be_elsewhere(folder):

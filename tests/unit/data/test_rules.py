@@ -117,7 +117,6 @@ def test_a_size_that_is_stated_wrong_gives_way_to_the_file(see):
     seen = see({**FIRST, **size, **box(30, 0, 50, 20)}, {**BASE, "image": "other.png", **box(0, 0, 1, 1)})
     assert (seen.rows[0]["width"], seen.rows[0]["height"]) == (40, 20)
     assert seen.about["mended"] == {"sizes that are not the image's": 1, "boxes clipped to the image": 1}
-    assert "1 rows state another size" in seen.about["notes"][0]
     assert seen.kinds["image of another size"] == [1]
     assert "image of another size: 1" in seen.warned
     same_questions(seen)
@@ -208,9 +207,6 @@ def test_without_a_row_that_can_be_used(tmp_path):
         from_folder(tmp_path, "train", SIDE)
     with pytest.raises(ValueError, match=r"no row of .*manifest.csv can be used: "):
         import_table(tmp_path / "manifest.csv", tmp_path / "out")
-
-
-# --- by hand, and slow, obvious twins ---------------------------------------------------------------------------------
 
 
 def fitted(sides, width, height):

@@ -29,9 +29,6 @@ def backgrounds(tmp_path_factory):
     return noise_photographs(tmp_path_factory.mktemp("backgrounds"))
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_second_call_reads_what_the_first_or_an_earlier_version_wrote(tmp_path, monkeypatch):
     """Into a folder of this name, with a key.json that had more in it."""
     first = synthetic("mref", "train", images=3, cache_dir=tmp_path)
@@ -39,10 +36,7 @@ def test_a_second_call_reads_what_the_first_or_an_earlier_version_wrote(tmp_path
     assert folder.name == "mref-train-79b286033a4ebed2"
     stated = json.loads((folder / "key.json").read_text())
     assert stated["spec"] == [1, "mref", "train", "paper", 0, 3, *SceneSource("mref", "train").fingerprint]
-    rows = folder / "questions.npz"
-    del stated["crc32"]["questions.npz"]
-    stated |= {"bytes": {rows.name: rows.stat().st_size}, "questions": sha256(rows.read_bytes()).hexdigest()}
-    (folder / "key.json").write_text(json.dumps(stated))
+    (folder / "key.json").write_text(json.dumps({**stated, "crc32": {"questions.npz": 7}}))
     monkeypatch.setattr(module, "render_chunk", never)
     again = synthetic("mref", "train", images=3, cache_dir=str(tmp_path))
     assert isinstance(again.images, np.memmap)
@@ -95,7 +89,6 @@ def another_spec(folder):
 
 DAMAGE = {
     "cut": lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
-    "flipped pixel": lambda folder: flip_a_bit(folder / "images.npy", 40_000),
     "flipped row": lambda folder: flip_a_bit(folder / "questions.npz", 200),
     "another spec": another_spec,
     "not an object": lambda folder: (folder / "key.json").write_text("[]"),
@@ -112,9 +105,6 @@ def test_a_damaged_folder_is_rendered_again(tmp_path, kind):
         assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected
     assert folders(tmp_path) == [folder]
     assert digest(synthetic("mref", "train", images=3, cache_dir=tmp_path)) == expected  # without a warning
-
-
-# --- several processes ------------------------------------------------------------------------------------------------
 
 
 def test_another_process_wins_the_race(tmp_path):
@@ -152,9 +142,6 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, monkeypatch, backg
     assert [name for name, _ in files[0]] == ["images.npy", "key.json", "owner.npy", "questions.npz"]
 
 
-# --- what goes wrong while rendering ----------------------------------------------------------------------------------
-
-
 @pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")  # joblib counts what it cancels
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
@@ -173,7 +160,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, workers):
 def test_a_broken_photograph_stops_rendering_and_leaves_nothing(tmp_path, backgrounds):
     for path in folders(backgrounds):
         path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="png: expected a whole image, got .*; replace it or remove it"):
+    with pytest.raises(ValueError, match=r"png can't be read as an image"):
         synthetic("mbg", "train", images=9, cache_dir=tmp_path, backgrounds=backgrounds)
     assert folders(tmp_path) == []
 
@@ -189,17 +176,11 @@ def test_a_killed_worker_is_an_error(tmp_path, monkeypatch):
     assert folders(tmp_path) == []
 
 
-FULL = r"no room for 3 images, 121800 bytes needed; free some, or choose another folder with cache_dir or .* PAN_CACHE"
-
-
-@pytest.mark.parametrize(
-    "number, message", [(errno.ENOSPC, FULL), (errno.EDQUOT, FULL), (errno.EIO, "the disk is dying")]
-)
-def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch, number, message):
+def test_a_disk_that_fails_while_rendering(tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError(number, "the disk is dying")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     monkeypatch.setattr(module, "render_chunk", fail)
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(OSError, match=r"the disk is full.*choose another folder with cache_dir or .* PAN_CACHE"):
         synthetic("mref", "train", images=3, cache_dir=tmp_path)
     assert folders(tmp_path) == []

@@ -12,8 +12,6 @@ from progressive_attention.config import SPLITS, STYLES
 from progressive_attention.data.scene_cache import synthetic, with_absent
 from progressive_attention.data.scenes import COLOURS, SceneSource
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("style, split, count", [*zip(STYLES, SPLITS, (12, 4, 4), strict=True), ("mbg", "train", 12)])
 def test_paper_rows(tmp_path, style, split, count):
@@ -83,9 +81,6 @@ def test_paper_splits_share_nothing_and_those_of_the_authors_all():
     assert shared.isdisjoint(source.scene(3) for source in sources)
 
 
-# --- what is not there ------------------------------------------------------------------------------------------------
-
-
 def columns_of(image, query):
     """As ``rows_of`` gives them, of digits that are nowhere in particular."""
     zeros = {name: np.zeros(len(image)) for name in ("attribute", "scale", "label")}
@@ -131,9 +126,6 @@ def test_scenes_with_what_they_lack(tmp_path, queries):
     assert np.isnan(more.box).all()
     assert not more.masks[np.arange(len(more))].any()
     assert both.words(there) == (str(asked[0][1]), ["absent"])
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 WRONG = [

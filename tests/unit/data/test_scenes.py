@@ -43,8 +43,6 @@ GOLDEN = {
     "mbg": "01df5ab047d74b4ff4e61feac02e6bec",
 }  # mbg also depends on the JPEG decoder: Pillow's own wheels agree
 
-# --- randomness -------------------------------------------------------------------------------------------------------
-
 
 @given(st.lists(st.tuples(st.sampled_from(["peek", "take", "skip"]), st.integers(0, 900)), max_size=12), RAW)
 def test_stream_consumes_what_it_should(steps, seed):
@@ -81,9 +79,6 @@ def test_offset_is_a_rounded_gaussian():
     assert abs(offsets.mean()) < 0.3
     assert offsets.std() == pytest.approx(10, rel=0.02)
     assert np.mean(abs(offsets) <= 10) == pytest.approx(2 * NormalDist().cdf(1.05) - 1, abs=0.01)
-
-
-# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def slow_scene(style: str, key: tuple[int, ...], pool: Pool, sizes: list) -> tuple[Scene, int]:
@@ -228,9 +223,6 @@ def test_styles_share_the_digits_of_a_key():
     one, two, three = (SOURCES[style].scene(7) for style in STYLES)
     assert one.digits == two.digits == three.digits
     assert one.asked == two.asked == three.asked
-
-
-# --- rendering --------------------------------------------------------------------------------------------------------
 
 
 def slow_render(scene: Scene, source: SceneSource) -> np.ndarray:

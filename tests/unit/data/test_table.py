@@ -39,9 +39,6 @@ def tidy(word):
     return unicodedata.normalize("NFC", word.strip())
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_one_table_from_three_forms(tmp_path, form):
     rows = read_table(write_table(tmp_path / f"t.{form}", ROWS, COLUMNS))
@@ -157,8 +154,6 @@ def test_images_never_straddle_splits(tmp_path):
     assert " ".join(map(split_of, paths[:6])) == golden
     np.testing.assert_allclose([split.count(name) / len(split) for name in SPLITS], [0.6, 0.2, 0.2], atol=0.03)
 
-
-# --- writing ----------------------------------------------------------------------------------------------------------
 
 FILES = ["dataset.json", "manifest.parquet", "rejected.parquet"]
 WRITTEN = {

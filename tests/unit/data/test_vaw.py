@@ -136,10 +136,13 @@ def test_half_a_box_is_left_out_and_a_missing_file_is_noted(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[{]", r"val\.json is broken JSON"),
-        ("{}", r"val\.json is not of VAW's form: Expected `array`"),
-        ([entry("x1")], r"val\.json is not of VAW's form: .*`\$\[0\].instance_id`"),
-        ([entry(2, positive_attributes=None)], r"val\.json is not of VAW's form: .*`\$\[0\].positive_attributes`"),
+        ("[{]", r"val\.json can't be read as VAW's JSON: JSON is malformed"),
+        ("{}", r"val\.json can't be read as VAW's JSON: Expected `array`"),
+        ([entry("x1")], r"val\.json can't be read as VAW's JSON: .*`\$\[0\].instance_id`"),
+        (
+            [entry(2, positive_attributes=None)],
+            r"val\.json can't be read as VAW's JSON: .*`\$\[0\].positive_attributes`",
+        ),
         ([{"image_id": 7}], r"missing required field `instance_id`"),
     ],
 )

@@ -14,8 +14,6 @@ from progressive_attention.config import SPLITS
 from progressive_attention.data.names import normalise, rare_plurals
 from progressive_attention.data.visual_genome import REASONS, clip, find, import_visual_genome
 
-# --- object by object -------------------------------------------------------------------------------------------------
-
 
 def slow_import(folder, files, least, of_image=None):
     """What an import must give: rows, rejected rows, labels left out; one object at a time, one rare word at a time."""
@@ -123,9 +121,6 @@ def test_import_equals_one_that_goes_object_by_object(tmp_path, version, least, 
     assert (counts["classes"], counts["attributes"]) == (len({r["query"] for r in rows}), len(set(words)))
     assert counts["images"] == len({row["image"] for row in rows})
     assert sum(part["rows"] for part in counts["splits"].values()) == len(rows)
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(0, 9), max_size=20))

@@ -16,9 +16,6 @@ def take(tmp_path):
     return importer(tmp_path, write_photos(tmp_path / "images"))
 
 
-# --- objects ----------------------------------------------------------------------------------------------------------
-
-
 def test_one_object_of_each_fate(take):
     things = {
         1: [
@@ -134,9 +131,6 @@ def test_huge_and_tiny_boxes(take):
     assert {r["id"]: r["reason"] for r in rejected} == dict.fromkeys((1, 2, 3, 4, 6), "no box in the image")
 
 
-# --- splits -----------------------------------------------------------------------------------------------------------
-
-
 def test_split_is_a_function_of_the_ids_alone():
     ids = np.array([7, 1, 2407890, 3, 12, 5, 6, 4, 9, 10])
     split = split_by_hash(ids, np.arange(10))
@@ -181,8 +175,6 @@ def test_bad_splits(take, tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"parts\.json.*{message}"):
         take({1: [thing(11)]}, splits=path)
 
-
-# --- settings ---------------------------------------------------------------------------------------------------------
 
 NOTHING = [
     ({1: [thing(11)]}, {"setting": "2017"}, "unknown setting '2017'; known: 2018, 2016, all"),

@@ -21,9 +21,6 @@ def take(tmp_path, photos):
     return importer(tmp_path, photos)
 
 
-# --- where they lie ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("images", ["annotations", "images"])
 def test_everything_may_lie_in_zips(tmp_path, images):
     folder, images = tmp_path / "annotations", tmp_path / images
@@ -86,8 +83,6 @@ def test_progress_counts_images(take, monkeypatch):
     take(things, objects=listed(things, "objects"), progress=lambda done, total: shown.append((done, total)))
     assert shown == [(2, 5), (4, 5), (5, 5)]
 
-
-# --- bad files --------------------------------------------------------------------------------------------------------
 
 GOOD = json.dumps(listed({1: [thing(11)], 2: [thing(21), thing(22)]}, "attributes"))
 DEEP = "[" * 100_000

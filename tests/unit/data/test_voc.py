@@ -67,9 +67,6 @@ def test_a_network_is_asked_by_words_that_it_knows(devkit, known, asked):
     assert set(unknown_queries(questions, known)) == set(questions.query_names) - set(asked)
 
 
-# --- segmentation -----------------------------------------------------------------------------------------------------
-
-
 def expected_segmentation():
     """Image and query -> the row, from the scenes, class by class."""
     rows = {}
@@ -201,9 +198,6 @@ def test_a_size_stated_wrong(devkit):
     assert import_voc(devkit, devkit.parent / "out2")["mended"] == {}
 
 
-# --- the devkit and the choices ---------------------------------------------------------------------------------------
-
-
 def test_other_names(devkit):
     told, rows, _ = imported(devkit, names={"sofa": "sofa", "tvmonitor": "television"})
     assert {"sofa", "television", "airplane"} <= {row["query"] for row in rows}
@@ -214,11 +208,6 @@ def test_other_names(devkit):
     ):
         with pytest.raises(ValueError, match=message):
             import_voc(devkit, devkit.parent / "out2", names=names)
-
-
-def test_detection_is_a_table_of_boxes(devkit):
-    with pytest.raises(ValueError, match=r"task must be segmentation, got 'detection'.*pan data import c"):
-        import_voc(devkit, devkit.parent / "out", task="detection")
 
 
 def test_folders_that_are_missing(devkit):

@@ -36,8 +36,6 @@ def region(*rows: list[float], size: tuple[int, int] = (10, 20)) -> torch.Tensor
     return region_map(*looking(affine(*rows), size))[0, 0]
 
 
-# --- by hand, on an image of 10 x 20 pixels ---------------------------------------------------------------------------
-
 IDENTITY = [1.0, 0, 0], [0, 1.0, 0]
 
 
@@ -89,9 +87,6 @@ def test_of_no_area_it_is_the_pixel_of_its_centre():
     assert not region([0, 0, 1.2], [0, 0, 0.5]).any()  # outside
 
 
-# --- the area of a pixel inside a polygon -----------------------------------------------------------------------------
-
-
 def clipped(corners: list[tuple[float, float]], axis: int, bound: float, above: bool) -> list[tuple[float, float]]:
     """The part of a convex polygon on one side of a line along an axis (Sutherland and Hodgman)."""
     kept = []
@@ -131,9 +126,6 @@ def test_covered_is_the_clipped_polygon(values, whole):
     assert_close(covered(corners[None], (6, 9))[0], slow_covered(corners, (6, 9)), rtol=0, atol=1e-11)
 
 
-# --- through several transformers -------------------------------------------------------------------------------------
-
-
 def test_geometry_of_the_papers_network_by_hand():
     stage = Field(2, 0, 3), Field(2, 0, 3)  # 3 x 3 convolution, 2 x 2 pooling
     assert Field().through(Window(3)).through(Window(2, stride=2)) == stage[0]
@@ -169,9 +161,6 @@ def test_it_is_where_sampled_coordinates_come_from(attended):
         expected = corners[m, 0] + (j + 0.5) / side * across + (i + 0.5) / side * down
         assert_close(sampled[m, :, i, j], expected)
     assert_close(corners[:, 2], corners[:, 1] + corners[:, 3] - corners[:, 0])
-
-
-# --- every network's maps ---------------------------------------------------------------------------------------------
 
 
 @every_model

@@ -17,8 +17,6 @@ from progressive_attention.network.backbone import Backbone, build_backbone, con
 from progressive_attention.network.build import build_model
 from progressive_attention.network.pan import ProgressiveAttentionNetwork
 
-# --- the twin: where does the input gradient of a linear, one-channel copy of the network not vanish? -----------------
-
 
 class OnesConv(nn.Module):
     """A convolution's geometry alone: one channel, all weights the same and positive."""

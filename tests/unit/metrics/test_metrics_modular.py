@@ -41,9 +41,6 @@ def exactly(found, expected) -> None:
     assert_close(found, expected, rtol=1e-12, atol=0, equal_nan=True)
 
 
-# --- the pure functions -----------------------------------------------------------------------------------------------
-
-
 def test_attention_by_the_pure_functions():
     attention, mask = some_maps(50)
     for metric, values in (
@@ -79,9 +76,6 @@ def test_ranking_by_the_pure_function(train_count):
         metric.update(score[rows], label[rows])
     expected = scores.summary(None if train_count is None else np.asarray(train_count))
     assert {name: None if value.isnan() else float(value) for name, value in metric.compute().items()} == expected
-
-
-# --- what torchmetrics asks of a class --------------------------------------------------------------------------------
 
 
 @every_class
@@ -136,9 +130,6 @@ def test_bad_labels_are_told_when_they_come():
         AttributeRanking(9).update(score, label)
     with pytest.raises(ValueError, match=r"both must have one shape \(..., A\), got \(3, 4\) and \(2, 4\)"):
         AttributeRanking(A).update(score, label[:2])
-
-
-# --- processes --------------------------------------------------------------------------------------------------------
 
 
 def one_process(rank: int, store: str) -> None:

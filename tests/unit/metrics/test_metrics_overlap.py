@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from progressive_attention.metrics.attention import (
-    THRESHOLDS,
-    OverlapCurves,
-    dilated,
-    overlap,
-    pointing_game,
-)
+from progressive_attention.metrics.attention import THRESHOLDS, OverlapCurves, dilated, overlap, pointing_game
 
 any_pace = settings(deadline=None)
 
@@ -121,9 +115,6 @@ def test_best_threshold_is_one_for_all_and_the_lowest():
     summary = curves_of(attention, mask, 2).summary()["last"]
     assert (summary["best_iou"], summary["best_threshold"]) == (0.75, 0.21)
     assert curves_of(np.ones((1, 2, 2)), mask[1].reshape(1, 2, 2), 1).summary()["last"]["best_threshold"] == 0
-
-
-# --- pointing game ----------------------------------------------------------------------------------------------------
 
 
 def distance_to_target(mask, row, column):

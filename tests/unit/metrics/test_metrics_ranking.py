@@ -111,9 +111,6 @@ def test_mean_over_attributes():
         mean_over_attributes(ap, np.array([1, -1, 0, 0]))
 
 
-# --- many rows --------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=["memory", "file"])
 def kept(request, monkeypatch):
     """Scores stay in memory or go to the disk at once."""
@@ -193,7 +190,7 @@ def test_nothing_to_average_is_none():
 def test_other_numbers_of_attributes():
     with pytest.raises(ValueError, match="score must have 3 attributes, got 2"):
         RankingScores(3).add(np.zeros((1, 2)), np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="both must have the same attributes, got 3 and 2"):
+    with pytest.raises(ValueError, match="both must have 3 attributes, got 2"):
         RankingScores(3).merge(RankingScores(2))
     with pytest.raises(ValueError, match=r"train_count must have shape \(3,\), got \(2,\)"):
         RankingScores(3).summary(np.zeros(2))

@@ -159,7 +159,7 @@ def test_summary_by_group():
     ("score", "label", "message"),
     [
         (np.zeros(3), np.zeros(2), r"one shape \(R.*\), got \(3,\) and \(2,\)"),
-        (np.zeros((1, 3)), np.array([[1, 0, 2]]), "label must be 1 .*, got 2; write -1 where VAW's own files write 2"),
+        (np.zeros((1, 3)), np.array([[1, 0, 2]]), "label must be 1 .*2 in VAW's own files.*, got 2"),
         (np.zeros((1, 3)), np.array([[1, 0, "1"]]), "label must be 1"),
         (np.array([[0, np.nan, np.nan]]), np.array([[1, 0, -1]]), "must be numbers, got 2 NaN of 3; did the training"),
     ],

@@ -47,8 +47,6 @@ def box_by_sorting(values: np.ndarray, share: float) -> tuple[int, int, int, int
     return min(columns), min(rows), max(columns) + 1, max(rows) + 1
 
 
-# --- points -----------------------------------------------------------------------------------------------------------
-
 BY_HAND = [
     (["00", "03"], (1.5, 1.5)),  # the last pixel's centre
     (["9990", "9990", "0009"], (1.5, 1)),  # a cell of 3 x 2; the corner's pixel touches by no edge
@@ -88,9 +86,6 @@ def test_rounding_moves_no_point():
     assert_array_equal(highest_point(cell), [[4, 4]])
 
 
-# --- boxes ------------------------------------------------------------------------------------------------------------
-
-
 def test_boxes_by_hand():
     attention = with_plateaus(["0000", "0560", "0450", "0000"])  # of 20: 6, 11, 16, 20
     shares = [0.3, 0.31, 0.55, 0.56, 0.8, 0.81, 1]
@@ -110,9 +105,6 @@ def test_boxes_are_the_loops(attention, twentieths):
         assert_array_equal(box, box_by_sorting(values, twentieths / 20) if values.any() else [np.nan] * 4)
 
 
-# --- overlap of boxes -------------------------------------------------------------------------------------------------
-
-
 def test_iou_by_hand():
     box = [0, 0, 4, 2]
     others = [box, [2, 1, 4, 2], [2, 0, 6, 2], [4, 0, 8, 2], [-9, -9, -8, -8], [1, 1, 1, 1], [np.nan] * 4]
@@ -130,9 +122,6 @@ def test_iou_is_that_of_pixels(one, other):
     union = pixels.any(0).sum()
     expected = pixels.all(0).sum() / union if union else np.nan
     assert_allclose(box_iou(np.array([one]), np.array([other])), [expected], rtol=1e-15)
-
-
-# --- what is no map ---------------------------------------------------------------------------------------------------
 
 
 def test_maps_of_zeros_point_nowhere():
