@@ -29,6 +29,7 @@ COMMANDS = (
 )
 DROPPED = {
     "bench": "in a checkout, use `make bench SUITE=step QUICK=1 JSON=FILE.json`",
+    "data export": "`datasets` opens manifest.parquet and takes the pictures in: docs/ecosystem.md",
     "--trackio": "use --tensorboard, or log.jsonl in the run's folder",
     "--mnist-dir": "scenes are drawn from the MNIST digits that come with the package: leave it out",
     "--task": "VOC's segmentation is imported: leave it out",
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_dropped(words: Sequence[str]) -> None:
     """Raises ValueError for a command or option of earlier versions, naming what to use instead."""
-    for word in [*words[:1], *(word.partition("=")[0] for word in words if word.startswith("--"))]:
+    for word in [*words[:1], " ".join(words[:2]), *(word.partition("=")[0] for word in words if word.startswith("--"))]:
         if word in DROPPED:
             raise ValueError(f"{word} was dropped; {DROPPED[word]}")
 
