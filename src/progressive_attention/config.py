@@ -32,6 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "stn-m": {"title": "STN-M", "network": "stn"},
     # Rows that the papers lack; the classes name each one's source.
     "concat": {"title": "Concatenation", "network": "concat"},
+    "pooled": {"title": "Pooled", "network": "pooled"},
     "film": {"title": "FiLM", "network": "film"},
     "cbam": {"title": "CBAM", "pooling": "soft", "scorer": "cbam"},
     "cross-attention": {"title": "Cross-attention", "pooling": "soft", "scorer": "dot", "only": "last"},
@@ -96,11 +97,11 @@ class ModelConfig:
     """One network, complete: ``network.build.from_config`` needs nothing else.
 
     ``attend_at`` names the attended stages, by index or by name (VGG-16: ``"pool3"``); the last of them is where
-    the softmax chooses (``choice``; or sparsemax). STN transforms what enters each of them; FiLM and concatenation
-    run through the whole backbone. ``scorer``: how PAN scores a location (``scorers.SCORERS``). ``radius`` is δ of the
-    local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq. (4)'s ``"sum"``, or the
-    2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has one attribute,
-    ``"bernoulli"`` where it may have any number. ``prior`` shows the query to the classifier too
+    the softmax chooses (``choice``; or sparsemax). STN transforms what enters each of them; FiLM and concatenation,
+    pooled or not, run through the whole backbone. ``scorer``: how PAN scores a location (``scorers.SCORERS``).
+    ``radius`` is δ of the local context, 0 for none, and never applies to the last layer. ``soft_reduction`` is eq.
+    (4)'s ``"sum"``, or the 2016 code's ``"mean"`` over the last map. ``likelihood``: ``"softmax"`` where an object has
+    one attribute, ``"bernoulli"`` where it may have any number. ``prior`` shows the query to the classifier too
     (``scorers.QueryPrior``). ``query_size`` 0 learns a vector for each query; else each has a fixed vector of so many
     values, made by ``query_encoder`` (``text_queries``). Raises ValueError for a value out of range, or that doesn't
     go with the others.
@@ -116,7 +117,7 @@ class ModelConfig:
     soft_reduction: Literal["sum", "mean"] = "sum"
     backbone: str = "conv-stack"
     image_size: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    network: Literal["pan", "stn", "film", "concat"] = "pan"
+    network: Literal["pan", "stn", "film", "concat", "pooled"] = "pan"
     scorer: Literal["mlp", "cbam", "dot"] = "mlp"
     choice: Literal["softmax", "sparsemax"] = "softmax"
     likelihood: Literal["softmax", "bernoulli"] = "softmax"
@@ -130,7 +131,7 @@ class ModelConfig:
             raise ValueError(
                 f"query_encoder {self.query_encoder!r} makes vectors; give their length as query_size, got 0"
             )
-        if self.prior and self.network in ("film", "concat"):
+        if self.prior and self.network in ("film", "concat", "pooled"):
             knows = f"that of {self.network} already knows it"
             raise ValueError(
                 f"prior shows the query to the classifier, and {knows}; leave prior False, or choose pan-*"

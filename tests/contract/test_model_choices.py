@@ -40,7 +40,7 @@ def test_every_part_can_be_chosen_by_its_config():
     for scorer, kind in kinds.items():
         assert {type(part) for part in build("pan-hard", scorer=scorer).scorers.values()} == {kind}
     networks = {"pan-hard": ProgressiveAttentionNetwork, "stn-s": SpatialTransformerNetwork, "film": FiLMNetwork}
-    for name, kind in {**networks, "concat": ConcatenationNetwork}.items():
+    for name, kind in {**networks, "concat": ConcatenationNetwork, "pooled": ConcatenationNetwork}.items():
         assert type(build(name)) is kind
 
 
@@ -109,7 +109,7 @@ def test_without_it_one_image_seen_alike_is_answered_alike(name):
         assert torch.equal(one, other) != prior
 
 
-@pytest.mark.parametrize("name", ["film", "concat"])
+@pytest.mark.parametrize("name", ["film", "concat", "pooled"])
 def test_networks_whose_classifier_knows_the_query_refuse_it(name):
     with pytest.raises(ValueError, match=rf"that of {name} already knows it; leave prior False, or choose pan-\*"):
         build(name, prior=True)

@@ -24,7 +24,7 @@ def fake_run(model: str = "pan-hard-ctx", dataset: str = "mref", seed: int = 0, 
     shape = published.MBG_BY_SCALE.get(model, (85, 92, 90, 88, 80))
     errors = (1 - accuracy) * (100 - np.array(shape)) / (100 - np.dot(shape, list(COUNTS.values())) / 10_000)
     scales = np.clip(1 - errors + rng.normal(0, 0.004, 5), 0, 1)
-    single = model in ("san", "han", "cross-attention")
+    single = model in ("san", "han", "cross-attention", "pooled")
     stn, blind = model.startswith("stn"), model in ("concat", "film")
     tpr = {"last": 0.2 * row.tpr / 62 + 0.02, "accumulated": 0.5 * row.tpr / 62, "activation": 1.05 * row.tpr / 100}
     tpr = {name: float(value + rng.normal(0, 0.004)) for name, value in tpr.items()}

@@ -23,7 +23,7 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 BY_TEXT = " by text"  # behind a model's name: its queries have vectors
 NAMES = [
     *MODELS,
-    *(f"{one}{BY_TEXT}" for one in ("pan-hard-ctx", "stn-s", "concat", "film", "cbam", "cross-attention")),
+    *(f"{one}{BY_TEXT}" for one in ("pan-hard-ctx", "stn-s", "concat", "pooled", "film", "cbam", "cross-attention")),
 ]
 ROWS = {name: MODELS[name.removesuffix(BY_TEXT)] for name in NAMES}
 SCORING = [name for name, row in ROWS.items() if row.get("network", "pan") == "pan"]  # every location, into maps
@@ -72,6 +72,8 @@ def flat(prediction: Prediction) -> list[torch.Tensor]:
 
 def sides(name: str) -> list[int]:
     """Of the attention maps."""
+    if name.removesuffix(BY_TEXT) == "pooled":  # Grad-CAM's
+        return SIDES[-1:]
     if name not in SCORING:
         return []
     own = PADDED_SIDES if "backbone" in ROWS[name] else SIDES

@@ -100,7 +100,7 @@ class Canvas(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a network looks in images of H x W pixels: attended layers' fields and the paths between, or canvases."""
+    """Where a network looks in images of H x W pixels: its maps' fields and the paths between them, or canvases."""
 
     fields: list[Both]
     image_size: tuple[int, int]
@@ -119,6 +119,8 @@ def geometry(model: QuestionNetwork, image_size: Size | None = None) -> Geometry
         return Geometry(fields, size, paths=paths)
     if size != (side, side):
         raise ValueError(f"this network takes images of {side} x {side} pixels only, got image_size {image_size}")
+    if model.config.network == "pooled":
+        return Geometry(layers_of(model, size)[0], size)
     return Geometry([], size, canvases(model) if isinstance(model, SpatialTransformerNetwork) else ())
 
 

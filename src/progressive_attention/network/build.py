@@ -20,6 +20,7 @@ NETWORKS = {
     "stn": SpatialTransformerNetwork,
     "film": FiLMNetwork,
     "concat": ConcatenationNetwork,
+    "pooled": ConcatenationNetwork,
 }
 
 

@@ -23,9 +23,9 @@ class Prediction(NamedTuple):
     """All that was computed; zeros where the query was -1 (no question).
 
     ``logit``: log-probabilities of the attributes (``likelihood`` softmax), or log-odds of each (bernoulli).
-    ``attention``: gates in [0, 1], then a map that sums to one; empty for networks without. ``magnitude``: L2 norm of
-    the features before each gate. ``transform``: of each spatial transformer, from output to input coordinates, -1 to 1
-    over the map that it samples.
+    ``attention``: gates in [0, 1], then a map that sums to one (of ``pooled`` Grad-CAM's); empty for networks without.
+    ``magnitude``: L2 norm of the features at each map, before its gate. ``transform``: of each spatial transformer,
+    from output to input coordinates, -1 to 1 over the map that it samples.
     """
 
     logit: Tensor  # (B, K, A)

@@ -135,6 +135,7 @@ def test_geometry_of_the_papers_network_by_hand():
     two = geometry(build("stn-m", attend_at=("pool2", "pool4")))
     assert two.canvases == (Canvas(stage, (30, 30)), Canvas((Field(4, 0, 9), Field(4, 0, 9)), (6, 6)))
     assert geometry(build("film")) == geometry(build("concat")) == Geometry([], (62, 62))
+    assert geometry(build("pooled", attend_at=(0,))) == geometry(build("san"))._replace(paths=())
 
 
 @pytest.mark.parametrize("attended", [(0, 1, 2, 3), (1, 3), (0, 2), (2,)])

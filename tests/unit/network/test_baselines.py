@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from progressive_attention.network.build import build_model
+from progressive_attention.network.no_attention import grad_cam
 
 QUERY = torch.tensor([[4, 0], [1, 4]])
 
@@ -54,6 +55,22 @@ def slow_concat(model, image: torch.Tensor, question: int) -> torch.Tensor:
     return classified(model, (first @ torch.cat([features.flatten(), one_hot])).clamp(min=0))
 
 
+def slow_pooled(model, image: torch.Tensor, question: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The answer, and Grad-CAM by autograd: features weighed by the mean gradient of the top attribute's score."""
+    features = image
+    for stage, norm in zip(model.stages, model.norms, strict=True):
+        features = normalise(norm, conv(stage, features))
+    features = features.detach().requires_grad_()
+    means = torch.stack([channel.sum() / channel.numel() for channel in features])
+    hidden = (model.context.weight @ means + model.query.weight[question]).clamp(min=0)
+    score = model.classifier.weight @ hidden + model.classifier.bias
+    (gradient,) = torch.autograd.grad(score.max(), features)
+    cells = (gradient.mean((1, 2), keepdim=True) * features).sum(0).clamp(min=0)
+    if not cells.any():
+        cells += 1
+    return classified(model, hidden), (cells / cells.sum()).detach()
+
+
 def slow_stn(model, image: torch.Tensor, question: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     features, transforms = image, []
     for i in range(4):
@@ -81,6 +98,26 @@ def test_networks_without_attention_are_the_loops(name, slow, likelihood):
     for b, k in product(range(2), repeat=2):
         assert_close(prediction.logit[b, k], slow(model, image[b].clone(), int(QUERY[b, k])))
     assert flat(prediction) == [prediction.logit]
+
+
+@every_likelihood
+def test_the_pooled_network_is_the_loop_and_its_map_is_grad_cam(likelihood):
+    model, image = build("pooled", likelihood=likelihood).eval(), pictures(2)
+    with torch.inference_mode():
+        prediction = model(image, QUERY)
+    for b, k in product(range(2), repeat=2):
+        logit, cells = slow_pooled(model, image[b], int(QUERY[b, k]))
+        assert_close(prediction.logit[b, k], logit)
+        assert_close(prediction.attention[0][b, k], cells)
+    assert prediction.attention[0].std((0, 1)).max() > 0.01  # not one map for all
+
+
+def test_grad_cam_by_hand():
+    """Two channels on 1 x 3 cells: for the first answer the first channel speaks, and the second one against it."""
+    features = torch.tensor([[[[1.0, 3.0, 0.0]], [[0.0, 1.0, 2.0]]]]).expand(2, 2, 1, 3)
+    maps = grad_cam(features, torch.tensor([[1.0, -1.0], [-1.0, -1.0]]))
+    assert_close(maps[0], torch.tensor([[1 / 3, 2 / 3, 0]]))
+    assert_close(maps[1], torch.full((1, 3), 1 / 3))  # nothing speaks for the second one
 
 
 @pytest.mark.parametrize("name", ["stn-s", "stn-m"])
@@ -117,6 +154,7 @@ def test_transformers_start_by_doing_nothing(name, train):
     "name, rows",
     [
         ("concat", {"stages": [2, 2, 2, 2]}),
+        ("pooled", {"stages": [2, 2, 2, 2]}),
         ("film", {"stages": [2, 5, 5, 5]}),
         ("stn-s", {"stages": [5, 5, 5, 5], "localisation.0": [2, 2, 2, 2]}),
         ("stn-m", {"localisation.0": [2, 2, 2, 2], "localisation.1": [5, 5, 5], "localisation.3": [5]}),

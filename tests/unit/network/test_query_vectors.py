@@ -17,7 +17,8 @@ from progressive_attention.predict.text_queries import knowing, unit_vectors
 # --- the same equations -----------------------------------------------------------------------------------------------
 
 
-WITH_PRIOR = [name for name in MODELS if MODELS[name].get("network") not in ("film", "concat")]  # these know the query
+KNOW_THE_QUERY = ("film", "concat", "pooled")
+WITH_PRIOR = [name for name in MODELS if MODELS[name].get("network") not in KNOW_THE_QUERY]
 
 
 @pytest.mark.parametrize("name, prior", [*((name, False) for name in MODELS), *((name, True) for name in WITH_PRIOR)])

@@ -275,7 +275,7 @@ def test_prices_are_added(gate_price, mask_price):
     assert_close(loss(prediction, attribute, mask), expected)
 
 
-@pytest.mark.parametrize("name", ["stn-s", "film", "concat", None])
+@pytest.mark.parametrize("name", ["stn-s", "film", "pooled", None])
 def test_networks_without_maps_have_no_prices(name):
     model = build_model(name, num_queries=2, num_attributes=3) if name else ByHalves()
     for prices in ({"gate_price": 1.0}, {"mask_price": 1.0}):
