@@ -154,14 +154,16 @@ class AnyOf:
         if box is not None:
             targets["box"] = Target(BoxMasks(box, self.questions.images.shape[1]), box_of=lambda rows, seen: box[rows])
         if masks is not None:
-            targets["mask"] = Target(masks, self.questions.void)
+            of_mask = None if box is not None else lambda rows, seen: bounding_box(seen)
+            targets["mask"] = Target(masks, self.questions.void, box_of=of_mask)
         return targets
 
     def figures(self, table: pa.Table, curves: dict[str, Any], train: QuestionSet | None = None) -> dict[str, Any]:
         """``summarise_labels``, each map's best IoU (``iou_box_last`` ...), mAPs and VAW's metrics, and by attribute.
 
         ``train`` defines head, medium and tail, and adds ``query_prior_...``, the figures of its ``query_prior``.
-        ``by_attribute`` has the rows where each is true ("count"), VOC's 11-point AP ("ap") and the query's alone.
+        ``by_attribute`` has the rows where each is true ("count"), attention's means over these, VOC's 11-point AP
+        ("ap") and the query's alone.
         Shares in [0, 1], None where there is nothing to measure.
         """
         names, prior, train_count = self.questions.attribute_names, None, None
@@ -175,10 +177,10 @@ class AnyOf:
             of_prior = {f"query_prior_{name}": value for name, value in prior.summary(train_count).items()}
         unknown = np.full(len(names), np.nan)
         aps = {"ap": scores.eleven_point_ap, "query_prior_ap": unknown if prior is None else prior.eleven_point_ap}
-        by_attribute: dict[str, Any] = {}
+        by_attribute, attended = {}, means_by_attribute(table.filter(table["read"]))
         for i, name in enumerate(names):
             known = {key: None if np.isnan(values[i]) else float(values[i]) for key, values in aps.items()}
-            by_attribute[name] = {"count": int(scores.counts.positive[i]), **known}
+            by_attribute[name] = attended.get(name, {}) | {"count": int(scores.counts.positive[i]), **known}
         ious = best_ious(curves, "box_") | best_ious(curves, "mask_")
         figures = summarise_labels(table) | ious | scores.summary(train_count) | of_prior
         return {**figures, "by_attribute": by_attribute}
@@ -268,16 +270,33 @@ def summarise_labels(table: pa.Table) -> dict[str, Any]:
     """Rows, those whose image can't be read, means of attention's scores over rows and by query, and each layer's mean
     entropy; None for none.
     """
-    measured = [name for name in table.column_names if name.startswith(("tpr_", "point", "box_iou"))]
     read = table.filter(table["read"])
-    by_query = read.group_by("query").aggregate([("row", "count"), *((name, "mean") for name in measured)])
-    queries = {
-        row["query"]: {"count": row["row_count"], **{name: row[f"{name}_mean"] for name in measured}}
-        for row in by_query.sort_by("query").to_pylist()
-    }
-    means = {name: pc.mean(read[name]).as_py() for name in measured}
+    means = {name: pc.mean(read[name]).as_py() for name in attention_columns(read)}
     count = {"count": len(read), "unread": len(table) - len(read)}
-    return {**count, **means, "entropy": mean_entropy(read), "by_query": queries}
+    return {**count, **means, "entropy": mean_entropy(read), "by_query": means_by(read, "query")}
+
+
+def attention_columns(table: pa.Table) -> list[str]:
+    """Its columns of attention's scores."""
+    return [name for name in table.column_names if name.startswith(("tpr_", "point", "box_iou"))]
+
+
+def means_by(table: pa.Table, key: str) -> dict[str, dict[str, Any]]:
+    """Rows of each word in a column ("count"), and the means of attention's scores over them, None for none."""
+    measured = attention_columns(table)
+    groups = table.group_by(key).aggregate([([], "count_all"), *((name, "mean") for name in measured)])
+    return {
+        row[key]: {"count": row["count_all"], **{name: row[f"{name}_mean"] for name in measured}}
+        for row in groups.sort_by(key).to_pylist()
+    }
+
+
+def means_by_attribute(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """``means_by`` each attribute, over the rows where it is true."""
+    table = table.combine_chunks()
+    lists = table["attributes"].combine_chunks()
+    of_each = table.select(attention_columns(table)).take(pc.list_parent_indices(lists))
+    return means_by(of_each.append_column("attribute", pc.list_flatten(lists)), "attribute")
 
 
 def best_ious(curves: dict[str, Any], prefix: str) -> dict[str, float | None]:

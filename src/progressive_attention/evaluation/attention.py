@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from progressive_attention.data.questions import Batch, Masks
 from progressive_attention.maps.pixel_maps import PIXEL_MAPS, pixel_maps
@@ -29,6 +30,7 @@ ATTENTION_COLUMNS = (
     "point_on_target",
     "box_iou",
 )
+OF_EACH_MAP = tuple(f"{score}_{name}" for score in ("point_on_target", "box_iou") for name in PIXEL_MAPS)
 
 
 class Target(NamedTuple):
@@ -44,32 +46,47 @@ def looked(
 ) -> dict[str, np.ndarray]:
     """``attention_scores`` of n answered questions, as columns (n,), and ``entropy`` (n, L) of each layer's map.
 
-    ``targets`` by name, "" for the only one. ``curves`` takes in the maps.
+    ``targets`` by name, "" for the only one; of a named one, point and box are those of each map. ``curves`` takes in
+    the maps. Of a question without a target all is NaN, and nothing is drawn.
     """
     real = asked.row >= 0
     rows = asked.row[real]
     layers = [attention_entropy(layer.double().cpu().numpy()[real]) for layer in prediction.attention]
     columns = {"entropy": np.stack(layers, 1) if layers else np.zeros((len(rows), 0))}
-    maps = {}
-    if targets:
-        maps = {name: drawn.cpu().numpy()[real] for name, drawn in pixel_maps(prediction, where).items()}
+    masks_of = {what: target.masks[rows] for what, target in targets.items()}
+    place = np.flatnonzero(sum(masks.any((-2, -1)) for masks in masks_of.values()))
+    if not len(place):
+        return columns
+    at = torch.from_numpy(np.argwhere(real)[place].T).to(prediction.logit.device)
+    drawn_for = prediction.rearranged(lambda each: each[at[0], at[1]][:, None], prediction.likelihood)
+    maps = {name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(drawn_for, where).items()}
     for what, target in targets.items():
-        masks = target.masks[rows]
-        void = None if target.void is None else target.void[rows]
-        box = None if target.box_of is None else target.box_of(rows, masks if void is None else masks & ~void)
-        scores = attention_scores(maps, masks, beyond=bool(prediction.transform), void=void, box=box)
-        columns |= {column_of(name, what): values for name, values in scores.items()}
+        masks = masks_of[what][place]
+        void = None if target.void is None else target.void[rows[place]]
+        box = None if target.box_of is None else target.box_of(rows[place], masks if void is None else masks & ~void)
+        beyond = bool(prediction.transform)
+        scores = attention_scores(maps, masks, beyond=beyond, void=void, box=box, every_map=bool(what))
+        for name, values in scores.items():
+            column = columns.setdefault(column_of(name, what), np.full(len(rows), np.nan))
+            column[place] = values
         for name, drawn in maps.items():
             curves.add(f"{what}_{name}" if what else name, drawn, masks, void)
     return columns
 
 
+def columns_of(what: str) -> list[str]:
+    """The columns of a target of this name, as far as they can be measured."""
+    return [column_of(name, what) for name in (*ATTENTION_COLUMNS, *(OF_EACH_MAP if what else ()))]
+
+
 def column_of(name: str, what: str) -> str:
     """A score's column for a target: ``tpr_last`` -> ``tpr_box_last``, ``point_on_target`` -> ``point_on_box``."""
-    if not what or name == "box_iou":
+    if not what or name.startswith("box_iou"):
         return name
+    if name.startswith("point_on_target"):
+        return name.replace("target", what)
     kind, _, rest = name.partition("_")
-    return f"point_on_{what}" if rest == "on_target" else f"{kind}_{what}_{rest}"
+    return f"{kind}_{what}_{rest}"
 
 
 def attention_scores(
@@ -79,6 +96,7 @@ def attention_scores(
     beyond: bool,
     void: np.ndarray | None = None,
     box: np.ndarray | None = None,
+    every_map: bool = False,
 ) -> dict[str, np.ndarray]:
     """The maps (R, H, W) there are against the targets (R, H, W) bool: (R,) in [0, 1] each, NaN for an empty mask.
 
@@ -86,7 +104,8 @@ def attention_scores(
     game; ``point_on_target`` for the answer's point, and ``box_iou`` for its box where the true ``box`` (R, 4) is
     given, x0 y0 x1 y1: 0 for a map of zeros, which has neither. ``beyond`` says that attention may lie outside the
     image, where it counts as missed; only in ``tpr_clipped``, otherwise equal to ``tpr_last``, it counts as nothing.
-    What lies on ``void`` pixels (R, H, W) never counts, and of a point there nothing is known.
+    What lies on ``void`` pixels (R, H, W) never counts, and of a point there nothing is known. ``every_map`` adds
+    ``point_on_target_*`` and ``box_iou_*`` of each map.
     """
     everywhere = np.ones(len(masks)) if beyond else None
     void = np.zeros_like(masks) if void is None else void
@@ -100,15 +119,26 @@ def attention_scores(
         scores[f"pointing_{name}"] = pointing_game(drawn, masks)
     if "last" in maps:
         scores["tpr_clipped"] = true_positive_ratio(maps["last"], masks) if beyond else scores["tpr_last"]
-        first, known = next(maps[name] for name in SHOWN_FIRST if name in maps), masks.any((-2, -1))
-        points = highest_point(first)
-        column, row = np.nan_to_num(points).astype(int).T
-        at = np.arange(len(points)), row, column
-        scores["point_on_target"] = np.where(known & ~void[at], masks[at] & ~np.isnan(points[:, 0]), np.nan)
-        if box is not None:
-            height, width = masks.shape[1:]
-            iou = box_iou(smallest_box(first), box.clip(0, [width, height, width, height]))
-            scores["box_iou"] = np.where(known, np.nan_to_num(iou), np.nan)
+        first = next(name for name in SHOWN_FIRST if name in maps)
+        of_map = {name: point_and_box(maps[name], masks, void, box) for name in (maps if every_map else [first])}
+        scores |= of_map[first]
+        if every_map:
+            scores |= {f"{score}_{name}": values for name in maps for score, values in of_map[name].items()}
+    return scores
+
+
+def point_and_box(
+    maps: np.ndarray, masks: np.ndarray, void: np.ndarray, box: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """``point_on_target`` and ``box_iou`` of one map a row, (R, H, W) as the others; see ``attention_scores``."""
+    known, points = masks.any((-2, -1)), highest_point(maps)
+    column, row = np.nan_to_num(points).astype(int).T
+    at = np.arange(len(points)), row, column
+    scores = {"point_on_target": np.where(known & ~void[at], masks[at] & ~np.isnan(points[:, 0]), np.nan)}
+    if box is not None:
+        height, width = masks.shape[1:]
+        iou = box_iou(smallest_box(maps), box.clip(0, [width, height, width, height]))
+        scores["box_iou"] = np.where(known, np.nan_to_num(iou), np.nan)
     return scores
 
 

@@ -4,6 +4,7 @@ Legend: R rows (questions), L attended layers.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import in_words_of
 from progressive_attention.evaluation.answers import AnyOf, OneOf, askable
 from progressive_attention.evaluation.ask import Part, gather, predictions
-from progressive_attention.evaluation.attention import ATTENTION_COLUMNS, as_lists, column_of, looked
+from progressive_attention.evaluation.attention import as_lists, columns_of, looked
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.metrics.attention import OverlapCurves
 from progressive_attention.processes import gathered
@@ -92,7 +93,7 @@ def rows_of(
         overlap.merge(each)
     unknown = np.full(len(questions), np.nan)
     columns = {"row": np.arange(len(questions)), **answers.words(numbers)}
-    for name in [column_of(name, what) for what in answers.target_names for name in ATTENTION_COLUMNS]:
+    for name in chain.from_iterable(map(columns_of, answers.target_names)):
         columns[name] = pa.array(numbers.get(name, unknown), from_pandas=True)
     table = pa.table({**columns, "entropy": as_lists(numbers["entropy"])})
     return table if "read" in columns else table.filter(pa.array(numbers["read"])), overlap

@@ -82,6 +82,20 @@ def test_the_answers_point_and_box_are_those_of_the_map_shown_first():
     assert attention_scores(maps, target, beyond=False, void=void)["point_on_target"] == [1]
 
 
+def test_point_and_box_of_every_map_by_hand():
+    """The last map has its maximum on the target of two pixels, the flow beside it: half of its box is the target's."""
+    maps = {"last": np.array([[[0.25, 0.75, 0]]]), "flow": np.array([[[0, 0.25, 0.75]]])}
+    target = np.array([[[True, True, False]]])
+    found = attention_scores(maps, target, beyond=False, box=bounding_box(target), every_map=True)
+    assert [found[f"point_on_target_{name}"] for name in maps] == [1, 0]
+    assert [found[f"box_iou_{name}"] for name in maps] == pytest.approx([1, 1 / 3])
+    assert (found["point_on_target"], found["box_iou"]) == (0, pytest.approx(1 / 3))
+    plain = attention_scores(maps, target, beyond=False, box=bounding_box(target))
+    assert plain.keys() == found.keys() - {
+        f"{score}_{name}" for score in ("point_on_target", "box_iou") for name in maps
+    }
+
+
 def test_a_point_on_a_void_pixel_is_left_out():
     ring = np.ones((1, 3, 3))
     ring[0, 1, 1] = 0.5

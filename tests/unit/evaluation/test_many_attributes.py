@@ -20,7 +20,13 @@ from torch import nn
 
 from progressive_attention.data.questions import Labels, QuestionSet
 from progressive_attention.data.sources import load_questions
-from progressive_attention.evaluation.answers import askable, label_counts, query_prior, summarise_labels
+from progressive_attention.evaluation.answers import (
+    askable,
+    label_counts,
+    means_by_attribute,
+    query_prior,
+    summarise_labels,
+)
 from progressive_attention.evaluation.attention import ATTENTION_COLUMNS
 from progressive_attention.evaluation.evaluate import answers_to, evaluate, evaluate_with_rows, examples, rows_of
 from progressive_attention.evaluation.kept import measure
@@ -131,7 +137,12 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
             assert found[f"pointing_box_{which}"] == pytest.approx(np.mean([box[tuple(at)] for at in top]))
         x, y = highest_point(maps["flow"][None])[0].astype(int)
         assert found["point_on_box"] == box[y, x]
-        assert found["box_iou"] == pytest.approx(iou_of(smallest_box(maps["flow"][None])[0], questions.box[row]))
+        for which in MAPS:
+            x, y = highest_point(maps[which][None])[0].astype(int)
+            assert found[f"point_on_box_{which}"] == box[y, x]
+            iou = iou_of(smallest_box(maps[which][None])[0], questions.box[row])
+            assert found[f"box_iou_{which}"] == pytest.approx(iou)
+        assert found["box_iou"] == found["box_iou_flow"]
         assert found["tpr_box_uniform"] == pytest.approx(box.mean())
         assert found["tpr_mask_uniform"] == pytest.approx(masks[row].sum() / (~void[row]).sum())
     assert len({tuple(top) for top in table["top"].to_pylist()}) > 1  # else the test would see little
@@ -144,10 +155,18 @@ def test_columns_without_boxes_and_masks(sets, trained):
     bare = replace(sets[0], box=None, masks=None, void=None, images=sets[0].images[:])
     table = examples(trained, bare, CPU)
     kinds = [column.split("_") for column in ATTENTION_COLUMNS[:-2]]
-    against = {
-        what: [f"{kind}_{what}_{name}" for kind, name in kinds] + [f"point_on_{what}"] for what in ("box", "mask")
-    }
-    columns = [*against["box"], "box_iou", *against["mask"]]
+    against = {what: [f"{kind}_{what}_{name}" for kind, name in kinds] for what in ("box", "mask")}
+    points = {what: [f"point_on_{what}", *(f"point_on_{what}_{name}" for name in MAPS)] for what in against}
+    ious = [f"box_iou_{name}" for name in MAPS]
+    columns = [
+        *against["box"],
+        points["box"][0],
+        "box_iou",
+        *points["box"][1:],
+        *ious,
+        *against["mask"],
+        *points["mask"],
+    ]
     before = "row", "image", "query", "attributes", "top", "log_odds", "read"
     assert table.column_names == [*before, *columns, "entropy"]
     assert all(table[name].null_count == len(table) for name in columns)
@@ -200,6 +219,52 @@ def test_summary_by_hand():
     }
 
 
+def test_means_by_attribute_by_hand():
+    """Each over the rows where it is true; nothing is asked of masks that there are not."""
+    table = pa.table(
+        {
+            "attributes": pa.array([["red", "old"], [], ["red"], ["new"]], pa.list_(pa.string())),
+            "tpr_mask_flow": pa.array([0.25, 0.5, 0.75, None], pa.float64()),
+            "box_iou_last": pa.array([1.0, None, None, None], pa.float64()),
+        }
+    )
+    expected = {
+        "new": {"count": 1, "tpr_mask_flow": None, "box_iou_last": None},
+        "old": {"count": 1, "tpr_mask_flow": 0.25, "box_iou_last": 1.0},
+        "red": {"count": 2, "tpr_mask_flow": 0.5, "box_iou_last": 1.0},
+    }
+    assert means_by_attribute(table) == expected
+    assert means_by_attribute(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == expected
+    assert means_by_attribute(table.slice(1, 1)) == {}
+
+
+def test_only_questions_with_a_target_are_measured(folder, trained, tmp_path):
+    """Those without a box or mask have null, the others what they have without them beside."""
+    shutil.copytree(folder, tmp_path / "set")
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    places = ("x0", "y0", "x1", "y1", "mask", "mask_value", "mask_void")
+    for line in lines[1::3]:  # of some images one question of two
+        line.update(dict.fromkeys(places))
+    (tmp_path / "set" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    questions, whole = (photographs(place)[0] for place in (tmp_path / "set", folder))
+    table, every = (examples(trained, each, CPU) for each in (questions, whole))
+    assert table["query"] == every["query"]
+    has = np.isfinite(questions.box).all(1)
+    assert 0 < has.sum() < len(has)
+    for name in table.column_names:
+        if name.startswith(("tpr_", "point", "box_iou")):
+            assert table.filter(pa.array(~has))[name].null_count == (~has).sum()
+            assert_array_equal(table[name].to_numpy()[has], every[name].to_numpy()[has])
+
+
+def test_without_boxes_the_box_is_that_around_the_mask(sets, trained):
+    """The masks of these questions are their boxes but for void pixels, which lie beside."""
+    by_box, by_mask = (examples(trained, replace(sets[0], box=box, void=None), CPU) for box in (sets[0].box, None))
+    for name in ("box_iou", "box_iou_last", "box_iou_flow"):
+        assert_allclose(by_mask[name].to_numpy(), by_box[name].to_numpy())
+    assert by_mask["point_on_mask_last"] == by_box["point_on_box_last"]
+
+
 def test_all_figures_of_a_network(sets, trained):
     train, validation = sets
     found, table = evaluate_with_rows(trained, validation, CPU, train)
@@ -237,6 +302,9 @@ def test_all_figures_of_a_network(sets, trained):
         rows = [row for row in table.to_pylist() if row["query"] == query]
         assert figures["count"] == len(rows)
         assert figures["tpr_mask_last"] == pytest.approx(np.mean([row["tpr_mask_last"] for row in rows]))
+    for attribute, figures in each.items():
+        rows = [row["tpr_mask_flow"] for row in table.to_pylist() if attribute in row["attributes"]]
+        assert figures.get("tpr_mask_flow") == (pytest.approx(np.mean(rows)) if rows else None)
     assert found["tpr_box_last"] == pytest.approx(np.mean(table["tpr_box_last"].to_numpy()))
     bare, _ = evaluate_with_rows(trained, validation, CPU)
     assert not [name for name in bare if name.startswith("query_prior") or name.endswith(("_head", "_tail"))]
