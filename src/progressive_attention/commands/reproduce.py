@@ -5,6 +5,7 @@ examples:
   pan reproduce table1 --models san,han --datasets mref --seeds 0,1 --time-budget 9m --out runs/table1
   pan reproduce all --plan --out runs/all
   pan reproduce table2 --data data/vg --backbone-weights vgg16.tv_in1k --out runs/table2
+  pan reproduce table2 --data data/flickr --backbone efficientnet_lite0 --out runs/table2
   pan reproduce my-experiment.toml --out runs/mine
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # only to annotate: torch would delay --help
 
     from progressive_attention.reproduce.experiments import Job
 
-CHANGES = ("data", "backbone_weights", "voc", "protocol", "recipe", "seeds", "images", "epochs")
+CHANGES = ("data", "backbone", "backbone_weights", "voc", "protocol", "recipe", "seeds", "images", "epochs")
 
 
 def add_options(parser: shared.Parser) -> None:
@@ -34,7 +35,9 @@ def add_options(parser: shared.Parser) -> None:
     add("--models", type=shared.words, help="only these, e.g. san,pan-hard-ctx")
     add("--datasets", type=shared.words, help="only these, e.g. mref,mbg")
     add("--data", type=Path, metavar="DIR", help="an imported data set, for table2 and its like")
-    add("--backbone-weights", metavar="FILE_OR_NAME", help="for table2: a .safetensors file, or timm's name")
+    add("--backbone", metavar="NAME", help="for table2: a timm network for all rows (default: the experiment's)")
+    weights = "for table2: a .safetensors file, timm's name, or a package (default: the package that has them, if any)"
+    add("--backbone-weights", metavar="FILE_OR_NAME", help=weights)
     add("--voc", type=Path, metavar="DIR", help="for table2: imported VOC, to measure attention on")
     add("--protocol", choices=PROTOCOLS, help="default: the experiment's")
     add("--recipe", choices=list(RECIPES), help="default: the experiment's")

@@ -36,6 +36,11 @@ def usual_stages(backbone: str) -> tuple[int | str, ...]:
     return tuple(feature_chain(backbone).feature_info.module_name()[-3:])
 
 
+def recipe_on(backbone: str) -> str:
+    """The recipe for photographs on a timm network: for a VGG the papers' ``photographs``, else ``finetuning``."""
+    return "photographs" if is_vgg(backbone) else "finetuning"
+
+
 def outline(backbone: str) -> Backbone:
     """A backbone to read its stages from: nothing is drawn from torch's global generator for it."""
     with torch.random.fork_rng(devices=()):

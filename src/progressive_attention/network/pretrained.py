@@ -34,6 +34,11 @@ PACKAGES = {
 }
 
 
+def package_of(backbone: str) -> str | None:
+    """The package of ``PACKAGES`` that has weights of a backbone, None where none has."""
+    return next((name for name, package in PACKAGES.items() if backbone.split(".")[0] in package.networks), None)
+
+
 def fill(needed: Mapping[str, Tensor], weights: str | Path, name: str) -> None:
     """Copy pretrained weights into the tensors of backbone ``name``, given by their names in timm's network.
 

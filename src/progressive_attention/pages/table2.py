@@ -1,6 +1,7 @@
 """The page of ``pan reproduce table2``: the papers' Table 2 from runs on photographs, and nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,41 @@ from progressive_attention.reproduce.published import TABLE_2, TABLE_2_SOURCE, T
 from progressive_attention.reproduce.runs import ALIKE, check_alike, estimate, mean, place_of, title_of
 
 MAPS = {"last": "last map", "accumulated": "accumulated", "activation": "activation", "flow": "flow"}
-MEASURES = {
+RANKING = {
     "weighted_mean_ap": "weighted mAP",
-    **{f"tpr_box_{name}": f"box, {words}" for name, words in MAPS.items()},
-    **{f"tpr_mask_{name}": f"mask, {words}" for name, words in MAPS.items()},
-}
-FURTHER = {
-    "mean_ap": "mAP",
     "weighted_mean_ap_all_point": "weighted mAP, all-point",
-    "vaw_map": "VAW mAP",
-    "vaw_ma": "VAW mA",
-    "vaw_mr15": "VAW mR@15",
-    "vaw_f1_15": "VAW F1@15",
+    "mean_ap": "mAP",
+    "mean_ap_all_point": "mAP, all-point",
 }
 RATIOS, UNIFORM = {f"tpr_mask_{name}": words for name, words in MAPS.items()}, "tpr_mask_uniform"
 VOC = {f"voc_{name}": words for name, words in RATIOS.items()}
 HALVES = "The map with the highest ratio on train is chosen there; its ratio on val is the one to report."
+VAW = {
+    f"vaw_{metric}{part and '_' + part}": part or title
+    for metric, title in {"map": "mAP", "ma": "mA", "mr15": "mR@15", "f1_15": "F1@15"}.items()
+    for part in ("", "head", "medium", "tail")
+}
+LOOKS = {  # of each target and map
+    "tpr_{target}_{name}": "true-positive ratio",
+    "pointing_{target}_{name}": "pointing game",
+    "iou_{target}_{name}": "best IoU",
+    "point_on_{target}_{name}": "point on it",
+    "box_iou_{name}": "IoU of boxes",
+}
+TARGETS = {"box": "the object's box", "mask": "the object's mask"}
+GROUPS = "VAW's metrics, over all attributes, and over those frequent in training (head), rarer, and rarest (tail):"
+NO_ATTENTION, WITH_PRIOR = "no attention", "with prior"
+PAIRS = (("pan-hard-ctx", "san"), ("pan", "san"))  # whose margin is shown
 BUDGET = ("protocol", "recipe", "queries_per_image", "images", "epochs")  # shown where rows of a table differ in it
 INTRODUCTION = (
-    "All in per cent. mAP is PASCAL VOC's (11 points unless stated otherwise), weighted by the attributes' frequency "
-    "in the test set; TPR is the true-positive ratio, attention inside the target's box (or mask) over all attention, "
-    "of four maps; see docs/attention-maps.md and docs/ranking-metrics.md. One question is one object: its class is "
-    "the query. The class prior predicts from the query alone, by the training labels' frequencies: what any attention "
-    f"must beat. The papers' columns are {TABLE_2_SOURCE}: Visual Genome itself; they can be compared with ours only "
-    "where ours are on it, too. The papers don't say which map their TPR is of."
+    "All in per cent; a ± b: mean over seeds and half of its 95 % interval (Student's t), without b of one seed. "
+    "mAP is PASCAL VOC's (11 points unless stated otherwise), weighted by the attributes' frequency in the test set. "
+    "True-positive ratio: attention on the target over all attention; in the first table of the map with the highest. "
+    "See docs/attention-maps.md, docs/attention-metrics.md and docs/ranking-metrics.md. One question is one object: "
+    "its class is the query. The query alone: the training labels' frequencies, what any attention must beat. Pooled: "
+    "the same backbone, averaged over its last map, beside the query; its map is Grad-CAM's. Both know the query where "
+    f"they answer, as networks with prior do. The papers' columns are {TABLE_2_SOURCE}: Visual Genome itself; they can "
+    "be compared with ours only where ours are on it, too. The papers don't say which map their ratio is of."
 )
 PHOTOGRAPHS = md.Figure(
     "figures/attributes.png",
@@ -51,11 +63,15 @@ def write_label_results(runs: Sequence[Run], folder: Path) -> None:
     blocks: list[md.Block] = [md.heading(1, "Attributes of photographs"), md.line(INTRODUCTION)]
     for dataset in dict.fromkeys(run["dataset"] for run in runs):
         of_set = [run for run in runs if run["dataset"] == dataset]
-        blocks += [md.heading(2, dataset), measures_table(of_set, MEASURES, papers=True)]
-        blocks.append(measures_table(of_set, FURTHER, papers=False))
+        blocks += [md.heading(2, dataset), papers_table(of_set), *margins(of_set)]
+        blocks += [md.heading(3, "Ranking"), measures_table(of_set, RANKING)]
+        blocks += [md.line(GROUPS), measures_table(of_set, VAW)]
+        for target, words in TARGETS.items():
+            if any(run.get(f"tpr_{target}_uniform") is not None for run in of_set):
+                blocks += [md.heading(3, f"Attention on {words}"), attention_table(of_set, target)]
         if any("voc_count" in run for run in of_set):
             blocks += [md.heading(3, "PASCAL VOC 2007, train and val"), *voc_section(of_set)]
-        blocks += how(of_set)
+        blocks += [md.heading(3, "Runs"), *how(of_set)]
     if (folder / str(PHOTOGRAPHS.source)).exists():
         blocks += [md.heading(2, "What they attend to"), PHOTOGRAPHS]
     write_text(folder / "README.md", md.markdown_page(blocks))
@@ -66,21 +82,101 @@ def percent(shares: Iterable[float | None]) -> str:
     return number(estimate([*shares]))
 
 
-def measures_table(runs: Sequence[Run], measures: Mapping[str, str], *, papers: bool) -> md.Markdown:
-    """Networks below each other, measures side by side, in per cent; mean and 95 % interval over seeds."""
-    header, first = ["", *measures.values()], runs[0]
-    rows = [["query alone (class prior)", *(percent([first.get(f"query_prior_{name}")]) for name in measures)]]
-    if papers:
-        header += ["papers: weighted mAP", "papers: TPR (box)"]
-        even = [percent([first.get(f"{name.rsplit('_', 1)[0]}_uniform")]) if "tpr" in name else "" for name in measures]
-        rows = [[*rows[0], "", ""], ["uniform map", *even, "", ""]]
+def papers_table(runs: Sequence[Run]) -> md.Markdown:
+    """The 2018 paper's Table 2: a network a row, weighted mAP and true-positive ratio without and with prior."""
+    target, first = target_of(runs), runs[0]
+    rows = [
+        ["query alone", "", "", percent([first.get("query_prior_weighted_mean_ap")]), "", "", ""],
+        ["uniform map", "", percent([first.get(f"tpr_{target}_uniform")]), "", "", "", ""],
+    ]
+    for network, halves in halves_of(runs).items():
+        row, papers = [network], []
+        for variant, theirs in TABLE_2.items():
+            alike = halves.get(variant, [])
+            row += [percent(run["weighted_mean_ap"] for run in alike), highest_ratio(alike, target)]
+            known = theirs.get(next(iter(halves.values()))[0]["model"])
+            papers.append(" / ".join(f"{number:.2f}" for number in known) if known else NONE)
+        rows.append([*row, *papers])
+    ours = [f"{variant}: {what}" for variant in TABLE_2 for what in ("weighted mAP", "ratio")]
+    return md.table(["", *ours, *(f"papers, {variant}" for variant in TABLE_2)], rows)
+
+
+def halves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Runs by network, then by half of the papers' table; what has no attention stands with those that have a prior."""
+    networks: dict[str, dict[str, list[Run]]] = {}
+    shown = budget_shown(runs)
+    for alike in rows_of(runs).values():
+        first = alike[0]
+        half = WITH_PRIOR if first["variant"] == NO_ATTENTION else first["variant"]
+        if half in TABLE_2:
+            network = ", ".join([title_of(first["model"]), *budget_words(first, shown)])
+            networks.setdefault(network, {})[half] = alike
+    return networks
+
+
+def highest_ratio(runs: Sequence[Run], target: str) -> str:
+    """The true-positive ratio of the map with the highest mean over these runs, and which map it is."""
+    means = {name: mean([run.get(f"tpr_{target}_{name}") for run in runs]) for name in MAPS}
+    known = {name: value for name, value in means.items() if value is not None}
+    if not known:
+        return NONE
+    best = max(known, key=known.__getitem__)
+    return f"{percent(run.get(f'tpr_{target}_{best}') for run in runs)} ({MAPS[best]})"
+
+
+def margins(runs: Sequence[Run]) -> list[md.Block]:
+    """By how much PAN is above SAN, paired by seed; nothing where no seed has both."""
+    target = target_of(runs)
+    ratios = {f"tpr_{target}_{name}": f"ratio, {words}" for name, words in MAPS.items()}
+    measures = {"weighted_mean_ap": "weighted mAP", "mean_ap": "mAP", **ratios}
+    rows = []
+    for (label, ours), (beside, theirs) in permutations(rows_of(runs).items(), 2):
+        alike = ours[0]["variant"] == theirs[0]["variant"]
+        pairs = [(a, b) for a in ours for b in theirs if a["seed"] == b["seed"]]
+        if alike and pairs and (ours[0]["model"], theirs[0]["model"]) in PAIRS:
+            means = [percent(difference(a, b, key) for a, b in pairs) for key in measures]
+            by_seed = [percent([difference(a, b, "weighted_mean_ap")]) for a, b in pairs]
+            rows.append([f"{label} − {beside}", *means, ", ".join(by_seed)])
+    table = md.table(["margin, paired by seed", *measures.values(), "weighted mAP by seed"], rows)
+    return [table] if rows else []
+
+
+def difference(one: Run, other: Run, key: str) -> float | None:
+    """Of a figure of two runs; None where either has none."""
+    values = one.get(key), other.get(key)
+    return None if None in values else one[key] - other[key]
+
+
+def target_of(runs: Sequence[Run]) -> str:
+    """What attention is measured against first: boxes, or masks where there are none."""
+    return "box" if any(run.get("tpr_box_uniform") is not None for run in runs) else "mask"
+
+
+def measures_table(runs: Sequence[Run], measures: Mapping[str, str]) -> md.Markdown:
+    """Networks below each other, measures side by side, in per cent, as far as there are any; means over seeds."""
+    measures = {name: words for name, words in measures.items() if any(run.get(name) is not None for run in runs)}
+    rows = [["query alone", *(percent([runs[0].get(f"query_prior_{name}")]) for name in measures)]]
     for label, alike in rows_of(runs).items():
-        row = [label, *(percent(run.get(name) for run in alike) for name in measures)]
-        if papers:
-            theirs = TABLE_2.get(alike[0]["variant"], {}).get(alike[0]["model"])
-            row += [f"{number:.2f}" for number in theirs] if theirs else [NONE, NONE]
-        rows.append(row)
-    return md.table(header, rows)
+        rows.append([label, *(percent(run.get(name) for run in alike) for name in measures)])
+    return md.table(["", *measures.values()], rows)
+
+
+def attention_table(runs: Sequence[Run], target: str) -> md.Markdown:
+    """Each network's maps against the boxes or masks; maps that are the same share a row. As far as there are any."""
+    measures = {
+        key: words
+        for key, words in LOOKS.items()
+        if any(run.get(key.format(target=target, name=name)) is not None for run in runs for name in MAPS)
+    }
+    uniform = percent([runs[0].get(f"tpr_{target}_uniform")])
+    rows = [["uniform map", "", uniform, *[""] * (len(measures) - 1)]]
+    for label, alike in rows_of(runs).items():
+        maps: dict[tuple[str, ...], list[str]] = {}
+        for name, words in MAPS.items():
+            keys = [key.format(target=target, name=name) for key in measures]
+            maps.setdefault(tuple(percent(run.get(key) for run in alike) for key in keys), []).append(words)
+        rows += [[label, ", ".join(words), *shown] for shown, words in maps.items() if {*shown} != {NONE}]
+    return md.table(["", "map", *measures.values()], rows)
 
 
 def voc_section(runs: Sequence[Run]) -> list[md.Block]:
@@ -133,14 +229,30 @@ def rows_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
     Raises ValueError for a row whose runs were trained differently, or on different data.
     """
-    shown = [name for name in BUDGET if len({run[name] for run in runs}) > 1]
+    shown = budget_shown(runs)
     rows: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run["variant"] == "with prior", run["variant"], place_of(run["model"]))):
-        budget = [f"{name.replace('_', ' ')} {run[name]}" for name in shown]
-        rows.setdefault(", ".join([title_of(run["model"]), run["variant"], *budget]), []).append(run)
+    for run in sorted(runs, key=place_in_table):
+        label = ", ".join([title_of(run["model"]), run["variant"], *budget_words(run, shown)])
+        rows.setdefault(label, []).append(run)
     for label, alike in rows.items():
         check_alike(label, alike, (*ALIKE, "backbone_weights", "content"))
     return rows
+
+
+def place_in_table(run: Run) -> tuple[Any, ...]:
+    """Without attention first, then without prior, then with it; in the models' order."""
+    variant = run["variant"]
+    return variant == WITH_PRIOR, variant != NO_ATTENTION, variant, place_of(run["model"])
+
+
+def budget_shown(runs: Sequence[Run]) -> list[str]:
+    """What of BUDGET some of the runs differ in."""
+    return [name for name in BUDGET if len({run[name] for run in runs}) > 1]
+
+
+def budget_words(run: Run, shown: Sequence[str]) -> list[str]:
+    """That of a run in words."""
+    return [f"{name.replace('_', ' ')} {run[name]}" for name in shown]
 
 
 def how(runs: Sequence[Run]) -> list[md.Block]:

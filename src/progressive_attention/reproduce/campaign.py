@@ -20,6 +20,8 @@ from rich.console import Console
 from progressive_attention.config import ALIASES, MODELS, SPLITS, TARGETS, one_of
 from progressive_attention.data.manifest import find_manifest, read_manifest
 from progressive_attention.files import read_json, write_json
+from progressive_attention.network.build import recipe_on
+from progressive_attention.network.pretrained import package_of
 from progressive_attention.progress import bars, counting
 from progressive_attention.reproduce.experiments import FOLDER, USERS_OWN, Experiment, Job, read_experiment
 from progressive_attention.reproduce.jobs import (
@@ -48,12 +50,14 @@ def plan(
     data: Path | None = None,
     backbone_weights: str | None = None,
     voc: Path | None = None,
+    backbone: str | None = None,
     **changes: Any,
 ) -> list[Job]:
     """All jobs of a target of ``config.TARGETS``, or of an experiment's file; ``changes`` are Grid's fields.
 
-    ``data`` is the folder of an experiment on the user's own data. Raises ValueError for a file that is not understood,
-    and a model or set that is not in it.
+    ``data`` is the folder of an experiment on the user's own data. Another ``backbone`` brings the weights of the
+    package that has its, and to table2 its ``recipe_on``, unless others are given. Raises ValueError for a file that
+    is not understood, and a model or set that is not in it.
     """
     files = [FOLDER / f"{name}.toml" for name in TARGETS[target]] if target in TARGETS else [Path(target)]
     if target == "figure6":
@@ -62,11 +66,16 @@ def plan(
             one_of("model with attention maps", ALIASES.get(name, name), with_maps) for name in models or FIGURE_6
         ]
     whole = Experiment(target, tuple(grid for file in files for grid in read_experiment(file).grids))
-    jobs = whole.changed(models, datasets, **changes).jobs()
+    if backbone is not None and target == "table2" and changes.get("recipe") is None:
+        changes["recipe"] = recipe_on(backbone)
+    if backbone is not None and backbone_weights is None:
+        backbone_weights = package_of(backbone)
+    jobs = whole.changed(models, datasets, backbone, **changes).jobs()
     needs = {job.dataset == USERS_OWN for job in jobs}
     if needs == {False}:
-        if (data, voc, backbone_weights) != (None, None, None):
-            raise ValueError(f"{target} draws its scenes itself; leave out --data, --voc and --backbone-weights")
+        if (data, voc, backbone, backbone_weights) != (None, None, None, None):
+            options = "--data, --voc, --backbone and --backbone-weights"
+            raise ValueError(f"{target} draws its scenes itself; leave out {options}")
         return jobs
     if data is None or False in needs:
         raise ValueError(f"{target} trains on a data set of yours, all its grids: name its folder with --data DIR")

@@ -204,12 +204,16 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
         return jobs
 
     def changed(
-        self, models: Sequence[str] | None = None, datasets: Sequence[str] | None = None, **changes: Any
+        self,
+        models: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        backbone: str | None = None,
+        **changes: Any,
     ) -> "Experiment":
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
-        Another recipe brings its own optimiser, epochs and learning rate; a variant of nothing but these is left out.
-        Raises ValueError for a model or data set that is not in it, and where nothing is left.
+        ``backbone`` is that of all networks on the user's own data. Another recipe brings its own optimiser, epochs and
+        learning rate; a variant of nothing but these is left out. Raises ValueError for a model or data set that is not in it, and where nothing is left.
         """
         has = {name: None for grid in self.grids for name in grid.models}
         sets = {name: None for grid in self.grids for name in grid.datasets}
@@ -221,6 +225,8 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
             given = msgspec.structs.asdict(grid)
             given["models"] = [name for name in grid.models if name in models]
             given["datasets"] = [name for name in grid.datasets if name in datasets]
+            if backbone is not None and USERS_OWN in grid.datasets:
+                given["network_changes"] = {**grid.network_changes, "backbone": backbone}
             left = grid.recipe_changes
             if changes.get("recipe", grid.recipe) != grid.recipe:
                 left = {name: value for name, value in left.items() if name not in TUNED}

@@ -25,6 +25,7 @@ from progressive_attention.data.questions import QuestionSet
 from progressive_attention.data.scene_cache import synthetic
 from progressive_attention.evaluation.answers import summarise_labels
 from progressive_attention.evaluation.evaluate import evaluate_with_rows
+from progressive_attention.evaluation.kept import name_of, rows_path, write_measured
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, percent, score_of
 from progressive_attention.files import read_json, write_json, write_text
 from progressive_attention.progress import stopping
@@ -230,7 +231,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
         **job.description,
         **{name: best[name] for name in VALIDATION_SCORES if name in best},
         "best_epoch": best["epoch"],
-        **measured(job, network, device, progress),
+        **measured(job, network, device, progress, folder),
         "parameters": sum(parameter.numel() for parameter in network.model.parameters()),
         "seconds": round(sum(line["train_seconds"] + line["validation_seconds"] for line in log), 1),
         "hardware": hardware(device),
@@ -243,10 +244,19 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
     report(News(job.name, "finished", 1.0, line=f"finished: test {name} {percent(result[key])}"))
 
 
-def measured(job: Job, network: Trained, device: torch.device, progress: Progress) -> dict[str, Any]:
-    """The figures of the test questions; of a folder's also those of attention in VOC's masks, named voc_..."""
+def measured(job: Job, network: Trained, device: torch.device, progress: Progress, folder: Path) -> dict[str, Any]:
+    """The figures of the test questions; of the user's own data also those of attention in VOC's masks, named voc_...
+
+    There the rows, and the figures by query and by attribute, stand in the run's folder, in ``evaluation``.
+    """
+    test = questions(job, "test")
     train = questions(job, "train") if job.folder else None
-    figures = evaluate_with_rows(network, questions(job, "test"), device, train, progress=progress)[0]
+    figures, rows = evaluate_with_rows(network, test, device, train, progress=progress)
+    if job.folder:
+        source = {"data": job.folder, "split": "test", "image_size": image_size(job)}
+        path = rows_path(str(folder), name_of(job.folder, "test"))
+        write_measured(path, (figures, rows), str(folder), test, source)
+        figures = {name: value for name, value in figures.items() if name not in ("by_query", "by_attribute")}
     return figures | in_voc(job, network, device, progress) if job.voc else figures
 
 
