@@ -213,7 +213,8 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
         """The same experiment of these models and data sets only, with Grid's fields changed where not None.
 
         ``backbone`` is that of all networks on the user's own data. Another recipe brings its own optimiser, epochs and
-        learning rate; a variant of nothing but these is left out. Raises ValueError for a model or data set that is not in it, and where nothing is left.
+        learning rate; a variant of nothing but these is left out. Raises ValueError for a model or data set that is not
+        in it, and where nothing is left.
         """
         has = {name: None for grid in self.grids for name in grid.models}
         sets = {name: None for grid in self.grids for name in grid.datasets}
