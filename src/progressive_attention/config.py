@@ -32,11 +32,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "stn-m": {"title": "STN-M", "network": "stn"},
     # Rows that the papers lack; the classes name each one's source.
     "concat": {"title": "Concatenation", "network": "concat"},
-    "pooled": {"title": "Pooled", "network": "pooled"},
     "film": {"title": "FiLM", "network": "film"},
     "cbam": {"title": "CBAM", "pooling": "soft", "scorer": "cbam"},
     "cross-attention": {"title": "Cross-attention", "pooling": "soft", "scorer": "dot", "only": "last"},
     "pan-sparsemax-ctx": {"title": "PAN[S]+CTX, sparsemax", "pooling": "soft", "radius": 1, "choice": "sparsemax"},
+    "pooled": {"title": "Pooled", "network": "pooled"},
 }
 DEFAULT_MODEL = "pan"
 ALIASES = {"hattnet": "pan-soft", "hattnet-ctx": "pan-soft-ctx"}  # the 2016 paper's names

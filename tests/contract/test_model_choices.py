@@ -173,5 +173,5 @@ def test_pan_is_the_best_we_know():
     assert model_config("pan", 10, 5) == padded
     assert model_config("pan", 10, 5, backbone="vgg16") == model_config("pan-hard-ctx", 10, 5, backbone="vgg16")
     prices = {name: recipe_for("pan", name).gate_price for name in RECIPES}
-    assert prices == {"paper": 0.0, "authors": 0.0, "fast": 0.03, "photographs": 0.03}
+    assert prices == {"paper": 0.0, "authors": 0.0, "fast": 0.03, "photographs": 0.03, "finetuning": 0.03}
     assert all(recipe_for("pan-hard-ctx", name) == recipe for name, recipe in RECIPES.items())
