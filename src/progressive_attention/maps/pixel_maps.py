@@ -4,6 +4,10 @@ Pixel i has its centre at i and reaches from i - 1/2 to i + 1/2.
 Legend: B images, K queries, h x w cells of a layer, H x W image pixels, M parallelograms.
 """
 
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +19,23 @@ POWER = 4  # of the magnitude, in the flow map
 TINY = 1e-290  # below this, sums in float64 lose their digits
 
 
+def kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function whose tensors are computed once for the same arguments, and not to be changed by who asks."""
+
+    @lru_cache(maxsize=256)
+    def once(*arguments: Any) -> Tensor:
+        with torch.inference_mode(False):  # so that a training may use them, too
+            return make(*arguments)
+
+    @wraps(make)
+    def given(*arguments: Any) -> Tensor:
+        # While a network is exported tensors stand for no values.
+        return make(*arguments) if torch.compiler.is_exporting() else once(*arguments)
+
+    return given
+
+
+@kept
 def coverage(field: Field, cells: int, pixels: int) -> Tensor:
     """Share of each pixel that lies in each stride cell: (pixels, cells) float64 in [0, 1], rows sum to at most one.
 
@@ -149,6 +170,7 @@ class Reach:
         return cells
 
 
+@kept
 def reads(step: Step, axis: int, cells: int) -> Tensor:
     """How much each place behind a step reads of each cell along an axis: (places, cells) float64."""
     if step.does == "join":
