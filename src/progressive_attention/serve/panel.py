@@ -65,7 +65,7 @@ def panel() -> Any:
 def verdict(answer: Answer, truth: str | None) -> tuple[str, str]:
     """The style sheet's class for it, and right or wrong in words, as far as that is known."""
     if truth is None:
-        return "soft", "your own picture: the right answer is unknown"
+        return "soft", "your own picture, or a photograph: the right answer is unknown"
     if not truth and answer.denied:
         return "right", f"✓ right, there is no {answer.query} in this scene"
     if not truth:
