@@ -17,6 +17,7 @@ from tiny_models import PIXELS, build
 from torch.testing import assert_close
 
 from progressive_attention.data.backgrounds import PACK
+from progressive_attention.data.images import Fit
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.files import read_json
 from progressive_attention.maps.pixel_maps import as_values
@@ -130,9 +131,21 @@ def test_scenes_are_the_first_of_the_test_split(style: str) -> None:
 
 def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
     model = build("concat").eval()
-    said = web_page.page_data(geometry(model), [], {"name": "concat", "data": "/home/me/photographs"})
+    about = describe(model.config, tuple("01234"), tuple("abc"), name="concat", data="/home/me/photographs")
+    said = web_page.page_data(geometry(model), [], about)
     assert (said["scenes"], said["data"], said["accuracy"], said["model"]) == ([], None, None, "concat")
-    assert web_page.page_data(geometry(model), [], {})["model"] == "a network"
+    assert web_page.page_data(geometry(model), [], {**about, "name": None})["model"] == "a network"
+
+
+def test_our_photographs_are_shown_where_a_network_knows_their_words() -> None:
+    """As the network sees them, each with its author and licence, and a question that it knows."""
+    shown = web_page.photographs({"query_names": ["sky", "bird"], "model": {"image_size": 62}})
+    assert len(shown) == web_page.SCENES
+    first = np.asarray(Image.open(io.BytesIO(b64decode(shown[0]["png"]))))
+    picture = Image.open(ROOT / "examples/photographs/photos/harrier.jpg").convert("RGB")
+    assert (first == Fit.into(62, *picture.size).image(picture)).all()
+    assert shown[0]["credit"] == "Photograph: northern harrier by Frank Schulenburg, CC-BY-SA-4.0"
+    assert {photograph["query"] for photograph in shown} <= {"sky", "bird"}
 
 
 def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp_path: Path) -> None:
