@@ -20,7 +20,6 @@ from PIL import Image
 
 from progressive_attention.config import PROTOCOLS, STYLES
 from progressive_attention.data.backgrounds import PACK
-from progressive_attention.data.images import Fit, open_picture
 from progressive_attention.data.scenes import COLOURS, Scene, SceneSource
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Geometry
@@ -97,21 +96,12 @@ def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mappi
 
 
 def photographs(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The first of our photographs with a question that a network knows, as it sees them; none outside a clone."""
-    side, shown = about["model"]["image_size"], []
+    """The first of our photographs with a question that a network knows, as files; none outside a clone."""
+    shown = []
     for photograph in open_photographs(about["query_names"])[:SCENES]:
-        picture = open_picture(photograph.path)
-        image = png(Fit.into(side, *picture.size).image(picture))
-        query, credit = photograph.questions[0].query, f"Photograph: {photograph.credit}"
-        shown.append({"png": image, "digits": [], "credit": credit, "query": query})
+        picture, query = b64encode(photograph.path.read_bytes()).decode(), photograph.questions[0].query
+        shown.append({"picture": picture, "digits": [], "credit": f"Photograph: {photograph.credit}", "query": query})
     return shown
-
-
-def png(pixels: np.ndarray) -> str:
-    """Pixels (H, W, 3) uint8 as a PNG in base64."""
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return b64encode(file.getvalue()).decode()
 
 
 def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -122,8 +112,10 @@ def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     shown, source = [], SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
     first = max(0, about.get("images", 15_000) - SCENES) if source.split == "pool" else 0
     for scene in map(source.scene, range(first, first + SCENES)):
-        image, digits = png(source.render(scene)[0]), digits_of(scene)
-        shown.append({"png": image, "digits": digits, "credit": credit(scene, source), "query": digits[0]["query"]})
+        file, digits = BytesIO(), digits_of(scene)
+        Image.fromarray(source.render(scene)[0]).save(file, "PNG", optimize=True)
+        picture, whose = b64encode(file.getvalue()).decode(), credit(scene, source)
+        shown.append({"picture": picture, "digits": digits, "credit": whose, "query": digits[0]["query"]})
     return shown
 
 

@@ -92,10 +92,10 @@ function showPicture(pixels, digits, credit) {
 
 async function showScene(index) {
   state.scene = index % about.scenes.length;
-  const { png, digits, credit, query } = about.scenes[state.scene];
-  const file = new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
-  const { pixels } = await decoded(file, MOST_PIXELS);
-  showPicture(pixels, digits, credit);
+  const { picture, digits, credit, query } = about.scenes[state.scene];
+  const file = new Blob([Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0))]);
+  const { pixels, width, height } = await decoded(file, MOST_PIXELS);
+  showPicture(fitted(pixels, height, width, about.image_size), digits, credit);
   question(query);
 }
 
