@@ -18,13 +18,17 @@ JSON ?= build/bench.json
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test check slow gpu bench coverage mutants oldest wheels audit licences lint format docs notebooks clean distclean
+.PHONY: help quickstart photographs test check slow gpu bench coverage mutants oldest wheels audit licences lint format docs notebooks clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(VENV)/.runtime  ## train a small network, ask it questions, leave pictures in runs/quickstart
 	$(BIN)/python -m progressive_attention quickstart --out runs/quickstart
+
+photographs: $(VENV)/.photographs  ## ask the network of photographs about a kingfisher; prints the answer and its picture
+	$(BIN)/python -m progressive_attention predict examples/photographs/photos/kingfisher.jpg --weights photographs-pan \
+	  --query bird
 
 test: lint  ## style, types, and the tests of each part
 	$(FAST) tests/unit tests/contract
@@ -109,6 +113,11 @@ $(VENV)/.runtime: $(INPUTS)
 	@echo "Installing into $(VENV): a minute or two; on Linux about 6 GB, most of it PyTorch's CUDA libraries."
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
+
+$(VENV)/.photographs: $(INPUTS)
+	@echo "Installing into $(VENV): a minute or two; on Linux about 6 GB, most of it PyTorch's CUDA libraries."
+	$(PIP) install -c constraints.txt -e '.[photographs]'
+	@touch $(VENV)/.runtime $@
 
 $(VENV)/.dev: $(INPUTS)
 	@echo "Installing into $(VENV): a minute or two; on Linux about 6 GB, most of it PyTorch's CUDA libraries."

@@ -56,9 +56,9 @@ def main(pythons: list[str]) -> None:
 
 
 def compare(sdist: Path, wheel: Path) -> None:
-    """ValueError unless the sdist has what git has, and the wheel what git has of the package."""
+    """ValueError unless the sdist has what git has but for weights/, and the wheel what git has of the package."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    tracked = {name for name in listed.split("\0") if name}
+    tracked = {name for name in listed.split("\0") if name and not name.startswith("weights/")}
     source = f"src/{PACKAGE}/"
     with tarfile.open(sdist) as archive:
         packed = {name.split("/", 1)[1] for name in archive.getnames()} - {"PKG-INFO"}

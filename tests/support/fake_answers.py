@@ -24,6 +24,7 @@ class FakeAnswer:
     likelihood: str = "softmax"
     ranked: list[tuple[str, float]] = field(default_factory=list)
     found: bool | None = None
+    cells: list[tuple[int, int]] = field(default_factory=list)
 
 
 def answer_of(layers: int = 4, **changes: Any) -> Any:

@@ -67,6 +67,43 @@ def test_shipped_networks_go_by_name(saved, monkeypatch, tmp_path):
         weights.load("mref-pam")
 
 
+@pytest.fixture
+def clone(saved, monkeypatch, tmp_path):
+    """A clone of the repository whose folder weights has a network; returns that folder's."""
+    folder = tmp_path / "clone/weights/photographs-pan"
+    shutil.copytree(saved, folder, ignore=shutil.ignore_patterns("clone"))
+    (tmp_path / "clone/pyproject.toml").touch()
+    monkeypatch.setattr(network_folder, "CLONE", tmp_path / "clone")
+    return folder
+
+
+def test_a_network_outside_the_package_goes_by_name_in_a_clone(clone, monkeypatch):
+    assert weights.find("photographs-pan") == clone
+    assert weights.pretrained() == {**{name: weights.SHIPPED / name for name in weights.shipped()}, clone.name: clone}
+    assert "photographs-pan" not in weights.shipped()
+    monkeypatch.setattr(network_folder, "find_spec", {"timm": None}.__getitem__)
+    assert weights.pretrained()[clone.name] == clone
+    with pytest.raises(ValueError, match=r"^photographs-pan needs timm, .*'progressive-attention\[photographs\]'$"):
+        weights.load("photographs-pan")
+    assert [name for name in weights.pretrained() if weights.missing(name)] == ["photographs-pan"]
+
+
+@pytest.mark.parametrize("left_out", ["pyproject.toml", "weights/photographs-pan/config.json"])
+def test_elsewhere_one_line_says_where_it_is(clone, monkeypatch, left_out, tmp_path):
+    (tmp_path / "clone" / left_out).unlink()
+    assert list(weights.pretrained()) == weights.shipped()
+    with pytest.raises(ValueError, match=r"^photographs-pan .*weights/photographs-pan .*--weights FOLDER$"):
+        weights.find("photographs-pan")
+
+
+def test_half_precision_on_disk_is_a_float32_network(saved, model):
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    weights.save(saved, halves, read_json(saved / "config.json"))
+    loaded = weights.load(saved).model.state_dict()
+    expected = {name: t.float() if t.is_floating_point() else t for name, t in halves.items()}
+    assert_close(loaded, expected, **EXACT)
+
+
 @pytest.mark.parametrize("keep", [0, 4, 300, -1])
 def test_truncated_weights(saved, keep):
     path = saved / "weights.safetensors"

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.evaluation.kept import check_untrained, data_of, load_with_bar, source_of
     from progressive_attention.files import write_json
     from progressive_attention.progress import counting
-    from progressive_attention.saved import SHIPPED, find, load
+    from progressive_attention.saved import find, load, pretrained
 
     console, device = Console(stderr=True), pick_device(arguments.device)
     folder = find(arguments.weights)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         auroc = f"AUROC {figures['auroc']:.3f}, 95 % {low:.3f} to {high:.3f}"
         remedy = "so no threshold is kept; train longer, or measure on more questions"
         console.print(f"warning: {figures['score']} is no better than a guess ({auroc}), {remedy}", soft_wrap=True)
-    keep = not is_guess and folder.parent != SHIPPED
+    keep = not is_guess and folder.resolve() not in {path.resolve() for path in pretrained().values()}
     if keep:
         write_json(folder / "config.json", {**trained.about, "absence": figures})
     if arguments.json:

@@ -27,14 +27,16 @@ def add_options(parser: shared.Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print what this installation knows, by kind."""
     from progressive_attention.files import read_json
-    from progressive_attention.saved import SHIPPED, shipped
+    from progressive_attention.saved import OUTSIDE, missing, pretrained
 
-    about = {name: read_json(SHIPPED / name / "config.json") for name in shipped()}
-    keys = {"model": "name", "data": "data", "test": "test"}
+    keys, weights = {"model": "name", "data": "data", "test": "test"}, {}
+    for name, folder in pretrained().items():
+        card = read_json(folder / "config.json")
+        weights[name] = {**{key: card.get(old) for key, old in keys.items()}, "missing": missing(name)}
     known: dict[str, Any] = {
         "models": list(MODELS),
         "aliases": ALIASES,
-        "weights": {name: {key: card.get(old) for key, old in keys.items()} for name, card in about.items()},
+        "weights": weights,
         "data": DATA,
         "protocols": list(PROTOCOLS),
         "recipes": list(RECIPES),
@@ -49,6 +51,15 @@ def run(arguments: argparse.Namespace) -> None:
     print("recipes:  " + ", ".join(RECIPES) + "; protocols: " + ", ".join(PROTOCOLS))
     print("weights:")
     for name, card in known["weights"].items():
-        accuracy = (card["test"] or {}).get("accuracy")
-        measured = "not measured" if accuracy is None else f"test accuracy {accuracy:.2%}"
-        print(f"  {name:22s} {card['model']} on {card['data']}, {measured}")
+        print(f"  {name:22s} {card['model']} on {card['data']}, {measured(card['test'] or {})}")
+        if card["missing"]:
+            print(f"  {'':22s} {card['missing']}")
+    for name in sorted(OUTSIDE.keys() - known["weights"].keys()):
+        print(f"  {name:22s} not in the package; in the project's repository: weights/{name}")
+
+
+def measured(test: dict[str, Any]) -> str:
+    """The main figure of an evaluation, in words."""
+    scores = {"accuracy": "test accuracy", "weighted_mean_ap": "test mAP weighted by frequency"}
+    named = [f"{title} {test[key]:.2%}" for key, title in scores.items() if test.get(key) is not None]
+    return named[0] if named else "not measured"

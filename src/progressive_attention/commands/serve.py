@@ -8,6 +8,7 @@ examples:
 import argparse
 import importlib.util
 import signal
+import sys
 import threading
 
 from progressive_attention.commands import arguments as shared
@@ -29,8 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the demo page needs Gradio: pip install 'progressive-attention[demo]'")
+    from progressive_attention.saved import missing, pretrained
     from progressive_attention.serve.networks import Networks
 
+    for reason in filter(None, map(missing, () if arguments.weights else pretrained())):
+        print(f"note: left out: {reason}", file=sys.stderr)
     networks = Networks(arguments.weights or (), arguments.device)
     from progressive_attention.serve.page import serving
 

@@ -23,7 +23,7 @@ from progressive_attention.evaluation.evaluate import answers_to, evaluate_with_
 from progressive_attention.files import read_json, replacing, write_text
 from progressive_attention.processes import in_turn
 from progressive_attention.progress import counting
-from progressive_attention.saved import Trained, find, shipped
+from progressive_attention.saved import Trained, find, pretrained
 
 ABOUT = b"progressive_attention"  # the key of the rows' file's notes
 Measured = tuple[dict[str, Any], pa.Table]  # figures, and one row a question: ``evaluate_with_rows``
@@ -74,7 +74,7 @@ def warn_of_unreadable(questions: QuestionSet, console: Console) -> None:
 
 def home_of(given: str) -> Path:
     """Where files about a network go: into its run; of pretrained weights below runs/evaluate."""
-    is_run = given not in shipped() and Path(given).is_dir()
+    is_run = given not in pretrained() and Path(given).is_dir()
     return Path(given) if is_run else Path("runs/evaluate") / given
 
 

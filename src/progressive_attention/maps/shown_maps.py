@@ -1,4 +1,4 @@
-"""Which attention map is shown first, and how all are: one scale, in colour over the image, or as light on it.
+"""Which attention map is shown first, and how all are: smooth, one scale, in colour over the image, or as light on it.
 
 Legend: H x W image pixels.
 """
@@ -22,6 +22,19 @@ Map = TypeVar("Map")
 def shown_map(maps: Mapping[str, Map]) -> tuple[str, Map] | None:
     """Name and values of the map that is shown first: the flow, else a transformer's region; None without maps."""
     return next(((name, maps[name]) for name in FIRST if name in maps), None)
+
+
+def smoothed(values: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """A map (H, W) whose cells are so many pixels high and wide, bilinear between their centres; NaN stays. To look at.
+
+    The mean over a window of a cell's size, which within cells of one value each is linear from centre to centre; near
+    an edge the part of the window that is inside.
+    """
+    known = ~np.isnan(values)
+    away = [np.abs(np.subtract.outer(np.arange(pixels), np.arange(pixels))) for pixels in values.shape]
+    down, across = (np.clip((size + 1) / 2 - distance, 0, 1) for size, distance in zip(cell, away, strict=True))
+    total, part = (down @ each @ across for each in (np.nan_to_num(values), known.astype(float)))
+    return np.divide(total, part, out=np.full(values.shape, np.nan), where=known)
 
 
 def scaled(values: np.ndarray) -> np.ndarray:

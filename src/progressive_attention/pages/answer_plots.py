@@ -12,7 +12,7 @@ import numpy as np
 
 from progressive_attention.data.images import BoxMasks
 from progressive_attention.files import read_json
-from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image, shown_map
+from progressive_attention.maps.shown_maps import attended_image, largest_of, light, over_image, shown_map, smoothed
 from progressive_attention.metrics.pointing import highest_point
 from progressive_attention.pages.figures import BLACK, RIGHT, WRONG, Tile, grid, shortened
 
@@ -38,6 +38,14 @@ class Scene(NamedTuple):
     answers: Mapping[str, Any]
 
 
+class Panel(NamedTuple):
+    """A map (H, W) as it is looked at, smooth, and the largest value of its cells, in words."""
+
+    title: str
+    values: np.ndarray
+    largest: str
+
+
 def scene_of(questions: "QuestionSet", row: int, predictors: Mapping[str, "Predictor"]) -> Scene:
     """One question of a set, asked of networks."""
     image = np.array(questions.images[questions.image[row]])
@@ -61,8 +69,8 @@ def point_of(answer: "Answer") -> np.ndarray | None:
     return highest_point(shown[1][None])[0]
 
 
-def panels_of(answer: "Answer") -> list[tuple[str, np.ndarray]]:
-    """Title and map: the one shown first, the gates, the choice; nothing of a network without attention.
+def panels_of(answer: "Answer") -> list[Panel]:
+    """The maps to show: the one shown first, the gates, the choice; nothing of a network without attention.
 
     Of a network of one layer the first alone, which is that layer's.
     """
@@ -70,15 +78,26 @@ def panels_of(answer: "Answer") -> list[tuple[str, np.ndarray]]:
     if shown is None:
         return []
     first = SOURCE if shown[0] == "flow" and answer.found is not False else "where the network looked"
-    layers = [*(f"gate {i}" for i in range(1, len(answer.layers))), "choice"]
-    return [(first, shown[1]), *(zip(layers, answer.layers, strict=True) if len(answer.layers) > 1 else [])]
+    cell = answer.cells[0] if answer.cells else (1, 1)  # a transformer's region has none
+    panels = [Panel(first, smoothed(shown[1], cell), largest_of(shown[1]))]
+    if len(answer.layers) > 1:
+        titles = [*(f"gate {i}" for i in range(1, len(answer.layers))), "choice"]
+        for title, exact, smooth in zip(titles, answer.layers, smooth_layers(answer), strict=True):
+            panels.append(Panel(title, smooth, largest_of(exact)))
+    return panels
+
+
+def smooth_layers(answer: "Answer") -> list[np.ndarray]:
+    """Each layer's attention (H, W) to look at; as it is where nothing says how large its cells are."""
+    cells = answer.cells or [(1, 1)] * len(answer.layers)
+    return [smoothed(layer, cell) for layer, cell in zip(answer.layers, cells, strict=True)]
 
 
 def tiles_of(answer: "Answer") -> list[Tile]:
     """The answer's maps over its image: the first as light, with its highest point; the layers with their largest."""
     image, panels = answer.image, panels_of(answer)
-    first = [Tile(over_image(image, light(values)), title, point=point_of(answer)) for title, values in panels[:1]]
-    return first + [Tile(over_image(image, layer), f"{title}, {largest_of(layer)}") for title, layer in panels[1:]]
+    first = [Tile(over_image(image, light(each.values)), each.title, point=point_of(answer)) for each in panels[:1]]
+    return first + [Tile(over_image(image, each.values), f"{each.title}, {each.largest}") for each in panels[1:]]
 
 
 def answer_figure(answer: "Answer", path: Path | None = None) -> bytes:
@@ -88,8 +107,9 @@ def answer_figure(answer: "Answer", path: Path | None = None) -> bytes:
     """
     title, tiles, legend = f"{answer.query}? {answer_text(answer)}", tiles_of(answer), None
     above, layers = [Tile(answer.image, "the image; this network has no attention map")], tiles[1:]
-    if shown := shown_map(answer.maps):
-        above = [Tile(answer.image, "the image"), tiles[0], Tile(attended_image(answer.image, shown[1]), KEPT)]
+    if panels := panels_of(answer):
+        kept = Tile(attended_image(answer.image, panels[0].values), KEPT)
+        above = [Tile(answer.image, "the image"), tiles[0], kept]
         legend = [] if tiles[0].point is None else ["ring: its highest point"]
         legend += ["hatched: no cell"] if layers and np.isnan(answer.layers).any() else []
     across = math.ceil(len(layers) / math.ceil(len(layers) / 4)) if layers else 1

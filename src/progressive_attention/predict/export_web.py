@@ -24,11 +24,12 @@ from progressive_attention.data.scenes import COLOURS, Scene, SceneSource
 from progressive_attention.maps.pixel_maps import coverage
 from progressive_attention.maps.receptive_field import Geometry
 from progressive_attention.maps.shown_maps import COLOUR_MAP
+from progressive_attention.predict.open_photographs import open_photographs
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SOURCES, RUNTIME = ASSETS / "web", ASSETS / "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
-SCENES = 12  # the first of the test split: chosen before anybody looked
+SCENES = 12  # the first of the test split, or of our photographs: chosen before anybody looked
 LARGEST = 100_000_000  # bytes of a network; browsers hold no text of several hundred MB
 INCLUDED = re.compile(r'<link rel="stylesheet" href="([\w.]+)">|<script src="([\w.]+)"></script>')
 
@@ -74,7 +75,11 @@ def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mappi
 
     height, width = geometry.image_size
     layers = [
-        {"rows": coverage(rows, h, height).tolist(), "columns": coverage(columns, w, width).tolist()}
+        {
+            "rows": coverage(rows, h, height).tolist(),
+            "columns": coverage(columns, w, width).tolist(),
+            "cell": [rows.stride, columns.stride],
+        }
         for (rows, columns), (h, w) in zip(geometry.fields, cells, strict=True)
     ]
     colours = np.asarray(colormaps[COLOUR_MAP](range(256), bytes=True))[:, :3].tolist()
@@ -82,12 +87,21 @@ def page_data(geometry: Geometry, cells: Sequence[tuple[int, int]], about: Mappi
     return {
         "layers": layers,
         "colours": colours,
-        "scenes": scenes(about),
+        "scenes": scenes(about) if about.get("data") in STYLES else photographs(about),
         "runtime_version": runtime["version"],
-        "model": about.get("name", "a network"),
+        "model": about.get("name") or "a network",
         "data": about.get("data") if about.get("data") in STYLES else None,  # else a path of somebody's machine
         "accuracy": (about.get("test") or {}).get("accuracy"),
     }
+
+
+def photographs(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first of our photographs with a question that a network knows, as files; none outside a clone."""
+    shown = []
+    for photograph in open_photographs(about["query_names"])[:SCENES]:
+        picture, query = b64encode(photograph.path.read_bytes()).decode(), photograph.questions[0].query
+        shown.append({"picture": picture, "digits": [], "credit": f"Photograph: {photograph.credit}", "query": query})
+    return shown
 
 
 def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -95,15 +109,13 @@ def scenes(about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Under protocol ``authors`` the last of its one pool, which begins with the scenes of the training.
     """
-    if about.get("data") not in STYLES:
-        return []
     shown, source = [], SceneSource(about["data"], "test", about.get("protocol", PROTOCOLS[0]), about.get("seed", 0))
     first = max(0, about.get("images", 15_000) - SCENES) if source.split == "pool" else 0
     for scene in map(source.scene, range(first, first + SCENES)):
-        file = BytesIO()
+        file, digits = BytesIO(), digits_of(scene)
         Image.fromarray(source.render(scene)[0]).save(file, "PNG", optimize=True)
-        picture = b64encode(file.getvalue()).decode()
-        shown.append({"png": picture, "digits": digits_of(scene), "credit": credit(scene, source)})
+        picture, whose = b64encode(file.getvalue()).decode(), credit(scene, source)
+        shown.append({"picture": picture, "digits": digits, "credit": whose, "query": digits[0]["query"]})
     return shown
 
 
@@ -122,4 +134,4 @@ def credit(scene: Scene, source: SceneSource) -> str:
     name = source.photographs.paths[scene.background[0]].name
     with open(PACK / "ATTRIBUTION.csv", newline="", encoding="utf-8") as file:
         row = next(row for row in csv.DictReader(file) if row["file"] == name)
-    return f"{row['title_or_subject']} by {row['author']}, {row['licence']}, cropped"
+    return f"Background: {row['title_or_subject']} by {row['author']}, {row['licence']}, cropped"

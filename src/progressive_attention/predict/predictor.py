@@ -1,5 +1,6 @@
 """Ask a trained network about one picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Answer:
     upright; None where that is ``image`` itself. ``layers``: each attended layer's attention on the pixels of
     ``image``, (H, W) float64 in [0, 1], NaN where a layer has no cell; ``maps``: the named attention maps, each summing
     to one, or less where a spatial transformer looks outside. Networks without such layers or maps have none.
+    ``cells``: of each layer, how many pixels high and wide a cell is; maps are exact, a picture of one may be smooth.
     ``presence``: how surely the asked object is there, in the units of the network's score (``absence``), and ``found``
     whether that reaches its threshold; both None where `pan absence` has set none.
     """
@@ -47,6 +49,7 @@ class Answer:
     presence: float | None = None
     found: bool | None = None
     size: tuple[int, int] | None = None
+    cells: Sequence[tuple[int, int]] = ()
 
     @property
     def shown(self) -> np.ndarray | None:
@@ -157,6 +160,7 @@ class Predictor:
                 presence=presence[k],
                 found=found[k],
                 size=picture.size,
+                cells=[(rows.stride, columns.stride) for rows, columns in self.geometry.fields],
             )
             answers.append(answer)
         return answers

@@ -17,13 +17,23 @@ MEASURED = {  # a key of "test" -> how the card calls it
     "tpr_uniform": "… of the uniform map",
     "point_on_target": "answers whose point lies on the target",
     "weighted_mean_ap": "mean AP, weighted by the attributes' frequencies",
+    "query_prior_weighted_mean_ap": "… of the query alone",
     "mean_ap": "mean AP",
+    "query_prior_mean_ap": "… of the query alone",
+    "vaw_map": "VAW's mAP",
 }
-SHOWN = 20  # names of queries and attributes that a card lists
+for _target in ("box", "mask"):
+    for _name in ("last", "accumulated", "activation", "flow", "uniform"):
+        MEASURED[f"tpr_{_target}_{_name}"] = f"true-positive ratio of the {_name} map in the {_target}"
+    MEASURED[f"point_on_{_target}"] = f"answers whose point lies on the {_target}"
+SHOWN = 100  # names of queries and attributes that a card lists
 
 
-def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
-    """The card of a network called ``name`` by its config.json; ``about["test"]`` is an evaluation's summary."""
+def model_card(about: Mapping[str, Any], name: str, parameters: int, stored: str = "float32") -> str:
+    """The card of a network called ``name`` by its config.json; ``about["test"]`` is an evaluation's summary.
+
+    ``about["sample"]``, if there, is one of examples/photographs. The weights' file has numbers ``stored`` as named.
+    """
     side = about["model"]["image_size"]
     license = f"license: {about['license']}\n" if "license" in about else ""
     made = [
@@ -33,6 +43,7 @@ def model_card(about: Mapping[str, Any], name: str, parameters: int) -> str:
     made += [f"recipe `{about['recipe']['name']}`"] if "recipe" in about else []
     made += [f"seed {about['seed']}"] if "seed" in about else []
     query = shlex.quote(about["query_names"][0])
+    ours = f"\n{sample(about['sample'])}" if "sample" in about else ""
     return f"""---
 library_name: progressive-attention
 pipeline_tag: visual-question-answering
@@ -52,8 +63,8 @@ model = ProgressiveAttentionNetwork.from_pretrained({json.dumps(name)})
 or `pan predict --weights {shlex.quote(name)} picture.png --query {query}`
 
 {measured(about.get("test"))}
-{facts(about, name)}- {parameters:,} parameters, float32, safetensors. Images are {side} x {side} px.
-"""
+{facts(about, name)}- {parameters:,} parameters, {stored}, safetensors. Images are {side} x {side} px.
+{ours}"""
 
 
 def measured(test: Mapping[str, Any] | None) -> str:
@@ -67,8 +78,20 @@ def measured(test: Mapping[str, Any] | None) -> str:
     for scale, share in (test.get("accuracy_by_scale") or {}).items():
         if share is not None:
             rows.append(f"| accuracy at scale {scale} | {share:.1%} of {test['count_by_scale'][scale]:,} |")
-    rows += [f"| {called} | {test[key]:.2%} |" for key, called in MEASURED.items() if test.get(key) is not None]
-    return "\n".join(rows) + "\n"
+    return "\n".join([*rows, *score_rows(test)]) + "\n"
+
+
+def score_rows(test: Mapping[str, Any]) -> list[str]:
+    """The lines of a table for the figures of ``MEASURED`` that are known."""
+    return [f"| {called} | {test[key]:.2%} |" for key, called in MEASURED.items() if test.get(key) is not None]
+
+
+def sample(figures: Mapping[str, Any]) -> str:
+    """A table of an evaluation on the project's own photographs, and what of them was not asked."""
+    asked, others = figures["count"], figures["rows_with_unknown_query"]
+    title = f"examples/photographs: {asked} of its {asked + others} questions; {others} ask for words unknown here"
+    lost = f"{figures['labels_with_unknown_attribute']} of their attributes are unknown here and left out, too."
+    return "\n".join([f"| {title} | |", "|---|---|", *score_rows(figures), "", lost]) + "\n"
 
 
 def facts(about: Mapping[str, Any], name: str) -> str:

@@ -6,8 +6,9 @@ measured. Finding it and reading it needs no torch; huggingface_hub is imported 
 
 import re
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from progressive_attention.config import ModelConfig, checked
 from progressive_attention.files import read_json, read_tensors, write_json, write_tensors
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     Network = TypeVar("Network", bound=nn.Module)
 
+
+class Outside(NamedTuple):
+    """A pretrained network that lies outside the package: a module that it needs, and the extra that installs it."""
+
+    module: str
+    extra: str
+
+
 SHIPPED = Path(__file__).parents[1] / "assets" / "weights"
+CLONE = Path(__file__).parents[3]  # a clone's root, where this is run from one
+OUTSIDE = {"photographs-pan": Outside(module="timm", extra="photographs")}  # in weights/ of the clone
 FORMAT = 1
 FILES = ["config.json", "weights.safetensors"]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
@@ -54,19 +65,43 @@ def shipped() -> list[str]:
     return sorted(folder.parent.name for folder in SHIPPED.glob("*/config.json"))
 
 
+def pretrained() -> dict[str, Path]:
+    """Folders of the networks known by name: those in this package and, in a clone, those of its folder weights."""
+    folders = {name: SHIPPED / name for name in shipped()}
+    if (CLONE / "pyproject.toml").is_file():
+        outside = {name: CLONE / "weights" / name for name in OUTSIDE}
+        folders |= {name: folder for name, folder in outside.items() if (folder / FILES[0]).is_file()}
+    return folders
+
+
+def missing(name: str) -> str:
+    """What to install before the pretrained network of that name can answer; empty where nothing is missing."""
+    if name not in OUTSIDE or find_spec(OUTSIDE[name].module):
+        return ""
+    module, extra = OUTSIDE[name]
+    return f"{name} needs {module}, which is not installed; pip install 'progressive-attention[{extra}]'"
+
+
 def find(name_or_folder: str | Path, **download: Any) -> Path:
-    """The folder of a shipped name, of a run, or of a repository ``owner/name`` of the Hub, downloaded if need be.
+    """The folder of a pretrained name, of a run, or of a repository ``owner/name`` of the Hub, downloaded if need be.
 
     ``a/b`` is no repository where a folder ``a`` is: a path's typing error must not go to the Hub. ``download`` are
-    keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is known.
+    keywords of ``huggingface_hub.snapshot_download``. Raises ValueError naming what is known, or what to install.
     """
-    name, folder = str(name_or_folder), Path(name_or_folder)
-    if name in shipped():
-        return SHIPPED / name
+    name, folder, folders = str(name_or_folder), Path(name_or_folder), pretrained()
+    if name in folders:
+        if reason := missing(name):
+            raise ValueError(reason)
+        return folders[name]
     if (folder / FILES[0]).is_file():
         return folder
+    if name in OUTSIDE:
+        raise ValueError(
+            f"{name} does not come with the package; it is weights/{name} in the project's repository: run pan in a "
+            "clone of that, or copy the folder and give --weights FOLDER"
+        )
     if folder.exists() or folder.parent.is_dir() or not REPOSITORY.fullmatch(name):
-        known = f"a repository owner/name of the Hub, or one of: {', '.join(shipped()) or 'none shipped'}"
+        known = f"a repository owner/name of the Hub, or one of: {', '.join(folders) or 'none shipped'}"
         expected = f"a folder with {' and '.join(FILES)} (what `pan train --out` writes), {known}"
         raise ValueError(f"no trained weights at {name!r}: expected {expected}")
     hub = hugging_face(f"{name!r} is no folder here, and to ask the Hub for it: ")

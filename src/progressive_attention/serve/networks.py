@@ -6,7 +6,7 @@ from typing import Any
 
 from progressive_attention.data.images import opened, to_rgb, upright
 from progressive_attention.predict.predictor import Predictor
-from progressive_attention.saved import shipped
+from progressive_attention.saved import missing, pretrained
 from progressive_attention.serve.panel import Asked
 
 MOST_PIXELS = 16_000_000  # of a picture that is dropped: decoded it takes 64 MB, twice at most
@@ -17,17 +17,22 @@ KEYS = ("query", "attribute", "probability", "probabilities", "likelihood", "pre
 class Networks:
     """Trained networks by name: those of ``given`` (pretrained names and runs' folders), or all pretrained ones.
 
-    A run is named by its folder. Raises ValueError for weights that are missing or broken, and for two of one name.
+    Those that need what is not installed are left out of all. A run is named by its folder. Raises ValueError for
+    weights that are missing or broken, and for two of one name.
     """
 
     def __init__(self, given: Sequence[str] = (), device: str | None = None) -> None:
         self.predictors: dict[str, Predictor] = {}
-        for path in given or shipped():
+        for path in given or [name for name in pretrained() if not missing(name)]:
             name = Path(path).resolve().name
             if name in self.predictors:
                 raise ValueError(f"two networks are named {name!r}; give each once, or rename one's folder")
             self.predictors[name] = Predictor(path, device)
         self.names = list(self.predictors)
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """The queries that a network knows."""
+        return self.predictors[name].trained.query_names
 
     def ask(self, sent: Any, folder: Path, query: Any, name: Any) -> Asked:
         """One question about a picture, ``sent`` as ``{"path": ...}``; raises ValueError for whatever can't be
@@ -40,7 +45,7 @@ class Networks:
             raise ValueError("there is no picture; drop one, or draw a scene")
         predictor = self.predictors[name]
         if not query or len(query) > LONGEST_QUERY:
-            known = ", ".join(predictor.trained.query_names)
+            known = ", ".join(self.words(name))
             raise ValueError(f"expected a query of 1 to {LONGEST_QUERY} letters; this network knows: {known}")
         with opened(uploaded(sent, folder), "the picture", MOST_PIXELS) as file:
             image = to_rgb(upright(file))

@@ -4,6 +4,7 @@ Gradio's own limits hold: sizes of uploads, a bounded queue, uploads deleted aft
 """
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from PIL import Image
 from progressive_attention.config import STYLES
 from progressive_attention.data.scenes import Scene, SceneSource
 from progressive_attention.predict.export_web import digits_of
+from progressive_attention.predict.open_photographs import open_photographs
 from progressive_attention.serve.networks import Networks, as_json
 from progressive_attention.serve.panel import ASSETS, answers, attention, legend, notice
 from progressive_attention.serve.scene import (
@@ -94,6 +96,9 @@ class Desk:
         self.networks, self.folder = networks, folder
         self.source = SceneSource("mbg", "test")  # its digits serve black scenes as well
         self.cases = [case.drawn() for case in CASES]
+        words = {query: name for name in reversed(networks.names) for query in networks.words(name)}
+        self.photographs = open_photographs(words)
+        self.knows = [words[photograph.questions[0].query] for photograph in self.photographs]  # which network
         data = networks.predictors[networks.names[0]].trained.about.get("data")
         self.style = data if data in STYLES else STYLES[0]  # what the first network learnt from
 
@@ -139,6 +144,13 @@ class Desk:
         network = case.network if case.network in self.networks.names else gr.skip()
         return *self.shown(image, scene, case.query), network
 
+    def pick_photograph(self, event: gr.SelectData) -> tuple[Any, ...]:
+        """One of our photographs: a copy where pictures may lie, no scene, its first question, a network for it."""
+        photograph, network = self.photographs[event.index], self.knows[event.index]
+        copy = Path(tempfile.mkdtemp(dir=self.folder)) / photograph.path.name
+        shutil.copyfile(photograph.path, copy)
+        return str(copy), None, photograph.questions[0].query, network
+
 
 def build_page(networks: Networks, folder: Path) -> gr.Blocks:
     """The whole page; ``/ask`` is what scripts may call. ``folder`` as of ``Desk``."""
@@ -153,8 +165,10 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
         with gr.Accordion("Hard cases: wrong, unsure, small", open=False, elem_id="hard"):
             captions = [f"{case.query}? {case.network}: {case.said}, {case.kind}" for case in CASES]
             pictures = list(zip((image for image, _ in desk.cases), captions, strict=True))
-            look = {"columns": 4, "height": "auto", "object_fit": "contain", "elem_id": "cases", "buttons": []}
-            gallery = gr.Gallery(pictures, format="png", allow_preview=False, show_label=False, **look)
+            cases = gallery(pictures, format="png", elem_id="cases")
+        with gr.Accordion("Photographs", open=False, elem_id="open", visible=bool(desk.photographs)):
+            pictures = [(Image.open(each.path), each.credit) for each in desk.photographs]
+            photographs = gallery(pictures, format="jpeg", elem_id="photographs")
         question, scene = [picture, query, first, second, of_scene], [picture, of_scene, query]
 
         def then_answer(event: Any) -> None:
@@ -172,13 +186,20 @@ def build_page(networks: Networks, folder: Path) -> gr.Blocks:
             then_answer(forget(lambda: None, None, of_scene, **HIDDEN))
         for event in (ask.click, query.submit, first.input, second.input):
             event(desk.answer, question, [said, maps], **HIDDEN, **AS_SENT)
-        then_answer(gallery.select(desk.pick, None, [*scene, first], **HIDDEN))
-        gallery.select(None, js=SHOW_QUESTION)
+        for shown, pick in ((cases, desk.pick), (photographs, desk.pick_photograph)):
+            then_answer(shown.select(pick, None, [*scene, first], **HIDDEN))
+            shown.select(None, js=SHOW_QUESTION)
         opacity.input(None, opacity, None, js=SET_OPACITY)
         weights, script = gr.Textbox(networks.names[0], visible=False, label="weights"), gr.Button(visible=False)
         asked = [picture, query, weights]
         script.click(desk.ask, asked, gr.JSON(visible=False), api_name="ask", **TOGETHER, **AS_SENT)
     return page
+
+
+def gallery(pictures: list[tuple[Any, str]], **look: Any) -> gr.Gallery:
+    """Pictures to choose from, each with its caption."""
+    shown = {"columns": 4, "height": "auto", "object_fit": "contain", "buttons": [], "show_label": False}
+    return gr.Gallery(pictures, allow_preview=False, **shown, **look)
 
 
 def question_column() -> tuple[gr.Image, gr.Textbox, gr.Button]:

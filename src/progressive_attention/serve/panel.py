@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from progressive_attention.maps import shown_maps
-from progressive_attention.pages.answer_plots import KEPT, likeliest, panels_of, point_of
+from progressive_attention.pages.answer_plots import KEPT, likeliest, panels_of, point_of, smooth_layers
 from progressive_attention.predict.predictor import Answer
 
 ASSETS = Path(__file__).parents[1] / "assets" / "serve"
@@ -65,7 +65,7 @@ def panel() -> Any:
 def verdict(answer: Answer, truth: str | None) -> tuple[str, str]:
     """The style sheet's class for it, and right or wrong in words, as far as that is known."""
     if truth is None:
-        return "soft", "your own picture: the right answer is unknown"
+        return "soft", "your own picture, or a photograph: the right answer is unknown"
     if not truth and answer.denied:
         return "right", f"✓ right, there is no {answer.query} in this scene"
     if not truth:
@@ -82,7 +82,7 @@ def tiles_of(answer: Answer) -> list[Tile]:
     """
     if not (panels := panels_of(answer)):
         return []
-    (title, values), layers, point = panels[0], panels[1:], point_of(answer)
+    (title, values, _), layers, point = panels[0], panels[1:], point_of(answer)
     image, ring = uri(answer.image), () if point is None else 100 * point / answer.image.shape[1::-1]
     shown = [
         Tile(
@@ -94,11 +94,13 @@ def tiles_of(answer: Answer) -> list[Tile]:
         ),
         Tile(uri(as_pixels(shown_maps.attended_image(answer.image, values))), KEPT, "its light times that map"),
     ]
-    for i, (share, part) in enumerate(removed(answer.image, answer.layers)):
+    shares = [share for share, _ in removed(answer.image, answer.layers)]  # of the exact maps
+    parts = [part for _, part in removed(answer.image, smooth_layers(answer))]
+    for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
         name = ""
         if layers:
-            name, values = layers[i]
-            shown.append(Tile(image, name, shown_maps.largest_of(values), uri(heat(values))))
+            name, values, largest = layers[i]
+            shown.append(Tile(image, name, largest, uri(heat(values))))
         shown.append(Tile(uri(part), f"{name} removed".strip(), f"{100 * share:.0f} % of what reached it"))
     return shown
 

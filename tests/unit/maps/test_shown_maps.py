@@ -12,6 +12,7 @@ from progressive_attention.maps.shown_maps import (
     painted,
     scaled,
     shown_map,
+    smoothed,
 )
 
 BLACK = np.zeros((1, 64, 3), np.uint8)
@@ -28,6 +29,25 @@ RAMP = np.linspace(0, 1, 64)[None]
 )
 def test_flow_is_shown_first(names, shown):
     assert shown_map({name: name.upper() for name in names}) == (shown, shown.upper())
+
+
+@pytest.mark.parametrize("cell", [(1, 1), (8, 5), (4, 16)])
+def test_smooth_is_bilinear_between_the_centres_of_cells(cell):
+    """Against interpolation of the cells, along one axis and then the other; the outermost go on to the edge."""
+    cells = np.random.default_rng(0).random((6, 4))
+    places = [
+        (np.arange(n * size) + 0.5, size * (np.arange(n) + 0.5)) for n, size in zip(cells.shape, cell, strict=True)
+    ]
+    across = np.stack([np.interp(*places[1], row) for row in cells])
+    expected = np.stack([np.interp(*places[0], column) for column in across.T], 1)
+    assert_allclose(smoothed(np.kron(cells, np.ones(cell)), cell), expected)
+
+
+def test_smooth_leaves_what_no_cell_covers_and_what_is_alike():
+    values = np.full((9, 9), 0.3)
+    values[:2] = np.nan
+    assert_allclose(smoothed(values, (4, 3)), values)
+    assert_array_equal(smoothed(np.arange(9.0).reshape(3, 3), (0, 0)), np.arange(9.0).reshape(3, 3))  # a global cell
 
 
 def test_each_map_is_scaled_by_its_own_largest_value():

@@ -7,6 +7,7 @@ import pytest
 from fake_answers import FLOW, answer_of, scene_of
 from read_page import pixels
 
+from progressive_attention.maps.shown_maps import smoothed
 from progressive_attention.pages import answer_plots
 from progressive_attention.pages.answer_plots import (
     answer_figure,
@@ -41,9 +42,19 @@ def test_the_ring_lies_on_the_map_shown_first():
 @pytest.mark.parametrize(("count", "names"), [(1, []), (2, ["gate 1", "choice"]), (3, ["gate 1", "gate 2", "choice"])])
 def test_layers_follow_the_map_shown_first(count, names):
     answer = answer_of(count)
-    assert [title for title, _ in panels_of(answer)] == ["where the answer came from", *names]
-    assert panels_of(answer)[0][1] is answer.maps["flow"]
-    assert panels_of(replace(answer, found=False))[0][0] == "where the network looked"
+    assert [panel.title for panel in panels_of(answer)] == ["where the answer came from", *names]
+    np.testing.assert_array_equal(panels_of(answer)[0].values, answer.maps["flow"])
+    assert panels_of(replace(answer, found=False))[0].title == "where the network looked"
+
+
+def test_layers_are_smooth_and_their_largest_values_those_of_the_cells():
+    values = np.zeros((40, 40))
+    values[FLOW] = 0.1
+    answer = replace(answer_of(2), layers=[values, values], cells=[(4, 4), (4, 4)])
+    _, gate, choice = panels_of(answer)
+    np.testing.assert_array_equal(gate.values, smoothed(values, (4, 4)))
+    assert gate.values.max() < values.max()
+    assert gate.largest == choice.largest == "largest 0.1"
 
 
 def test_answer_figure_shows_the_image_its_source_what_was_kept_and_the_layers(drawn):

@@ -116,7 +116,7 @@ def test_scenes_are_the_first_of_the_test_split(style: str) -> None:
     for index, one in enumerate(shown):
         scene = source.scene(index)
         image, owner = source.render(scene)
-        assert (np.asarray(Image.open(io.BytesIO(b64decode(one["png"])))) == image).all()
+        assert (np.asarray(Image.open(io.BytesIO(b64decode(one["picture"])))) == image).all()
         for label, (digit, given) in enumerate(zip(scene.digits, one["digits"], strict=True), 1):
             assert given["query"] == str(digit.number)
             assert given["attribute"] == COLOURS[digit.colour]
@@ -130,9 +130,20 @@ def test_scenes_are_the_first_of_the_test_split(style: str) -> None:
 
 def test_a_network_of_ones_own_has_no_scenes_and_names_no_folder() -> None:
     model = build("concat").eval()
-    said = web_page.page_data(geometry(model), [], {"name": "concat", "data": "/home/me/photographs"})
+    about = describe(model.config, tuple("01234"), tuple("abc"), name="concat", data="/home/me/photographs")
+    said = web_page.page_data(geometry(model), [], about)
     assert (said["scenes"], said["data"], said["accuracy"], said["model"]) == ([], None, None, "concat")
-    assert web_page.page_data(geometry(model), [], {})["model"] == "a network"
+    assert web_page.page_data(geometry(model), [], {**about, "name": None})["model"] == "a network"
+
+
+def test_our_photographs_are_shown_where_a_network_knows_their_words() -> None:
+    """Each with its author and licence, and a question that it knows."""
+    shown = web_page.photographs({"query_names": ["sky", "bird"]})
+    assert len(shown) == web_page.SCENES
+    harrier = ROOT / "examples/photographs/photos/harrier.jpg"
+    assert b64decode(shown[0]["picture"]) == harrier.read_bytes()
+    assert shown[0]["credit"] == "Photograph: northern harrier by Frank Schulenburg, CC-BY-SA-4.0"
+    assert {photograph["query"] for photograph in shown} <= {"sky", "bird"}
 
 
 def test_export_writes_a_page_whose_network_was_checked(small_runtime: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from wrong_commands import error_of
 
+from progressive_attention import saved
 from progressive_attention.data.scenes import COLOURS, SceneSource
 from progressive_attention.network.build import build_model
 from progressive_attention.predict.export_web import digits_of
@@ -282,11 +283,28 @@ def test_a_bomb_is_rejected_by_its_header(pretrained, tmp_path, monkeypatch):
 
 def test_networks_are_named_by_their_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(networks_module, "Predictor", lambda path, device: path)
-    assert Networks().names == shipped()
+    assert Networks().names == list(saved.pretrained())
+    with monkeypatch.context() as lacking:
+        lacking.setattr(networks_module, "missing", {"mref-san": "mref-san needs a package"}.get)
+        assert Networks().names == [name for name in saved.pretrained() if name != "mref-san"]
     monkeypatch.chdir(tmp_path)
     assert Networks(["runs/mine", str(tmp_path / "other"), "mref-san"]).names == ["mine", "other", "mref-san"]
     with pytest.raises(ValueError, match="two networks are named 'mine'; give each once"):
         Networks(["a/mine", "b/mine/"])
+
+
+def test_our_photographs_are_offered_to_a_network_that_knows_their_words(tmp_path, pretrained):
+    """Each with the credit of its licence; a copy is asked about, as only what lies among the pictures may be."""
+    model = build_model("film", num_queries=2, num_attributes=2, image_size=62, likelihood="bernoulli")
+    save(tmp_path / "mine", model.state_dict(), describe(model.config, ("bird", "tree"), ("blue", "wet")))
+    desk = Desk(Networks(["mref-pan", str(tmp_path / "mine")], "cpu"), tmp_path)
+    index = [photograph.path.stem for photograph in desk.photographs].index("kingfisher")
+    assert desk.photographs[index].credit == "kingfisher by Frank-2.0, CC0-1.0"
+    picture, scene, query, network = desk.pick_photograph(gradio.SelectData(None, {"index": index, "value": None}))
+    assert (scene, query, network) == (None, "bird", "mine")
+    said, _ = desk.answer({"path": picture}, query, network, "nobody", scene)
+    assert "blue" in Page(said).text
+    assert not Desk(pretrained, tmp_path).photographs
 
 
 def test_a_network_of_other_words_answers(tmp_path):

@@ -22,6 +22,27 @@ function placed(cells, { rows, columns }) {
   return values;
 }
 
+// A map (side x side) whose cells are cell[0] pixels high and cell[1] wide, bilinear between their centres; NaN stays.
+// To look at; the same as `smoothed` in maps/shown_maps.py.
+function smoothed(values, side, cell) {
+  const known = values.map((value) => (Number.isNaN(value) ? 0 : 1));
+  const numbers = values.map((value) => (Number.isNaN(value) ? 0 : value));
+  const [total, part] = [numbers, known].map((each) => summed(summed(each, side, side, cell[0]), side, 1, cell[1]));
+  return values.map((value, i) => (Number.isNaN(value) ? value : total[i] / part[i]));
+}
+
+// The sum over a window as wide as a cell around each pixel, along the axis whose neighbours are `step` apart.
+function summed(values, side, step, width) {
+  const reach = Math.ceil((width - 1) / 2);
+  return values.map((_, i) => {
+    const place = Math.floor(i / step) % side;
+    let sum = 0;
+    for (let away = Math.max(-reach, -place); away <= Math.min(reach, side - 1 - place); away++)
+      sum += Math.min(1, (width + 1) / 2 - Math.abs(away)) * values[i + away * step];
+    return sum;
+  });
+}
+
 // The largest value that is a number.
 function highest(values) {
   return values.reduce((most, value) => (value > most ? value : most), 0);

@@ -49,16 +49,20 @@ async function ask(pixels, query) {
   return { query, probabilities, present, maps: mapsOf(found), milliseconds };
 }
 
-// Each is drawn from 0 to its largest value: gates that close would be black from 0 to 1. The first one is shown first.
+// Each is drawn smooth, from 0 to its largest value: gates that close would be black from 0 to 1. The first one is shown
+// first.
 function mapsOf(found) {
-  const last = about.layers.length;
+  const [last, cell] = [about.layers.length, about.layers[0]?.cell ?? [1, 1]];
   const named = about.layers.map((layer, i) => {
     const name = i + 1 < last ? `gate ${i + 1}` : "softmax";
-    return [name, placed(found[`attention_${i + 1}`].data, layer)];
+    return [name, placed(found[`attention_${i + 1}`].data, layer), layer.cell];
   });
-  if (found.attention_flow) named.unshift(["flow", found.attention_flow.data]);
-  if (found.attention_accumulated) named.push([last ? "all" : "region", found.attention_accumulated.data]);
-  return named.map(([name, values]) => ({ name, values, high: highest(values) }));
+  if (found.attention_flow) named.unshift(["flow", found.attention_flow.data, cell]);
+  if (found.attention_accumulated) named.push([last ? "all" : "region", found.attention_accumulated.data, cell]);
+  return named.map(([name, values, size]) => {
+    const smooth = smoothed(values, about.image_size, size);
+    return { name, values, smooth, high: highest(values) };
+  });
 }
 
 // --- what is shown ---------------------------------------------------------------------------------------------------
@@ -88,11 +92,11 @@ function showPicture(pixels, digits, credit) {
 
 async function showScene(index) {
   state.scene = index % about.scenes.length;
-  const { png, digits, credit } = about.scenes[state.scene];
-  const file = new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
-  const { pixels } = await decoded(file, MOST_PIXELS);
-  showPicture(pixels, digits, credit && `Background: ${credit}`);
-  question(digits[0].query);
+  const { picture, digits, credit, query } = about.scenes[state.scene];
+  const file = new Blob([Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0))]);
+  const { pixels, width, height } = await decoded(file, MOST_PIXELS);
+  showPicture(fitted(pixels, height, width, about.image_size), digits, credit);
+  question(query);
 }
 
 // A file of the user's; what can't be read is told and changes nothing.
@@ -178,7 +182,7 @@ function showMaps() {
     const button = Object.assign(document.createElement("button"), { type: "button", ariaPressed: "false" });
     const canvas = document.createElement("canvas");
     const largest = Object.assign(document.createElement("small"), { textContent: `≤ ${rounded(map.high)}` });
-    paint(canvas, map.values, about.image_size, map.high, about.colours);
+    paint(canvas, map.smooth, about.image_size, highest(map.smooth), about.colours);
     button.append(canvas, map.name, largest);
     button.onclick = () => showMap(map);
     return button;
@@ -191,7 +195,7 @@ function showMaps() {
 
 function showMap(map) {
   state.shown = map.name;
-  paint(element("overlay"), map.values, about.image_size, map.high, about.colours);
+  paint(element("overlay"), map.smooth, about.image_size, highest(map.smooth), about.colours);
   element("high").textContent = rounded(map.high);
   const { maps } = state.answer;
   [...element("maps").children].forEach((button, i) => (button.ariaPressed = String(maps[i].name === map.name)));
