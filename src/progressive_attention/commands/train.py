@@ -150,7 +150,8 @@ def choose_backbone(arguments: argparse.Namespace) -> str:
         )
     arguments.backbone, arguments.backbone_weights = name, weights
     arguments.recipe = arguments.recipe or recipe
-    arguments.prior = MODELS[ALIASES.get(arguments.model, arguments.model)].get("network") not in ("film", "concat")
+    row = MODELS[str(ALIASES.get(arguments.model, arguments.model))]
+    arguments.prior = row.get("network", "pan") in ("pan", "stn")  # others show the query to the classifier anyway
     return (
         f"{name} with the weights of {weights}{', prior' if arguments.prior else ''}, recipe {arguments.recipe}; "
         f"--backbone chooses another, e.g. --backbone {backbone_of(arguments.model)}\n"
