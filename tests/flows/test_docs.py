@@ -30,7 +30,7 @@ NEVER = {
     "pan data import visual-genome": "a user's download; tests/unit/data/test_visual_genome.py generates its own",
     "pan train --data data/vg": "the same, and pretrained weights that are downloaded",
     "pan evaluate --weights runs/vg": "the same",
-    "pan data import vaw": "the same; tests/flows/test_vaw.py runs the page's three commands on generated files",
+    "pan data import vaw": "the same; tests/flows/test_vaw_page.py runs the page's three commands on generated files",
     "pan train --data data/vaw": "the same",
     "pan evaluate --weights runs/vaw": "the same",
     "pan train --data mref --model pan-hard-ctx --backbone conv-stack-padded --gate-price 0.03": "half an hour",

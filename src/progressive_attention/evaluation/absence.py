@@ -46,7 +46,7 @@ def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geom
     scores: dict[str, Score] = {"probability": lambda p: p.log_prob.double().exp().amax(-1)}
     if config.likelihood == "softmax" and config.num_attributes > 1:
         scores["certainty"] = lambda p: concentration(p.log_prob.double().softmax(-1))
-    if config.network == "pan":
+    if where.fields:
         scores["focus"] = lambda p: concentration(normalised(p.attention[-1].double()).flatten(-2))
         scores["peak"] = lambda p: accumulated_map(p, where).flatten(-2).amax(-1)
         scores["magnitude"] = lambda p: (p.attention[-1].double() * p.magnitude[-1].double()).flatten(-2).sum(-1)
