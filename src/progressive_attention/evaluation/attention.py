@@ -17,12 +17,12 @@ import torch
 from progressive_attention.data.questions import Batch, Masks
 from progressive_attention.maps.pixel_maps import PIXEL_MAPS, pixel_maps
 from progressive_attention.maps.receptive_field import Geometry
+from progressive_attention.maps.shown_maps import shown_map
 from progressive_attention.metrics.attention import OverlapCurves, attention_entropy, pointing_game, true_positive_ratio
 from progressive_attention.metrics.pointing import box_iou, highest_point, smallest_box
 from progressive_attention.network.question_network import Prediction
 
 MAPS = (*PIXEL_MAPS, "uniform")
-SHOWN_FIRST = ("flow", "last")  # the answer's point and box are those of the first of these maps that there is
 ATTENTION_COLUMNS = (
     *(f"tpr_{name}" for name in MAPS),
     "tpr_clipped",
@@ -65,7 +65,8 @@ def looked(
         void = None if target.void is None else target.void[rows[place]]
         box = None if target.box_of is None else target.box_of(rows[place], masks if void is None else masks & ~void)
         beyond = bool(prediction.transform)
-        scores = attention_scores(maps, masks, beyond=beyond, void=void, box=box, every_map=bool(what))
+        likelihood = prediction.likelihood
+        scores = attention_scores(maps, masks, likelihood, beyond=beyond, void=void, box=box, every_map=bool(what))
         for name, values in scores.items():
             column = columns.setdefault(column_of(name, what), np.full(len(rows), np.nan))
             column[place] = values
@@ -92,6 +93,7 @@ def column_of(name: str, what: str) -> str:
 def attention_scores(
     maps: dict[str, np.ndarray],
     masks: np.ndarray,
+    likelihood: str = "softmax",
     *,
     beyond: bool,
     void: np.ndarray | None = None,
@@ -101,9 +103,10 @@ def attention_scores(
     """The maps (R, H, W) there are against the targets (R, H, W) bool: (R,) in [0, 1] each, NaN for an empty mask.
 
     ``tpr_*`` for true-positive ratios, of the uniform map over the whole image too; ``pointing_*`` for the pointing
-    game; ``point_on_target`` for the answer's point, and ``box_iou`` for its box where the true ``box`` (R, 4) is
-    given, x0 y0 x1 y1: 0 for a map of zeros, which has neither. ``beyond`` says that attention may lie outside the
-    image, where it counts as missed; only in ``tpr_clipped``, otherwise equal to ``tpr_last``, it counts as nothing.
+    game; ``point_on_target`` for the answer's point, in the ``shown_map`` of this ``likelihood``, and ``box_iou`` for
+    its box where the true ``box`` (R, 4) is given, x0 y0 x1 y1: 0 for a map of zeros, which has neither. ``beyond``
+    says that attention may lie outside the image, where it counts as missed; only in ``tpr_clipped``, otherwise equal
+    to ``tpr_last``, it counts as nothing.
     What lies on ``void`` pixels (R, H, W) never counts, and of a point there nothing is known. ``every_map`` adds
     ``point_on_target_*`` and ``box_iou_*`` of each map.
     """
@@ -119,9 +122,9 @@ def attention_scores(
         scores[f"pointing_{name}"] = pointing_game(drawn, masks)
     if "last" in maps:
         scores["tpr_clipped"] = true_positive_ratio(maps["last"], masks) if beyond else scores["tpr_last"]
-        first = next(name for name in SHOWN_FIRST if name in maps)
-        of_map = {name: point_and_box(maps[name], masks, void, box) for name in (maps if every_map else [first])}
-        scores |= of_map[first]
+        shown, _ = shown_map(maps, likelihood)  # type: ignore[misc] (there are maps)
+        of_map = {name: point_and_box(maps[name], masks, void, box) for name in (maps if every_map else [shown])}
+        scores |= of_map[shown]
         if every_map:
             scores |= {f"{score}_{name}": values for name in maps for score, values in of_map[name].items()}
     return scores

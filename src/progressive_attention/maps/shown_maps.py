@@ -10,7 +10,9 @@ import numpy as np
 
 COLOUR_MAP = "plasma"  # from dark blue to yellow: perceptually uniform, and readable to the colour-blind
 WARM = 0.35  # over an image a map's colours start here, at purple, since dark ones would be lost on a dark image
-FIRST = ("flow", "accumulated", "last")  # the map shown first is the first of these that there is
+# The map shown first is the first of these that there is: chosen on validation scenes where one attribute is true, on
+# the training half of VOC 2007 where any number are, as of photographs (docs/attention-maps.md).
+FIRST = {"softmax": ("flow", "accumulated", "last"), "bernoulli": ("activation", "accumulated", "last")}
 OPACITY = 0.75  # of a map's largest value over the image
 FAINT = 0.7  # opacity grows by this power of the map: in proportion, faint values would be lost
 GREY = 0.7  # how bright the image is under a map
@@ -19,9 +21,12 @@ GAMMA = 2.2  # a pixel's stored value is about the 1 / GAMMA th power of its lig
 Map = TypeVar("Map")
 
 
-def shown_map(maps: Mapping[str, Map]) -> tuple[str, Map] | None:
-    """Name and values of the map that is shown first: the flow, else a transformer's region; None without maps."""
-    return next(((name, maps[name]) for name in FIRST if name in maps), None)
+def shown_map(maps: Mapping[str, Map], likelihood: str) -> tuple[str, Map] | None:
+    """Name and values of the map that a network of this ``likelihood`` shows first; None without maps.
+
+    The flow, or the activation where any number of attributes may be true; of a transformer its region.
+    """
+    return next(((name, maps[name]) for name in FIRST[likelihood] if name in maps), None)
 
 
 def smoothed(values: np.ndarray, cell: tuple[int, int]) -> np.ndarray:

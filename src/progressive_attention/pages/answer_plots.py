@@ -63,7 +63,7 @@ def target_of(questions: "QuestionSet", row: int) -> np.ndarray | None:
 
 def point_of(answer: "Answer") -> np.ndarray | None:
     """Centre (x, y) of the highest cell of the map shown first, in pixels; None without one, or if not found."""
-    shown = shown_map(answer.maps)
+    shown = shown_map(answer.maps, answer.likelihood)
     if shown is None or answer.found is False or not shown[1].any():
         return None
     return highest_point(shown[1][None])[0]
@@ -74,7 +74,7 @@ def panels_of(answer: "Answer") -> list[Panel]:
 
     Of a network of one layer the first alone, which is that layer's.
     """
-    shown = shown_map(answer.maps)
+    shown = shown_map(answer.maps, answer.likelihood)
     if shown is None:
         return []
     first = SOURCE if shown[0] == "flow" and answer.found is not False else "where the network looked"

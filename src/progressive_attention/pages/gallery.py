@@ -82,7 +82,8 @@ def looked(trained: Trained, test: QuestionSet, device: torch.device) -> list[Lo
         magnitudes, maps = magnitude[:, 0].double().cpu().numpy(), attention[:, 0].double().cpu().numpy()
         before.append(spread_over_fields(magnitudes, fields, where.image_size))
         after.append(spread_over_fields(magnitudes * maps, fields, where.image_size))
-    shown = shown_map({name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()})
+    maps = {name: drawn[:, 0].cpu().numpy() for name, drawn in pixel_maps(prediction, where).items()}
+    shown = shown_map(maps, prediction.likelihood)
     assert shown is not None, "networks without attention maps are not pictured"
     return [
         Looked(trained.attribute_names[answers[i]], [b[i] for b in before], [a[i] for a in after], shown[1][i])

@@ -243,7 +243,7 @@ def attribute_figure(scenes: Sequence[Scene], path: Path) -> None:
         words = [(f"{scene.query}?", BLACK), *((word, BLACK) for word in scene.truth[:RANKED])]
         row = [Tile(scene.image, "question", [("", BLACK)], words, mask=scene.mask)]
         for name, answer in scene.answers.items():
-            maps, shown = so_far(answer.layers), shown_map(answer.maps)
+            maps, shown = so_far(answer.layers), shown_map(answer.maps, answer.likelihood)
             notes = [marked(f"{word} {share:.0%}", word in scene.truth) for word, share in answer.ranked[:RANKED]]
             source = over_image(scene.image, light(shown[1])) if shown else None
             row.append(Tile(source, "came from", [(name, BLACK)], notes, mask=scene.mask))

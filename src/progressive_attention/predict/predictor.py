@@ -54,7 +54,7 @@ class Answer:
     @property
     def shown(self) -> np.ndarray | None:
         """The map to show first, (H, W), as ``shown_map`` chooses it; None where there is no map."""
-        shown = shown_map(self.maps)
+        shown = shown_map(self.maps, self.likelihood)
         return shown[1] if shown else None
 
     @property

@@ -130,14 +130,14 @@ def test_rows_are_those_of_one_at_a_time(sets, name, batch):
             assert found[f"tpr_mask_{which}"] == pytest.approx(against_mask, rel=1e-4)
             top = np.argwhere(maps[which] > maps[which].max() * (1 - 1e-6))
             assert found[f"pointing_box_{which}"] == pytest.approx(np.mean([box[tuple(at)] for at in top]))
-        x, y = highest_point(maps["flow"][None])[0].astype(int)
+        x, y = highest_point(maps["activation"][None])[0].astype(int)
         assert found["point_on_box"] == box[y, x]
         for which in MAPS:
             x, y = highest_point(maps[which][None])[0].astype(int)
             assert found[f"point_on_box_{which}"] == box[y, x]
             iou = iou_of(smallest_box(maps[which][None])[0], questions.box[row])
             assert found[f"box_iou_{which}"] == pytest.approx(iou)
-        assert found["box_iou"] == found["box_iou_flow"]
+        assert found["box_iou"] == found["box_iou_activation"]
         assert found["tpr_box_uniform"] == pytest.approx(box.mean())
         assert found["tpr_mask_uniform"] == pytest.approx(masks[row].sum() / (~void[row]).sum())
     assert len({tuple(top) for top in table["top"].to_pylist()}) > 1  # else the test would see little

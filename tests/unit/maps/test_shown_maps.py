@@ -20,15 +20,16 @@ RAMP = np.linspace(0, 1, 64)[None]
 
 
 @pytest.mark.parametrize(
-    ("names", "shown"),
+    ("names", "likelihood", "shown"),
     [
-        (["last", "accumulated", "activation", "flow"], "flow"),
-        (["last", "accumulated"], "accumulated"),  # of a spatial transformer both are its region
-        (["last"], "last"),
+        (["last", "accumulated", "activation", "flow"], "softmax", "flow"),
+        (["last", "accumulated", "activation", "flow"], "bernoulli", "activation"),
+        (["last", "accumulated"], "bernoulli", "accumulated"),  # of a spatial transformer both are its region
+        (["last"], "softmax", "last"),
     ],
 )
-def test_flow_is_shown_first(names, shown):
-    assert shown_map({name: name.upper() for name in names}) == (shown, shown.upper())
+def test_which_map_is_shown_first(names, likelihood, shown):
+    assert shown_map({name: name.upper() for name in names}, likelihood) == (shown, shown.upper())
 
 
 @pytest.mark.parametrize("cell", [(1, 1), (8, 5), (4, 16)])
