@@ -93,6 +93,15 @@ def test_torchs_file_answers_as_each_question_by_itself(name, tmp_path):
     assert words == module.notes(OneQuestion(network))
 
 
+def test_log_odds_beyond_what_float32_can_exponentiate(tmp_path):
+    network = trained("pan-hard", likelihood="bernoulli")
+    with torch.no_grad():
+        network.model.classifier.bias.copy_(torch.tensor([-300.0, 0.0, 300.0]))
+    assert export(network, tmp_path / "it.onnx") <= 1e-4
+    image, query = random_questions(network.model, 2, seed=99)
+    assert_close(answers(tmp_path / "it.onnx", image, query), asked_one_by_one(network, image, query), **CLOSE)
+
+
 def test_any_number_of_images(san):
     network, path = san
     given, found = session_of(path).get_inputs(), session_of(path).get_outputs()
