@@ -123,7 +123,12 @@ def onnx_file(asked: OneQuestion) -> bytes:
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed; pip install 'progressive-attention[export]'") from error
     names = list(asked(*random_questions(asked.network, 1)))
-    asking = graph(asked).run_decompositions(STABLE)
+    asking = graph(asked).run_decompositions(
+        {
+            torch.ops.aten.sigmoid.default: precise_sigmoid,
+            torch.ops.aten.log_sigmoid.default: stable_log_sigmoid,
+        }
+    )
     program = torch.onnx.export(asking, input_names=["image", "query"], output_names=names, dynamo=True, verbose=False)
     assert program is not None
     model = program.model_proto
@@ -146,12 +151,6 @@ def precise_sigmoid(score: Tensor) -> Tensor:
 def stable_log_sigmoid(score: Tensor) -> Tensor:
     """Logarithm of the sigmoid, finite for any score; the exporter's own, log(1 / (1 + e^-score)), ends at -88."""
     return score.clamp(max=0) - (1 + (-score.abs()).exp()).log()
-
-
-STABLE: dict[torch._ops.OpOverload, Callable] = {
-    torch.ops.aten.sigmoid.default: precise_sigmoid,
-    torch.ops.aten.log_sigmoid.default: stable_log_sigmoid,
-}
 
 
 def run_onnx(file: Path | bytes) -> Run:
