@@ -43,15 +43,15 @@ def gaussian(above: Field, below: Field, cells: tuple[int, int], width: float) -
 
 def kappas(where: Geometry, sizes: list[tuple[int, int]]) -> dict[str, list[Tensor]]:
     """κ between each two attended layers by name: (h' w', h w) float64 each."""
-    found: dict[str, list[Tensor]] = {"walks": []}
+    links: dict[str, list[Tensor]] = {"walks": []}
     for i, size in enumerate(sizes[:-1]):
         ends = torch.eye(size[0] * size[1], dtype=torch.float64).view(-1, *size)
-        found["walks"].append(Reach(where.paths[i], size, torch.device("cpu")).up(ends).flatten(1).T)
+        links["walks"].append(Reach(where.paths[i], size, torch.device("cpu")).up(ends).flatten(1).T)
         for width in WIDTHS:
             pairs = zip(where.fields[i + 1], where.fields[i], zip(sizes[i + 1], size, strict=True), strict=True)
             rows, columns = (gaussian(above, below, cells, width) for above, below, cells in pairs)
-            found.setdefault(f"gaussian {width}", []).append(torch.kron(rows, columns))
-    return found
+            links.setdefault(f"gaussian {width}", []).append(torch.kron(rows, columns))
+    return links
 
 
 def variants(prediction: Prediction, where: Geometry, spread: dict[str, list[Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -42,8 +42,8 @@ def imported(folder, content):
     """dataset.json's content, the rows and the rejected ones."""
     path = folder / "instances.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    told = import_coco(path, folder / "images", folder / "out")
-    return told, *(parquet.read_table(folder / "out" / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
+    about = import_coco(path, folder / "images", folder / "out")
+    return about, *(parquet.read_table(folder / "out" / name).to_pylist() for name in (MANIFEST, REJECTED_TABLE))
 
 
 def test_rows_by_hand(folder):
@@ -52,7 +52,7 @@ def test_rows_by_hand(folder):
         {"attributes": [], "image_id": 20, "category_id": 5, "bbox": [-1.5, 0, 4, 60.25]},
         {"attributes": ["red"], "bbox": []},
     )
-    told, rows, rejected = imported(folder, content)
+    about, rows, rejected = imported(folder, content)
     common = {"width": 40, "height": 20, "image": "a.png", "split": split_of("a.png"), "query": "dog"}
     assert rows == [
         {**common, "attributes": ["red", "old"], "x0": 1, "y0": 2, "x1": 4, "y1": 6, "id": 1},
@@ -63,9 +63,9 @@ def test_rows_by_hand(folder):
         {**common, "attributes": ["red"], "x0": None, "y0": None, "x1": None, "y1": None, "id": 3},
     ]
     assert not rejected
-    assert (told["source"], told["masks"], told["notes"]) == ("coco", None, [])
-    assert told["mended"] == {"words with blanks around them": 1, "boxes clipped to the image": 1}
-    counted = [told["counts"][name] for name in ("images", "rows", "classes", "attributes")]
+    assert (about["source"], about["masks"], about["notes"]) == ("coco", None, [])
+    assert about["mended"] == {"words with blanks around them": 1, "boxes clipped to the image": 1}
+    counted = [about["counts"][name] for name in ("images", "rows", "classes", "attributes")]
     assert counted == [2, 3, 2, 2]
 
 
@@ -102,11 +102,11 @@ def test_what_a_mapping_leaves_out_is_unknown(folder):
 
 
 def test_without_attributes_a_note_says_so(folder):
-    told, rows, rejected = imported(folder, instances({}, {"bbox": [0, 0, 2, 2]}))
+    about, rows, rejected = imported(folder, instances({}, {"bbox": [0, 0, 2, 2]}))
     assert [row["attributes"] for row in rows] == [[], []]
     assert not rejected
-    assert len(told["notes"]) == 1
-    assert "has no attributes: enough to measure attention, useless for training" in told["notes"][0]
+    assert len(about["notes"]) == 1
+    assert "has no attributes: enough to measure attention, useless for training" in about["notes"][0]
 
 
 def test_images_in_folders_below(folder):
@@ -115,7 +115,7 @@ def test_images_in_folders_below(folder):
         Image.new("RGB", (8, 6)).save(folder / "images" / name)
     names = ["b.jpg", "once.png", "twice.png", "val/twice.png", "al/twice.png"]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
-    told, rows, rejected = imported(
+    about, rows, rejected = imported(
         folder, instances(*[{"image_id": i, "bbox": [0, 0, 2, 2]} for i in range(5)], images=images)
     )
     assert [row["image"] for row in rows] == ["sub/b.jpg", "train/once.png", "val/twice.png"]
@@ -123,7 +123,7 @@ def test_images_in_folders_below(folder):
         ("twice.png", "image file missing"),  # which of the two?
         ("al/twice.png", "image file missing"),
     ]
-    assert told["mended"] == {"images found in a folder below": 2}
+    assert about["mended"] == {"images found in a folder below": 2}
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_bad_annotations_are_rejected(folder, annotation, reason):
     Image.new("RGB", (2, 2)).save(folder / "outside.png")
     content = instances({"attributes": ["red"]}, {"attributes": ["red"], **annotation}, attributes=VOCABULARY)
     content["images"].append({"id": 40, "file_name": "../outside.png"})
-    told, rows, rejected = imported(folder, content)
+    about, rows, rejected = imported(folder, content)
     assert [row["id"] for row in rows] == [1]
     assert [(row["id"], row["reason"]) for row in rejected] == [(annotation.get("id", 2), reason)]
-    assert told["rejected"] == Counter([reason])
+    assert about["rejected"] == Counter([reason])
 
 
 @pytest.mark.parametrize(
