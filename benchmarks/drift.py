@@ -3,7 +3,7 @@
 python benchmarks/drift.py benchmarks/measured/drift.json
 
 Trains one small network from a few seeds, and asks one that ships, each time in a process with other settings, and
-compares with one thread in float32. docs/reproducibility.md shows the figures;
+compares with one thread in float32. docs/trust.md shows the figures;
 tests/flows/test_drift.py compares the two.
 """
 

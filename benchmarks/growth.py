@@ -204,7 +204,7 @@ def exponents(records: Sequence[Record]) -> Iterator[Record]:
 
 
 def growth_table(records: Sequence[Record]) -> str:
-    """The table of docs/growth.md: of each series its ends, the time and memory there, and the exponents."""
+    """The table of benchmarks/growth.md: of each series its ends, the time and memory there, and the exponents."""
     rows = ["| axis | measured | from | to | time | exponent | memory | exponent |"]
     rows.append("| --- | --- | --: | --: | --: | --: | --: | --: |")
     lines = lines_of(records)

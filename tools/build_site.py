@@ -97,12 +97,12 @@ def stage(folder: Path) -> list[str]:
 def build(out: Path) -> None:
     """Write the site to ``out``; raises ValueError for a broken link, CalledProcessError where the generator warns.
 
-    Pages of docs/ that mkdocs.yml does not name stand at the end of its group "Guides".
+    Pages of docs/ that mkdocs.yml does not name go to the end of its group "How to".
     """
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as temporary:
         pages = stage(Path(temporary) / "pages")
-        named, guides = str(config["nav"]), next(group["Guides"] for group in config["nav"] if "Guides" in group)
+        named, guides = str(config["nav"]), next(group["How to"] for group in config["nav"] if "How to" in group)
         guides += [page for page in pages if page.startswith("docs/") and f"'{page}'" not in named]
         config |= {"docs_dir": "pages", "site_dir": "site"}
         config["plugins"]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT / "src")]

@@ -29,7 +29,7 @@ COMMANDS = (
 )
 DROPPED = {
     "bench": "in a checkout, use `make bench SUITE=step QUICK=1 JSON=FILE.json`",
-    "data export": "`datasets` opens manifest.parquet and takes the pictures in: docs/ecosystem.md",
+    "data export": "`datasets` opens manifest.parquet and takes the pictures in: docs/extending.md",
     "--trackio": "use --tensorboard, or log.jsonl in the run's folder",
     "--mnist-dir": "scenes are drawn from the MNIST digits that come with the package: leave it out",
     "--task": "VOC's segmentation is imported: leave it out",

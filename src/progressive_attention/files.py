@@ -37,10 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_for(path: Path, folder: bool = False) -> Iterator[Path]:
-    """A new hidden file or folder beside ``path``, to be filled and renamed; it goes if it is there at the end.
+    """A new hidden file or folder beside ``path``, to fill and rename; removed if it is still there at the end.
 
-    First goes what killed processes left of ``path``: a lock that dies with its process tells it from what others are
-    filling now. Where a disk knows no such locks, it stays.
+    First removes what killed processes left of ``path``: unlike what others are filling now, that has no lock. Where a
+    disk knows no such locks, it stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.pan-"

@@ -1,4 +1,4 @@
-"""docs/dependencies.md and constraints.txt keep up with pyproject.toml, and with what the installed packages state."""
+"""docs/trust.md and constraints.txt keep up with pyproject.toml, and with what the installed packages state."""
 
 import re
 import tomllib

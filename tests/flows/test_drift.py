@@ -39,7 +39,7 @@ def test_compared_by_hand() -> None:
 
 def test_the_page_says_what_was_measured() -> None:
     found = json.loads((ROOT / "benchmarks/measured/drift.json").read_text())
-    page = (ROOT / "docs/reproducibility.md").read_text()
+    page = (ROOT / "docs/trust.md").read_text()
     told = [line for line in page.splitlines() if line.startswith("|")]
     start = next(i for i, line in enumerate(told) if line.startswith("| setting "))
     assert told[start + 2 :] == drift.rows(found)

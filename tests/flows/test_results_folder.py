@@ -1,5 +1,6 @@
 """The pages in results/ are those of results/table1.json: nobody edits a number there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -47,19 +48,32 @@ def test_no_result_names_a_folder_of_one_machine():
     assert not {path: match[0] for path, match in wrong.items() if match}
 
 
-def test_accuracies_in_the_readme_are_those_of_the_runs():
+def test_the_readme_shows_the_runs_of_digits():
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"\| \| MREF \| paper .*?\n\|[-|]+\n(.*?)\n\n", text, re.S)
-    assert table, "README.md has no table of accuracies"
-    shown = {}
-    for line in table[1].splitlines():
-        name, *numbers = [re.sub(r"\[([^]]+)\]\([^)]+\)|\*\*", r"\1", entry).strip() for entry in line[1:-1].split("|")]
-        shown |= {(name, dataset): tuple(numbers[2 * i : 2 * i + 2]) for i, dataset in enumerate(STYLES)}
+    table = re.search(r"\| network \| MREF accuracy .*?\n\|[-|]+\n(.*?)\n\n", text, re.S)
+    assert table, "README.md has no table of results"
     full = Budget("paper", "fast", "all", 30_000)
     ours = {(row_name(cell), cell.dataset): cell for cell in cells(RUNS) if cell.budget == full}
-    assert {*shown} >= {key for key, cell in ours.items() if cell.model in published.NAMES and not cell.variant}
-    for (name, dataset), numbers in shown.items():
-        accuracy = ours[name, dataset].accuracy() if (name, dataset) in ours else None
-        theirs = {called: published.TABLE_1[dataset][model] for model, called in published.NAMES.items()}.get(name)
-        expected = f"{100 * accuracy.value:.2f}" if accuracy else "–", f"{theirs.accuracy:.2f}" if theirs else ""
-        assert numbers == expected, (name, dataset)
+    models = {title: model for model, title in published.NAMES.items()}
+    for line in table[1].splitlines():
+        name, *shown = [entry.strip() for entry in line[1:-1].split("|")]
+        expected = []
+        for dataset in STYLES:
+            cell, theirs = ours[name, dataset], published.TABLE_1[dataset].get(models.get(name, ""))
+            for estimate, figure in ((cell.accuracy(), "accuracy"), (cell.mean("tpr_flow"), "tpr")):
+                published_figure = f" ({getattr(theirs, figure):.1f})" if theirs else ""
+                expected.append(f"{100 * estimate.value:.1f}{published_figure}")
+        assert shown == expected, name
+
+
+def test_the_readme_shows_the_runs_on_photographs():
+    text = " ".join((RESULTS.parent / "README.md").read_text(encoding="utf-8").split())
+    runs = {
+        run["model"]: run for run in json.loads((RESULTS / "photographs/table2.json").read_text()) if run["seed"] == 0
+    }
+    san, pan = runs["san"], runs["pan-hard-ctx"]
+    figures = [san["weighted_mean_ap"], pan["weighted_mean_ap"], pan["query_prior_weighted_mean_ap"]]
+    figures += [pan["tpr_mask_activation"], san["tpr_mask_activation"]]
+    shown = re.search(r"SAN reaches .*? (\d+\.\d) .*? (\d+\.\d); .*? (\d+\.\d)\. .*? (\d+\.\d) % .*? (\d+\.\d)\.", text)
+    assert shown is not None
+    assert shown.groups() == tuple(f"{100 * figure:.1f}" for figure in figures)

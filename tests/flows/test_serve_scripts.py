@@ -56,7 +56,7 @@ def uploaded(served: Served, content: bytes) -> str:
 
 
 def asked(served: Served, picture: Any, query: Any, network: Any) -> tuple[str, Any]:
-    """What docs/demo.md does by hand: the event, "complete" or "error", and what came with it."""
+    """What docs/report.md does by hand: the event, "complete" or "error", and what came with it."""
     body = json.dumps({"data": [picture, query, network]}).encode()
     url = f"{served.address}gradio_api/call/ask"
     status, reply = fetched(urllib.request.Request(url, body, {"Content-Type": "application/json"}))

@@ -1,4 +1,4 @@
-"""docs/vaw.md on generated files: its three commands, and that what they end in are the authors' metrics."""
+"""docs/visual-genome.md on generated files: its three commands, and that what they end in are the authors' metrics."""
 
 import json
 import shlex

@@ -82,7 +82,7 @@ def vaw_options(parser: shared.Parser) -> None:
 
 
 def table_options(parser: shared.Parser) -> None:
-    """A table of one's own."""
+    """The user's own table."""
     add = parser.add_argument
     file_help = "with the columns image, query, and attributes; Parquet also a folder of files, with images inside"
     add("file", type=Path, metavar="FILE", help=file_help)

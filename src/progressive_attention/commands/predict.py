@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # only to annotate: torch would delay --help
     from progressive_attention.evaluation.absence import Detector
     from progressive_attention.predict.predictor import Answer
 
-SHOWN = 8  # attributes that are printed, the likeliest; --json gives all
+SHOWN = 8  # attributes that are printed, the most likely; --json gives all
 
 
 def add_options(parser: shared.Parser) -> None:

@@ -121,7 +121,7 @@ def stated_values(table: pa.Table) -> list[int | None]:
 
 
 def asked_values(table: pa.Table) -> dict[str, set[int | None]]:
-    """Mask file -> all values that rows want of it, None for all but zero; void ones too, which need not be there."""
+    """Mask file -> all values that rows ask for, None for all but zero; void ones too, which need not be there."""
     asked: dict[str, set[int | None]] = defaultdict(set)
     if "mask" in table.column_names:
         voids = numbers(table, "mask_void", missing=-1)[:, 0]

@@ -106,8 +106,8 @@ class QuestionSet:
     ``images`` (N, H, W, 3) uint8, possibly a memory map or files; ``image``, ``query`` (R,) int64; ``attribute`` (R,)
     int64 where exactly one is true, else ``Labels``; ``scale`` (R,) float64, NaN where unknown; ``box`` (R, 4) x0 y0
     x1 y1 in pixels, half open, NaN where unknown; ``masks[rows]`` bool, and ``void[rows]`` bool for pixels that count
-    neither as target nor as its surroundings. ``synonyms`` has other words for a query, the likeliest first, by which a
-    network that doesn't know it may be asked. Raises ValueError for wrong shapes and for ids without a name.
+    neither as target nor as its surroundings. ``synonyms`` has other words for a query, the most likely first, for
+    networks that don't know it. Raises ValueError for wrong shapes and for ids without a name.
     """
 
     name: str

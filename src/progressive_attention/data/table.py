@@ -340,7 +340,7 @@ def write_dataset(
     """Write a data set's folder, whole or not at all; returns dataset.json's content.
 
     ``rows`` has columns of SCHEMA, ``rejected`` those of REJECTED. ``home`` is a folder beside ``out``, of images and
-    masks perhaps, that becomes the data set's. ``about`` (settings, counts, mended) is kept as given. Raises
+    masks perhaps, that becomes the data set's. ``about`` (settings, counts, repairs) is kept as given. Raises
     ValueError if ``out`` exists and is not empty.
     """
     out = out.resolve()  # the folder that a link leads to, not the link, is what can be replaced

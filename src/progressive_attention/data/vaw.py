@@ -59,7 +59,9 @@ def import_vaw(annotations: Path, images: Path, out: Path, *, progress: Progress
     root = ImageRoot(images)
     paths = [path for path in (annotations / f"{name}.json" for name in SPLIT_OF) if path.is_file()]
     if not paths:
-        raise ValueError(f"{annotations} has none of {', '.join(f'{name}.json' for name in SPLIT_OF)}; see docs/vaw.md")
+        raise ValueError(
+            f"{annotations} has none of {', '.join(f'{name}.json' for name in SPLIT_OF)}; see docs/visual-genome.md"
+        )
     entries, rejected = read_entries(paths)
     pictures = open_pictures(root, sorted({int(instance.image_id) for _, instance in entries}))
     repaired, rows = Counter[str](), []

@@ -28,7 +28,7 @@ CLASSES: tuple[str, ...] = (
 NAMES = {name: name for name in CLASSES}  # each class's name in Visual Genome
 NAMES |= {"aeroplane": "airplane", "diningtable": "table", "motorbike": "motorcycle"}
 NAMES |= {"pottedplant": "plant", "sofa": "couch", "tvmonitor": "tv"}
-# Words for a class, the likeliest first: a network that doesn't know the name above is asked by one that it knows.
+# Words for a class, the most likely first: a network that doesn't know the name above is asked by one that it knows.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "aeroplane": ("airplane", "aeroplane", "plane", "aircraft"),
     "bicycle": ("bicycle", "bike"),
@@ -90,7 +90,7 @@ def import_voc(devkit: Path, out: Path, *, names: Mapping[str, str] | None = Non
 
 
 def other_words(query: str) -> tuple[str, ...]:
-    """The other words of the class that a query names, the likeliest first; none of a word that names no class."""
+    """The other words of the class that a query names, the most likely first; none of a word that names no class."""
     words = next((words for words in SYNONYMS.values() if query in words), ())
     return tuple(word for word in words if word != query)
 

@@ -31,7 +31,7 @@ Score = Callable[[Prediction], Tensor]
 def scores_of(config: ModelConfig, attribute_names: tuple[str, ...], where: Geometry) -> dict[str, Score]:
     """The scores that a network has, by name: of its answers, of its maps if it has some, and what it learnt.
 
-    ``probability`` of the likeliest attribute, in [0, 1]: Hendrycks and Gimpel, ICLR 2017. ``certainty``, one minus the
+    ``probability`` of the most likely attribute, in [0, 1] (Hendrycks and Gimpel, 2017). ``certainty``, one minus the
     answer's entropy over log A, and ``focus``, one minus the last map's over that of the uniform map, in [0, 1].
     ``peak``, the largest share of the accumulated map on one pixel. ``magnitude``, what the last map gathers: the sum
     over cells of α^L |f^L| >= 0, in units of the features, which hold what all gates before have let through.
@@ -101,7 +101,9 @@ class Scored(NamedTuple):
 
     name: str
     there: np.ndarray  # (R,) bool
-    right: np.ndarray | None  # (R,) bool: the likeliest attribute but "absent" is right; None where several may be true
+    right: (
+        np.ndarray | None
+    )  # (R,) bool: the most likely attribute, "absent" aside, is right; None where several may be true
     scores: dict[str, np.ndarray]  # (R,) float64 by name
 
 

@@ -126,7 +126,7 @@ class AnyOf:
         return self.scores.per_attribute(gathered).summary()["weighted_mean_ap"] or 0.0
 
     def columns(self, logit: np.ndarray, attribute: np.ndarray) -> dict[str, np.ndarray]:
-        """The TOP likeliest attributes of n answers, and their log-odds: (n, TOP) each."""
+        """The TOP most likely attributes of n answers, and their log-odds: (n, TOP) each."""
         top = np.argsort(-logit, 1, kind="stable")[:, :TOP]
         return {"top": top, "log_odds": np.take_along_axis(logit, top, 1)}
 

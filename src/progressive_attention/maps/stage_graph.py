@@ -222,7 +222,7 @@ def steps_of(stage: nn.Module, size: Size) -> tuple[Steps, Size]:
         before = [maps[each] for each in node.all_input_nodes if each in maps]
         inputs, orders = [at for at, _ in before], {order for _, order in before}
         if len(orders) > 1:
-            raise ValueError(f"{name_of(node)} joins features whose axes stand in different orders")
+            raise ValueError(f"{name_of(node)} joins features whose axes are in different orders")
         order = next(iter(orders), FIRST)
         if node.op == "placeholder":
             maps[node] = 0, FIRST

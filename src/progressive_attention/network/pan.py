@@ -81,7 +81,7 @@ class ProgressiveAttentionNetwork(QuestionNetwork):
             return logit[..., 0, 0]
         return (eq.marginalise if likelihood == "softmax" else eq.marginalise_log_odds)(logit, score)
 
-    # What these three do stands in ``saved.hub``, which builds on the networks; so they import it when they are called.
+    # ``saved.hub`` does the work of these three. It builds on the networks, so they import it when they are called.
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **download: Any) -> Self:

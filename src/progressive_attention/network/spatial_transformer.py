@@ -21,7 +21,7 @@ class Localiser(nn.Module):
     """Localisation network's head: a two-layer perceptron on [what the image shows, query], giving an affine map.
 
     It starts as the identity, as in the reference's code. The query moves it first, for its part starts large and that
-    of the image from nothing: while features do not tell objects apart yet, views that follow them blur the question.
+    of the image from nothing: views that follow features blur the question while these cannot distinguish objects yet.
     """
 
     def __init__(self, features: int, num_queries: int, hidden: int = 32, query_size: int = 0) -> None:

@@ -99,7 +99,7 @@ def is_vgg(name: str) -> bool:
 
 
 def used_by(stages: list[nn.Module], network: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of the stages by their names in the network, but for counters that nothing needs."""
+    """The parameters and buffers of the stages by their names in the network, without counters that nothing needs."""
     used = {id(tensor) for stage in stages for tensor in stage.state_dict(keep_vars=True).values()}
     tensors = network.state_dict(keep_vars=True).items()
     return {name: t for name, t in tensors if id(t) in used and not name.endswith("num_batches_tracked")}

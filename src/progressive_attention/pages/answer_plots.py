@@ -122,14 +122,14 @@ def in_rows(tiles: Sequence[Tile], across: int) -> list[Sequence[Tile]]:
     return [tiles[i : i + across] for i in range(0, len(tiles), across)]
 
 
-def likeliest(answer: "Answer") -> list[tuple[str, float]]:
-    """The answer and its probability; where several attributes may be true, the likeliest ones."""
+def most_likely(answer: "Answer") -> list[tuple[str, float]]:
+    """The answer and its probability; where several attributes may be true, the most likely ones."""
     return answer.ranked[:RANKED] if answer.likelihood == "bernoulli" else [(answer.attribute, answer.probability)]
 
 
 def answer_text(answer: "Answer") -> str:
     """What the network answers, in words; or "not found"."""
-    words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in likeliest(answer))
+    words = ", ".join(f"{word} ({100 * probability:.1f} %)" for word, probability in most_likely(answer))
     return f"not found; if it is there, {words}" if answer.found is False else words
 
 

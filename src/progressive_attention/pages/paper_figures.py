@@ -234,8 +234,8 @@ def attribute_figure(scenes: Sequence[Scene], path: Path) -> None:
     """A row of each question about a photograph; networks side by side, each with its ``Answer``.
 
     Of each network the attended image (the photograph lit by the accumulated attention, the target outlined), the
-    accumulated maps of the last LAST layers, each rescaled to [0, 1], and the likeliest attributes; those that are true
-    are marked. PAN 2018, Figure 7; HAttNet 2016, Figure 8. Before them, which is ours, the map of ``shown_map`` over
+    accumulated maps of the last LAST layers, each rescaled to [0, 1], and the most likely attributes, true ones
+    marked. PAN 2018, Figure 7; HAttNet 2016, Figure 8. Before them, which is ours, the map of ``shown_map`` over
     the photograph.
     """
     rows = []

@@ -16,7 +16,7 @@ from progressive_attention.config import STYLES
 from progressive_attention.evaluation.summaries import VALIDATION_SCORES, label_rows
 from progressive_attention.maps.shown_maps import COLOUR_MAP
 from progressive_attention.pages import blocks as md
-from progressive_attention.pages.answer_plots import Scene, attention_row, likeliest
+from progressive_attention.pages.answer_plots import Scene, attention_row, most_likely
 from progressive_attention.pages.figures import OKABE_ITO, finish, new_figure, plot_axes, shortened
 from progressive_attention.predict.predictor import Answer
 from progressive_attention.reproduce import published
@@ -306,7 +306,7 @@ def confusion_figure(names: Sequence[str], rows: np.ndarray) -> bytes:
 def judged(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Of each readable row whether the answer is right, and how sure it is: (R,) bool, (R,) float64.
 
-    Where several attributes may be true, the answer is the likeliest of them, and its log-odds say how sure it is.
+    Where several attributes may be true, the answer is the most likely of them, and its log-odds say how sure it is.
     """
     if "correct" in rows.column_names:
         return rows["correct"].to_numpy(), rows["probability"].to_numpy()
@@ -329,9 +329,9 @@ def scenes(report: Report) -> list[md.Block]:
 
 
 def verdict(answer: Answer, scene: Scene) -> md.Markdown:
-    """The answer, right or wrong, and its probability; where several attributes may be true, the likeliest."""
+    """The answer, right or wrong, and its probability; where several attributes may be true, the most likely."""
     words = []
-    for attribute, probability in likeliest(answer):
+    for attribute, probability in most_likely(answer):
         right = attribute in scene.truth
         mark = md.strong(f"{attribute} ✓ right") if right else md.emphasis(f"{attribute} ✗ wrong")
         words.append(md.line(mark, f" ({percent(probability)})"))

@@ -144,7 +144,7 @@ def examples(rows: pa.Table, questions: QuestionSet, predictor: Predictor, name:
     first, later = range(min(FIRST, len(right))), np.flatnonzero(~right[FIRST:]) + FIRST
     wrong = later[np.argsort(-sure[later], kind="stable")][:SUREST].tolist()
     scenes = [scene_of(questions, row, {name: predictor}) for row in rows["row"].to_numpy()[[*first, *wrong]].tolist()]
-    kind = "answers" if "correct" in rows.column_names else "answers (the likeliest attribute is not true)"
+    kind = "answers" if "correct" in rows.column_names else "answers (the most likely attribute is not true)"
     of_wrong = f", then the {len(wrong)} surest of {int((~right).sum()):,} wrong {kind}" if wrong else ""
     return scenes, f"The first {len(first)} questions{of_wrong}. On a narrow screen the rows scroll sideways."
 

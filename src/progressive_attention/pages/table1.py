@@ -20,27 +20,28 @@ QUERIES = {
     "rows": "every question an example of its own",
 }
 READING = [
-    "In per cent, in brackets the papers' numbers; bold: above them. a ± b: mean over seeds and half of its 95 % "
-    "interval (Student's t); without b there was one seed. –: not run, or the network has no map.",
-    "Attention: the true-positive ratio, the share of the attention that lies on the target, of the flow map (where "
-    "the answer came from), of spatial transformers of the region that they see. Last map: the ratio of the last "
-    "layer's map alone. The paper does not say which map it measures.",
-    "Uniform is chance and the even map: computed, not trained.",
-    "The papers ask one digit of an image, and train on 30,000 images until 50 epochs bring no improvement. Runs of "
-    "fewer images compare recipes and protocols; they are not made to reach the papers' numbers.",
-    "STN-M is still learning when its epochs end. As the paper reports of its own, its views follow the question and "
-    "not the image: they show the stages behind them what is asked, and don't look at the target "
+    "All figures are per cent, with the papers' in brackets; bold means above the paper's. The notation a ± b is the "
+    "mean over seeds and half of its 95 % interval (Student's t); a number without ± comes from one seed. –: not run, "
+    "or the network has no map.",
+    "Attention is the true-positive ratio, the share of the attention that lies on the target. It is measured on the "
+    "flow map; for spatial transformers, on the region they see. Last map: the ratio of the last layer's map alone. "
+    "The paper does not say which map it measures.",
+    "Uniform is chance and the even map. It is computed, not trained.",
+    "The papers ask about one digit per image, and train on 30,000 images until 50 epochs bring no improvement. Runs "
+    "with fewer images compare recipes and protocols; they are not meant to reach the papers' numbers.",
+    "STN-M is still learning when its epochs end. As the paper reports, its views follow the question and not the "
+    "image: they show later stages what was asked, and do not look at the target "
     "(docs/protocols.md, Spatial transformers).",
 ]
 FIGURE_WORDS = (
-    "Accuracy by the target's scale: bars are 95 % intervals, over seeds or, for one seed, of the test questions "
-    "(Wilson); the axis is logarithmic in the errors. Precision over recall of the flow map (of spatial transformers: "
-    "their region) at each threshold: means over seeds; the marker has the best IoU."
+    "Accuracy by the target's scale. Bars are 95 % intervals: over seeds or, for one seed, over the test questions "
+    "(Wilson). The axis is logarithmic in the errors. Precision over recall shows the flow map at each threshold (for "
+    "spatial transformers, their region), averaged over seeds. The marker shows the best IoU."
 )
 SCENES = (
-    "Where networks look: the target is outlined. (a) magnitude of the features before the gate, (b) behind it, each "
-    "spread over the pixels that its cells see and rescaled to 0 to 1. Last column: above, the flow map over the "
-    "image, where the answer came from; below, the image lit by (b) of the last layer."
+    "Where networks look. The target is outlined. (a) is the magnitude of the features before the gate and (b) behind "
+    "it. Each is spread over the pixels that its cells see and rescaled to 0 to 1. The last column shows the flow map "
+    "over the image, and below it the image lit by (b) of the last layer."
 )
 
 
@@ -170,11 +171,11 @@ def sources(runs: Sequence[Run]) -> list[Block]:
     hours = math.fsum(run["seconds"] for run in runs) / 3600
     machines = "; ".join(sorted({run["hardware"] for run in runs}))
     words = (
-        f"{len(runs):,} runs took {hours:.1f} hours together, on: {machines}. table1.json holds each with its command, "
-        "commit, seed and cost, and all its figures: accuracy by scale, every map's ratio, IoU and pointing. "
-        f"Papers: {published.SOURCE}."
+        f"{len(runs):,} runs took {hours:.1f} hours in all. Machines: {machines}. The file table1.json has the "
+        "command, commit, seed and cost of each run, and all its figures: accuracy by scale, every map's ratio, IoU "
+        f"and pointing. Papers: {published.SOURCE}."
     )
     again = [run["measured"]["hardware"] for run in runs if "measured" in run]
     if again:
-        words += f" {len(again):,} were measured again from their weights, on: {'; '.join(sorted(set(again)))}."
+        words += f" {len(again):,} were measured again from their weights. Machines: {'; '.join(sorted(set(again)))}."
     return [heading(2, "Where the numbers come from"), line(words)]

@@ -39,21 +39,22 @@ NO_ATTENTION, WITH_PRIOR = "no attention", "with prior"
 PAIRS = (("pan-hard-ctx", "san"), ("pan", "san"))  # whose margin is shown
 BUDGET = ("protocol", "recipe", "queries_per_image", "images", "epochs")  # shown where rows of a table differ in it
 INTRODUCTION = (
-    "All in per cent; a ± b: mean over seeds and half of its 95 % interval (Student's t), without b of one seed. "
-    "mAP is PASCAL VOC's (11 points unless stated otherwise), weighted by the attributes' frequency in the test set. "
-    "True-positive ratio: attention on the target over all attention; in the first table of the map with the highest. "
-    "See docs/attention-maps.md, docs/attention-metrics.md and docs/ranking-metrics.md. One question is one object: "
-    "its class is the query. The query alone: the training labels' frequencies, what any attention must beat. Pooled: "
-    "the same backbone, averaged over its last map, beside the query; its map is Grad-CAM's. Both know the query where "
-    f"they answer, as networks with prior do. The papers' columns are {TABLE_2_SOURCE}: Visual Genome itself; they can "
-    "be compared with ours only where ours are on it, too. The papers don't say which map their ratio is of."
+    "All figures are per cent. The notation a ± b gives the mean over seeds and half of its 95 % interval (Student's "
+    "t); a number without ± comes from one seed. Average precision is PASCAL VOC's, with 11 points unless stated "
+    "otherwise; its mean is weighted by the attributes' frequency in the test set. The true-positive ratio is the "
+    "share of the attention on the target; the first table shows it for the map that has the highest "
+    "(docs/attention-maps.md). One question is one object, and its class is the query. Query alone answers with the "
+    "training labels' frequencies, which any attention must beat. Pooled averages the same backbone's last features "
+    "and adds the query; its map is Grad-CAM's. Both see the query where they answer, as networks with prior do. The "
+    f"papers' columns are from {TABLE_2_SOURCE}. They measure Visual Genome, so compare them only with rows trained on "
+    "it. The papers do not say which map they measure."
 )
 PHOTOGRAPHS = md.Figure(
     "figures/attributes.png",
     "Test photographs, each with its question, attended image, maps and ranked attributes of every network",
-    "The first test questions, one an image. Of each network the photograph under the flow map (where the answer came "
-    "from) and lit by the accumulated attention, each with the object's box; the last two maps, each the product with "
-    "all before it; and the attributes it finds likeliest.",
+    "The first test questions, one per image. For each network: the photograph under the flow map and lit by the "
+    "accumulated attention, both with the object's box; the last two maps, each multiplied by all before it; and the "
+    "most likely attributes.",
 )
 Run = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ def papers_table(runs: Sequence[Run]) -> md.Markdown:
 
 
 def halves_of(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by network, then by half of the papers' table; what has no attention stands with those that have a prior."""
+    """Runs by network, then by half of the papers' table; what has no attention is beside those with a prior."""
     networks: dict[str, dict[str, list[Run]]] = {}
     shown = budget_shown(runs)
     for alike in rows_of(runs).values():
@@ -190,7 +191,7 @@ def voc_section(runs: Sequence[Run]) -> list[md.Block]:
         row.append(NONE if theirs is None else f"{theirs:.2f}")
         rows.append(row)
     left_out = first["voc_rows_with_unknown_query"]
-    words = f"{first['voc_count']:,} questions; {left_out:,} more ask for classes that the networks never learnt."
+    words = f"{first['voc_count']:,} questions. {left_out:,} more ask for classes that the networks never learnt."
     blocks: list[md.Block] = [md.table(["", *VOC.values(), "papers"], rows), md.line(words)]
     for what, words_of in (("Not asked", "voc_queries_not_asked"), ("Asked by another word", "voc_queries_asked_as")):
         if named := first.get(words_of):

@@ -27,7 +27,7 @@ Picture = str | Path | Image.Image | np.ndarray
 class Answer:
     """What the network said about one question, and where it looked.
 
-    ``attribute`` is the likeliest, but never "absent" where ``found`` says that. ``probabilities`` sum to one
+    ``attribute`` is the most likely, but never "absent" where ``found`` says that. ``probabilities`` sum to one
     (``likelihood`` "softmax"), or each is that of its own ("bernoulli").
     ``image`` (H, W, 3) uint8 is the picture as the network saw it, ``size`` the (width, height) of the picture given,
     upright; None where that is ``image`` itself. ``layers``: each attended layer's attention on the pixels of
@@ -90,7 +90,7 @@ class Answer:
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
-        """Attributes and their probabilities, the likeliest first, without "absent" where ``found`` says that."""
+        """Attributes and their probabilities, the most likely first, without "absent" where ``found`` says that."""
         shown = [pair for pair in self.probabilities.items() if self.found is None or pair[0] != ABSENT]
         return sorted(shown, key=lambda pair: -pair[1])
 

@@ -199,8 +199,8 @@ def states(jobs: Sequence[Job], out: Path) -> Iterator[tuple[str, str]]:
 
 
 def check_against(job: Job, rows: Sequence[Run], out: Path) -> None:
-    """Raises ValueError if a job would stand in one table with a run of other data, in one row with one that was
-    trained differently, or in its place.
+    """Raises ValueError if a job would share a table with a run on other data, or share a row with, or replace, a run
+    that was trained differently.
     """
     words = job.description
     for run in rows:

@@ -1,6 +1,6 @@
 """Experiments as declarative files: which networks are trained on what, how, from which seeds.
 
-A file holds a title and ``[[grid]]`` tables of the fields of ``Grid`` (docs/reproduce.md); those that ship are
+A file holds a title and ``[[grid]]`` tables of the fields of ``Grid`` (docs/reproduce.md); the package's own are
 ``experiments/NAME.toml``.
 """
 
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def recipe_changes(self) -> dict[str, Any]:
-        """The recipe's fields that differ from the named recipe's, but for those that every result shows."""
+        """The recipe's fields that differ from the named recipe's, except for those that every result shows."""
         plain = asdict(recipe_for(self.model, self.recipe.name))
         shown = ("epochs", "batch", "learning_rate")
         return {key: value for key, value in asdict(self.recipe).items() if value != plain[key] and key not in shown}

@@ -247,7 +247,7 @@ def measure(job: Job, out: Path, device: torch.device, until: float, command: st
 def measured(job: Job, network: Trained, device: torch.device, progress: Progress, folder: Path) -> dict[str, Any]:
     """The figures of the test questions; of the user's own data also those of attention in VOC's masks, named voc_...
 
-    There the rows, and the figures by query and by attribute, stand in the run's folder, in ``evaluation``.
+    There the rows, and the figures by query and by attribute, are in the run's folder, in ``evaluation``.
     """
     test = questions(job, "test")
     train = questions(job, "train") if job.folder else None

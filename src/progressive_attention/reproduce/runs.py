@@ -71,7 +71,7 @@ Figures = msgspec.defstruct(  # what a run must hold, and in which range; it may
 
 
 class Budget(NamedTuple):
-    """What a network was trained on, and how: only runs of one budget stand in one table."""
+    """What a network was trained on, and how: only runs of one budget share a table."""
 
     protocol: str
     recipe: str
@@ -192,15 +192,13 @@ def check_alike(title: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[st
     """Raises ValueError if runs, of which a mean is wanted, have a seed in common or differ in one of the keys."""
     seeds = [run["seed"] for run in runs]
     if len({*seeds}) < len(seeds):
-        raise ValueError(
-            f"{title}: seeds {seeds} hold one twice; keep one of them, or tell them apart by their variant"
-        )
+        raise ValueError(f"{title}: seeds {seeds} hold one twice; keep one of them, or give them different variants")
     for key in keys:
         values = [run.get(key) for run in runs]
         if any(value != values[0] for value in values):
             raise ValueError(
                 f"{title}: {key} is {', '.join(map(str, values))} for seeds {seeds}, and a mean would mix them; train "
-                "them alike, or tell them apart by their variant"
+                "them alike, or give them different variants"
             )
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from progressive_attention.maps import shown_maps
-from progressive_attention.pages.answer_plots import KEPT, likeliest, panels_of, point_of, smooth_layers
+from progressive_attention.pages.answer_plots import KEPT, most_likely, panels_of, point_of, smooth_layers
 from progressive_attention.predict.predictor import Answer
 
 ASSETS = Path(__file__).parents[1] / "assets" / "serve"
@@ -58,7 +58,7 @@ def attention(asked: list[Asked]) -> str:
 def panel() -> Any:
     """The template's macros."""
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True)
-    environment.globals.update(likeliest=likeliest, verdict=verdict, tiles_of=tiles_of)
+    environment.globals.update(most_likely=most_likely, verdict=verdict, tiles_of=tiles_of)
     return environment.get_template("panel.html.j2").module
 
 

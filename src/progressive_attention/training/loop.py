@@ -169,7 +169,7 @@ class Run:
         torch.manual_seed(self.seed * 1_000_003 + state.step + (rank() << 48))
         rate, loss = learning_rate(self.recipe, state.step, self.steps, self.per_epoch), math.nan
         asked, images = summed(torch.tensor([(batch.query >= 0).sum(), len(batch.image)])).tolist()
-        if asked >= min(2, images):  # else its images can't be read, but for one: no batch for a norm
+        if asked >= min(2, images):  # else its images can't be read, except for one: no batch for a norm
             mask = masks_of(self.train, batch, self.learner.device) if self.recipe.mask_price else None
             loss = self.learner.step(self.entrance, batch, pixels, mask, rate, state.step)
             state.epoch_loss += loss

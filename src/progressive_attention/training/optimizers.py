@@ -36,7 +36,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -
 def parameter_groups(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
     """The parameters that learn, those with one factor on their learning rate together; the others are frozen.
 
-    Raises ValueError for a rate of a module that the network lacks, but for "localisation", which only spatial
+    Raises ValueError for a rate of a module that the network lacks, except for "localisation", which only spatial
     transformers have: a recipe is for any network.
     """
     modules = dict(model.named_modules())
