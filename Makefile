@@ -65,7 +65,7 @@ mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes
 	ulimit -v 16777216; OMP_NUM_THREADS=1 $(BIN)/mutmut run  # 16 GiB: one mutant asks for all there is
 	$(BIN)/mutmut results
 
-licences: $(TOOLS)/.made $(VENV)/.dev  ## what the installed packages state, for docs/trust.md
+licences: $(TOOLS)/.made $(VENV)/.dev  ## what the installed packages state, for docs/trust.md and constraints.txt
 	$(TOOLS)/bin/pip-licenses --python $(BIN)/python --order license --format markdown
 
 lint: $(VENV)/.dev  ## ruff, import-linter and pyright

@@ -41,7 +41,12 @@ MAY_SKIP = ("Chromium", "CUDA")  # what a machine may lack
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count what was skipped; in CI, a skip is a failure, unless Chromium or a GPU is missing."""
+    """List the commands in documents that were not executed, and count skips. In CI, a skip is a failure, unless
+    Chromium or a GPU is missing.
+    """
+    passed = [pair for report in terminalreporter.stats.get("passed", []) for pair in report.user_properties]
+    for command in sorted({str(value) for name, value in passed if name == "not executed"}):
+        terminalreporter.write_line(f"not executed: {command}")
     reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
     wrong = [reason for reason in reasons if not any(word in reason for word in MAY_SKIP)]
     excused = len(reasons) - len(wrong)

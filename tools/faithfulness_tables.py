@@ -8,12 +8,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "faithfulness.md"
 RESULTS = ROOT / "results" / "faithfulness"
+MIDDLE = ("stage 3", "stage 2")  # depths that the page leaves out
+OURS = ("last", "accumulated", "activation", "flow")  # the only maps whose correlations it shows
 MARK = re.compile(r"(<!-- (\w+): tools/faithfulness_tables.py -->\n)((?:\|.*\n)*)")
 
 
 def cell(figure: dict[str, float], unit: float, digits: int) -> str:
     """The mean and half of its interval."""
-    return f"{figure['mean'] * unit:.{digits}f} ± {(figure['high'] - figure['mean']) * unit:.{digits}f}"
+    return f"{figure['mean'] * unit:.{digits}f}±{(figure['high'] - figure['mean']) * unit:.{digits}f}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -22,35 +24,32 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def areas(results: list[dict[str, Any]], key: str = "faithfulness") -> str:
+def areas(results: list[dict[str, Any]]) -> str:
     """Areas in per cent, a row for each network and map."""
     kinds = [(baseline, kind) for baseline in ("blurred", "black") for kind in ("deletion", "insertion")]
     rows = [
         [f"`{result['weights']}`", name, *(cell(of_map[baseline][kind], 100, 1) for baseline, kind in kinds)]
         for result in results
-        for name, of_map in result.get(key, {}).items()
+        for name, of_map in result["faithfulness"].items()
     ]
     return table(["network", "map", *(f"{kind}, {baseline}" for baseline, kind in kinds)], rows)
 
 
 def correlations(results: list[dict[str, Any]]) -> str:
     """Rank correlations, a row for each network and map."""
-    depths = list(next(iter(results[0]["randomisation"].values())))
+    depths = [depth for depth in next(iter(results[0]["randomisation"].values())) if depth not in MIDDLE]
     rows = [
         [f"`{result['weights']}`", name, *(cell(of_map[depth], 1, 2) for depth in depths)]
         for result in results
         for name, of_map in result["randomisation"].items()
+        if name in OURS
     ]
     return table(["network", "map", *depths], rows)
 
 
 def filled(page: str, results: list[dict[str, Any]]) -> str:
-    """The page with its tables drawn anew."""
-    tables = {
-        "areas": areas(results),
-        "differences": areas(results, "flow_minus"),
-        "correlations": correlations(results),
-    }
+    """The page with its tables drawn again."""
+    tables = {"areas": areas(results), "correlations": correlations(results)}
     return MARK.sub(lambda found: found[1] + tables[found[2]], page)
 
 

@@ -1,4 +1,4 @@
-"""Measure how well a network detects that what it is asked for is not there, and set the threshold.
+"""Measure how well a network notices that an object is not there, and set its threshold.
 
 examples:
   pan absence --weights mref-pan --data mref
@@ -15,7 +15,7 @@ from progressive_attention.commands import arguments as shared
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan absence``."""
     shared.add_shared(parser, "--weights", "--data", "--device", "--json")
-    keep_help = "share of questions about what is there that must keep their answer (default: 0.95)"
+    keep_help = "share of questions about present objects that must keep their answer (default: 0.95)"
     parser.add_argument("--keep", type=shared.share, default=0.95, metavar="SHARE", help=keep_help)
     shared.scene_options(parser, trained=True)
 

@@ -121,7 +121,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--query-embeddings": {
         "type": Path,
         "metavar": "FILE",
-        "help": "an .npz with vectors of words that the network was not trained with, by the same encoder",
+        "help": "an .npz of vectors for new words, from the same encoder",
     },
 }
 
@@ -140,7 +140,7 @@ def scene_options(parser: Parser, trained: bool = False) -> None:
         size = "training images; validation and test have a third as many scenes (default: the training's, else 30000)"
         add("--images", type=positive, help=size)
     add("--seed", type=seed, help=f"of scenes{'' if trained else ' and training'} (default: {before}0)")
-    add("--backgrounds", type=Path, metavar="DIR", help="photographs for mbg, instead of the shipped")
+    add("--backgrounds", type=Path, metavar="DIR", help="background photographs for mbg (default: the package's)")
 
 
 def scene_arguments(

@@ -1,4 +1,4 @@
-"""Open every image and mask of a data set, and report what is wrong with it; exit code 1 if rows can't be used.
+"""Open every image and mask of a data set and report what is wrong; exit code 1 if rows are unusable.
 
 examples:
   pan data check birds

@@ -1,4 +1,4 @@
-"""Write a data set's folder, which any --data takes, from a published or hand-made source.
+"""Import a published data set or your own table into a folder for --data.
 
 examples:
   pan data import csv birds.csv --out birds
@@ -22,7 +22,7 @@ examples:
 VOC = "PASCAL VOC 2007 in its official layout."
 COCO = "A file of instances in COCO's form."
 VAW = "Visual Attributes in the Wild: its authors' JSON files, with Visual Genome's images."
-TABLE = """Your own table as {form}: image, query, attributes, and what else you have (box, mask, split).
+TABLE = """Your own table as {form}: image, query, attributes, and optionally box, mask, split.
 
 examples:
   pan data import {source} birds.{source} --out birds
@@ -41,7 +41,7 @@ def add_options(parser: shared.Parser) -> None:
     for source, form in FORMS.items():
         shared.add_command(sources, source, TABLE.format(source=source, form=form), table_options, run)
     for parser in sources.choices.values():
-        parser.add_argument("--out", type=shared.out_folder, required=True, metavar="DIR", help="the set's new folder")
+        parser.add_argument("--out", type=shared.out_folder, required=True, metavar="DIR", help="new folder to write")
 
 
 def genome_options(parser: shared.Parser) -> None:
@@ -84,10 +84,10 @@ def vaw_options(parser: shared.Parser) -> None:
 def table_options(parser: shared.Parser) -> None:
     """The user's own table."""
     add = parser.add_argument
-    file_help = "with the columns image, query, and attributes; Parquet also a folder of files, with images inside"
+    file_help = "table with the columns image, query and attributes; for Parquet also a folder, with images inside"
     add("file", type=Path, metavar="FILE", help=file_help)
-    add("--images", type=Path, metavar="DIR", help="where its paths start (default: beside it)")
-    add("--masks", type=Path, metavar="DIR", help="where its masks' paths start (default: beside it)")
+    add("--images", type=Path, metavar="DIR", help="folder its image paths are relative to (default: the table's)")
+    add("--masks", type=Path, metavar="DIR", help="folder its mask paths are relative to (default: the table's)")
 
 
 def run(arguments: argparse.Namespace) -> None:

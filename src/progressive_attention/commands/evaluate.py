@@ -1,4 +1,4 @@
-"""Measure accuracy and attention of a trained network.
+"""Measure the accuracy and attention of a trained network.
 
 examples:
   pan evaluate --weights mref-pan --data mref
@@ -19,9 +19,9 @@ def add_options(parser: shared.Parser) -> None:
     shared.add_shared(parser, "--weights", "--data", "--query-embeddings", "--device", "--json")
     split_help = "default: test; all of an .npz; of a folder also train,validation"
     add("--split", type=shared.splits, metavar="SPLIT", help=split_help)
-    faithful_help = "also delete and insert what the maps show, and randomise weights: docs/faithfulness.md"
+    faithful_help = "also test whether the maps are faithful: docs/faithfulness.md"
     add("--faithfulness", action="store_true", help=faithful_help)
-    limit_help = "questions for --faithfulness, one an image (default: 1000)"
+    limit_help = "questions for --faithfulness, one per image (default: 1000)"
     add("--limit", type=shared.positive, metavar="N", help=limit_help)
     rows_help = "FILE.parquet for one row per question; the figures go beside it as .json"
     add("--rows", type=shared.out_file(".parquet"), metavar="FILE", help=rows_help)

@@ -1,4 +1,4 @@
-"""Write a trained network as one file for onnxruntime, torch or a browser, checked against the network.
+"""Write a trained network to one file for onnxruntime, torch or a browser, and check it.
 
 examples:
   pan export --weights mref-pan --out mref.onnx
@@ -14,7 +14,7 @@ from progressive_attention.commands import arguments as shared
 def add_options(parser: shared.Parser) -> None:
     """The options of ``pan export``."""
     shared.add_shared(parser, "--weights")
-    formats_help = "torch: torch.export's .pt2; web: a page that asks it in the browser, without a server"
+    formats_help = "torch: a .pt2 of torch.export; web: an HTML page that runs the network in the browser"
     parser.add_argument("--format", choices=("onnx", "torch", "web"), default="onnx", help=formats_help)
     file = shared.out_file(".onnx", ".pt2", ".html")
     parser.add_argument("--out", type=file, required=True, metavar="FILE", help="FILE.onnx, .pt2 or .html to write")

@@ -26,7 +26,7 @@ def add_options(parser: shared.Parser) -> None:
     add = parser.add_argument
     add("images", type=shared.word, nargs="+", metavar="IMAGE", help="image files, or folders of them")
     shared.add_shared(parser, "--weights", "--query-embeddings", "--device", "--json")
-    add("--query", action="append", required=True, help="again for more: --query 7 --query 3")
+    add("--query", action="append", required=True, help="what to ask about; repeat for more: --query 7 --query 3")
     figures_help = "folder for the figures (default: runs/predict)"
     add("--out", type=shared.out_folder, default=Path("runs/predict"), metavar="DIR", help=figures_help)
 

@@ -1,4 +1,4 @@
-"""Measure the finished runs of `pan reproduce` again, without training, where they lack a figure of today's.
+"""Measure finished runs of `pan reproduce` again where they lack a figure, without training.
 
 examples:
   pan remeasure runs/table1

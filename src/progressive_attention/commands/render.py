@@ -1,4 +1,4 @@
-"""Draw a contact sheet of scenes with their questions and answers.
+"""Draw a sheet of scenes with their questions and answers.
 
 examples:
   pan render mbg --count 40 --out sheet.png

@@ -1,4 +1,4 @@
-"""Write one HTML page about a run: how it learnt, what it confuses, where it looks; evaluates it if need be.
+"""Write an HTML page about a run: how it learnt, what it confuses, where it looks.
 
 examples:
   pan report runs/mref

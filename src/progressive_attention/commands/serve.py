@@ -1,4 +1,4 @@
-"""A page in the browser: draw a scene or drop a picture, ask, see each layer's attention.
+"""Open a page in the browser: draw a scene or drop a picture, ask, see each layer's attention.
 
 examples:
   pan serve
@@ -22,7 +22,7 @@ def add_options(parser: shared.Parser) -> None:
     weights_help = shared.WEIGHTS_HELP + "; may be given several times (default: all pretrained)"
     add("--weights", type=shared.word, action="append", metavar="NAME_OR_DIR", help=weights_help)
     add("--port", type=shared.positive, default=7860, help="default: 7860")
-    add("--host", type=shared.word, default="127.0.0.1", help="default: 127.0.0.1, so nobody else reaches it")
+    add("--host", type=shared.word, default="127.0.0.1", help="default: 127.0.0.1, which only this machine can reach")
     shared.add_shared(parser, "--device")
 
 

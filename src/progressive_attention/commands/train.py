@@ -1,4 +1,4 @@
-"""Train a network; the same command goes on after an interruption.
+"""Train a network; run the same command again to resume.
 
 examples:
   pan train --data mref --out runs/mref
@@ -49,22 +49,22 @@ def add_options(parser: shared.Parser) -> None:
     add("--backbone-weights", metavar="FILE_OR_NAME", help=weights_help)
     add("--prior", action="store_true", help="show the query to the classifier, too")
     asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--text-queries", action="store_true", help="ask by a sentence encoder's vectors (extra text)")
-    vectors_help = "ask by an .npz: names (n,), vectors (n, D)"
+    asked.add_argument("--text-queries", action="store_true", help="encode queries as sentences (extra text)")
+    vectors_help = "encode queries with your own vectors, an .npz: names (n,), vectors (n, D)"
     asked.add_argument("--query-embeddings", type=Path, metavar="FILE", help=vectors_help)
-    add("--freeze", metavar="STAGE", help="train only the backbone's stages behind this one, e.g. pool3")
-    add("--image-size", type=shared.positive, metavar="PX", help="side to which images are fitted")
+    add("--freeze", metavar="STAGE", help="freeze the backbone up to and including this stage, e.g. pool3")
+    add("--image-size", type=shared.positive, metavar="PX", help="side of the square that images are fitted into")
     add("--augment", choices=("none", "flip", "crop"), help="default: the recipe's, none")
     add("--recipe", choices=list(RECIPES), help="default: fast; photographs for a timm network")
     add("--images", type=shared.positive, help="training images of a synthetic set (default: 30000)")
-    add("--absent", action="store_true", help="also ask about digits that are not in a scene of a synthetic set")
+    add("--absent", action="store_true", help="also ask about digits that are not in the scene (synthetic sets)")
     add("--epochs", type=shared.positive, help="default: the recipe's")
     keep_help = "also keep the weights of these epochs, e.g. 10,30,100: in RUN/epochs/10, ..."
     add("--keep-epochs", type=shared.epochs, default=[], metavar="N,...", help=keep_help)
     add("--batch", type=shared.positive, help="images (or rows) per step; default: the recipe's")
     add("--lr", type=float, dest="learning_rate", metavar="LR", help="learning rate; default: the recipe's")
-    add("--gate-price", type=shared.price, metavar="X", help="charge for open gates (default: the model's)")
-    mask_help = "charge for maps unlike the true masks (default: the recipe's, 0)"
+    add("--gate-price", type=shared.price, metavar="X", help="price of open gates in the loss (default: the model's)")
+    mask_help = "price of maps unlike the true masks (default: the recipe's, 0)"
     add("--mask-price", type=shared.price, metavar="X", help=mask_help)
     shared.add_shared(parser, "--device")
     add("--tensorboard", action="store_true", help="curves and attention pictures, in RUN/tensorboard")

@@ -151,7 +151,7 @@ def reproduce(
         # One a core, as trainings of one thread disturb each other least; on a GPU four, to fill each other's gaps.
         usual = joblib.cpu_count() if device.type == "cpu" else min(4, joblib.cpu_count())
         processes = min(processes or usual, len(todo))
-        print_plain(console, f"{len(todo)} runs to do, {processes} at a time")
+        print_plain(console, f"runs to do: {len(todo)}, {processes} at a time")
         with suppress(TimeIsUp):
             render(todo, until, lambda title: counting(console, title, "scenes"))
             if processes == 1:  # here, with all threads

@@ -390,4 +390,4 @@ def test_a_table_of_areas_by_hand():
     result = {"weights": "mine", "faithfulness": {"flow": {"black": kinds, "blurred": dict.fromkeys(kinds, figure)}}}
     head, _, row = areas([result]).splitlines()
     assert head == "| network | map | deletion, blurred | insertion, blurred | deletion, black | insertion, black |"
-    assert row == "| `mine` | flow | 50.0 ± 25.0 | 50.0 ± 25.0 | 1.2 ± 0.1 | 50.0 ± 25.0 |"
+    assert row == "| `mine` | flow | 50.0±25.0 | 50.0±25.0 | 1.2±0.1 | 50.0±25.0 |"
