@@ -303,7 +303,7 @@ REFUSED = [
     (refused(lambda a: a[:, :, ::2]), r"of getitem\(.*\) is unknown"),
     (refused(lambda a: a.split(2, 2)[0]), r"of split\(.*, 2, 2\) is unknown"),
     (refused(lambda a: a.permute(0, 2, 3, 1)), "of Branches is unknown: it must give one map of features"),
-    (refused(lambda a: a.permute(0, 2, 3, 1) + a), "add joins features whose axes stand in different orders"),
+    (refused(lambda a: a.permute(0, 2, 3, 1) + a), "add joins features whose axes are in different orders"),
     (refused(lambda a: a.permute(0, 1, 3, 2).mean(-1)), r"of mean\(.*\) is unknown"),
     (refused(lambda a: a.permute(0, 3, 1, 2), Turned(LAST, nn.Conv2d(4, 4, 3))), "of Conv2d is unknown; expected"),
     (refused(lambda a: a.permute(0, 1, 3, 2), Turned((0, 1, 3, 2), nn.Linear(9, 9))), "of Linear is unknown; expected"),

@@ -89,9 +89,9 @@ def test_a_new_row_of_models_stands_in_the_tables(monkeypatch):
 
 def test_where_the_numbers_come_from():
     runs = fake_table()
-    assert f"{len(runs)} runs took 8.9 hours together, on: 2 cores, 8 GiB." in results_page(runs, NOWHERE)
+    assert f"{len(runs)} runs took 8.9 hours in all. Machines: 2 cores, 8 GiB." in results_page(runs, NOWHERE)
     again = results_page([fake_run(measured={"hardware": "1 core"}), fake_run(seed=1)], NOWHERE)
-    assert "1 were measured again from their weights, on: 1 core." in again
+    assert "1 were measured again from their weights. Machines: 1 core." in again
 
 
 def test_figures_are_of_the_largest_budget_the_papers_rows_and_others_apart(tmp_path):
