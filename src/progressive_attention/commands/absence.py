@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     if is_guess:
         auroc = f"AUROC {figures['auroc']:.3f}, 95 % {low:.3f} to {high:.3f}"
         remedy = "so no threshold is kept; train longer, or measure on more questions"
-        console.print(f"warning: {figures['score']} is no better than a guess ({auroc}), {remedy}", soft_wrap=True)
+        console.print(f"warning: {figures['score']} may be no better than a guess ({auroc}), {remedy}", soft_wrap=True)
     keep = not is_guess and folder.resolve() not in {path.resolve() for path in pretrained().values()}
     if keep:
         write_json(folder / "config.json", {**trained.about, "absence": figures})
