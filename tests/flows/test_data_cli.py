@@ -66,6 +66,8 @@ def test_import_csv_and_check(pets: list[dict[str, str]], capsys: pytest.Capture
     assert "train │ 9 │ 9 │ 8 │ 2 │ 3" in checked
     assert "query: 2 words: cat 7, dog 6" in checked
     assert "0 errors, 0 warnings, 2 notes; 13 of 13 rows can be used" in checked
+    assert "rejected before, by the import: 2, in rejected.parquet" in checked
+    assert "set holds an imported data set" in error_of(capsys, "train", "--data", "set", "--out", "set")
     assert "note: rare query dog: train 4, validation 1, test 1" in checked
     assert "next: pan train --data set --out runs/mine" in checked
 

@@ -179,6 +179,13 @@ def test_another_backbone_brings_its_recipe_and_weights(photographs):
     assert {job.recipe.name for job in own} == {"photographs"}  # an experiment of one's own keeps its recipe
 
 
+def test_random_weights_are_announced(photographs, capsys):
+    command = ["reproduce", "table2", "--data", str(photographs / "set"), "--out", "new", "--plan", "--models", "san"]
+    for weights, announced in (([], True), (["--backbone-weights", "w.safetensors"], False)):
+        assert main([*command, *weights]) == 0
+        assert ("vgg16 starts from random weights" in capsys.readouterr().err) == announced
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -46,6 +46,8 @@ def show(report: Mapping[str, Any]) -> None:
     """An audit's report for a person: sizes, words, findings, and what comes next."""
     from rich.console import Console
 
+    from progressive_attention.data.table import REJECTED_TABLE
+
     Console().print(size_table(report["splits"], f"{report['folder']}, {report['images']:,} images"))
     lines = [f"{kind}: {words(counts)}" for kind, counts in report["words"].items()]
     for finding in report["findings"]:
@@ -63,6 +65,8 @@ def show(report: Mapping[str, Any]) -> None:
     total = ", ".join(f"{count:,} {severity}{'' if count == 1 else 's'}" for count, severity in counts)
     usable = sum(split["usable"] for split in report["splits"].values())
     lines += ["", f"{total}; {usable:,} of {report['rows']:,} rows can be used"]
+    if report["rejected"]:
+        lines.append(f"rejected before, by the import: {report['rejected']:,}, in {REJECTED_TABLE} with the reasons")
     if any(item["rows"] for finding in report["findings"] for item in finding["items"]):
         lines.append(f"rows count from 1, the first in {report['table']}")
     can_train = report["words"]["attribute"] and all(report["splits"][name]["rows"] for name in ("train", "validation"))

@@ -55,11 +55,15 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from progressive_attention.evaluation.ask import pick_device
+    from progressive_attention.network.backbone import BACKBONES
     from progressive_attention.reproduce import campaign
 
     device, console = pick_device(arguments.device), Console(stderr=True)
     changes = {name: getattr(arguments, name) for name in CHANGES}
     jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
+    without = [dict(job.network_changes).get("backbone") for job in jobs if job.folder and not job.backbone_weights]
+    if random := ", ".join(sorted({*without} - {None, *BACKBONES})):
+        campaign.print_plain(console, f"note: {random} starts from random weights; name others with --backbone-weights")
     if arguments.plan:
         for name, state in campaign.states(jobs, arguments.out):
             print(name, state)

@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train until the recipe ends; an interrupted run goes on by the same command."""
     from rich.console import Console
 
+    from progressive_attention.data.table import ABOUT
     from progressive_attention.evaluation.ask import pick_device
     from progressive_attention.evaluation.kept import load_with_bar, warn_of_unreadable
     from progressive_attention.evaluation.summaries import score_of
@@ -86,6 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
     from progressive_attention.training.setup import prepared
     from progressive_attention.training.tensorboard_log import TensorBoardLog
 
+    if (arguments.out / ABOUT).exists():
+        raise ValueError(f"{arguments.out} holds an imported data set; give the run a folder of its own with --out")
     console, device = Console(stderr=True, quiet=not is_first()), pick_device(arguments.device)
     note = "" if arguments.backbone else choose_backbone(arguments)
     photographs = arguments.backbone not in BACKBONES

@@ -26,7 +26,8 @@ def audit(folder: Path, progress: file_checks.Progress | None = None) -> dict[st
 
     "findings", errors first: kind, severity, remedy, and items (``checks.Finding``, rows from 1). "splits": rows of
     each, "usable" ones, images, queries and attributes. "words": the rows of each query and attribute by split.
-    "errors", "warnings", "notes": how many items there are. Raises ValueError as ``read_folder`` does.
+    "errors", "warnings", "notes": how many items there are. "rejected": rows that the import left out. Raises
+    ValueError as ``read_folder`` does.
     """
     manifest = read_folder(folder)
     table, read = manifest.table, file_checks.decoded
@@ -60,6 +61,7 @@ def audit(folder: Path, progress: file_checks.Progress | None = None) -> dict[st
         "table": str(find_manifest(folder)),
         "source": manifest.about.get("source"),
         "rows": len(table),
+        "rejected": sum(manifest.about.get("rejected", {}).values()),
         "images": len(images),
         "masks": len(masks),
         "splits": {s: {"rows": n["rows"], "usable": usable[s], **n} for s, n in sizes(table).items()},

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from progressive_attention.evaluation.attention import MAPS
+from progressive_attention.metrics.vaw import TOP
 
 VALIDATION_SCORES = {
     "validation_accuracy": "validation accuracy",
@@ -71,7 +72,8 @@ def label_rows(summary: dict[str, Any]) -> Rows:
     """Measure, network and query alone: the questions, how well they are ranked, and where the network looked."""
     rows: Rows = [("questions", f"{summary['count']:,}", "")]
     for name, what in LABEL_MEASURES.items():
-        rows.append((what, percent(summary[name]), percent(summary.get(f"query_prior_{name}"))))
+        if len(summary["by_attribute"]) > TOP or not name.endswith("15"):  # of fewer, all are among the top
+            rows.append((what, percent(summary[name]), percent(summary.get(f"query_prior_{name}"))))
     for target in ("box", "mask"):
         for name in MAPS:
             ratio = f"true-positive ratio, {name} map in the {target}"
