@@ -13,6 +13,8 @@ INPUTS := $(VENV)/.made pyproject.toml constraints.txt
 TOOLS := build/tools
 OLDEST := build/oldest
 PYTHONS ?= 3.11 3.12 3.13
+# They fork their work, which torch forbids where other tests ran backward.
+FAULTS := tests/robustness/test_faults.py
 SUITE ?= all
 JSON ?= build/bench.json
 
@@ -34,8 +36,8 @@ test: lint  ## style, types, and the tests of each part
 	$(FAST) tests/unit tests/contract
 
 check: $(VENV)/.dev  ## the rest of the gate: commands, pages, documents, campaigns, faults and fuzz
-	$(FAST) tests/flows tests/robustness --ignore tests/robustness/test_faults.py
-	$(FAST) tests/robustness/test_faults.py  # forks its work, which torch forbids where other tests ran backward
+	$(FAST) tests/flows tests/robustness --ignore $(FAULTS)
+	$(FAST) $(FAULTS)
 
 slow: $(VENV)/.dev  ## the slow tests: whole trainings, shipped weights re-measured
 	$(PYTEST) -m slow
@@ -50,7 +52,8 @@ oldest: $(TOOLS)/.made  ## the fast tests with the oldest dependencies that pypr
 	$(TOOLS)/bin/uv venv --quiet --clear --python 3.11 $(OLDEST)
 	$(TOOLS)/bin/uv pip compile --quiet --no-deps --resolution lowest-direct pyproject.toml -o $(OLDEST)/direct.txt
 	$(TOOLS)/bin/uv pip install --quiet --python $(OLDEST) -c $(OLDEST)/direct.txt -e '.[dev]'
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -m "not slow and not gpu" --timeout 300 -n auto --maxprocesses 8 \
+	  --ignore $(FAULTS)
 
 wheels: $(TOOLS)/.made  ## build sdist and wheel, try them in bare environments: make wheels PYTHONS="3.11 3.13"
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python tools/check_wheels.py $(PYTHONS)
@@ -59,7 +62,7 @@ audit: $(TOOLS)/.made  ## known vulnerabilities of the pinned versions, asked of
 	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 coverage: $(VENV)/.dev  ## lines and branches that the fast tests run
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8 \
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" --timeout 600 -n auto --maxprocesses 8 --ignore $(FAULTS) \
 	  --cov --cov-report term:skip-covered
 
 mutants: $(VENV)/.dev  ## mutants of the equations, geometry, metrics and scenes that no test notices
