@@ -50,7 +50,8 @@ def asked_one_by_one(network: Trained, image: torch.Tensor, query: torch.Tensor)
         for layer in range(len(prediction.attention)):
             each[f"attention_{layer + 1}"] = prediction.attention[layer][0, 0]
         maps = pixel_maps(prediction, geometry(network.model))
-        each |= {f"attention_{shown}": maps[shown][0, 0] for shown in ("flow", "accumulated") if shown in maps}
+        shown = ["activation"] * (prediction.likelihood == "bernoulli") + ["flow", "accumulated"]
+        each |= {f"attention_{name}": maps[name][0, 0] for name in shown if name in maps}
         for name, tensor in each.items():
             found.setdefault(name, []).append(tensor.detach().float())
     return {name: torch.stack(rows) for name, rows in found.items()}
@@ -106,7 +107,9 @@ def test_any_number_of_images(san):
     network, path = san
     given, found = session_of(path).get_inputs(), session_of(path).get_outputs()
     assert {one.name: one.shape for one in given} == {"image": ["batch", 3, PIXELS, PIXELS], "query": ["batch"]}
-    assert [one.shape for one in found] == [["batch", 3], ["batch", 2, 2], *[["batch", PIXELS, PIXELS]] * 2]
+    maps = ["attention_activation", "attention_flow", "attention_accumulated"]  # the one shown first goes first
+    assert [one.name for one in found] == ["log_prob", "attention_1", *maps]
+    assert [one.shape for one in found] == [["batch", 3], ["batch", 2, 2], *[["batch", PIXELS, PIXELS]] * 3]
     image, query = random_questions(network.model, 33)
     assert_close(answers(path, image, query), asked_one_by_one(network, image, query), **CLOSE)
 

@@ -18,6 +18,7 @@ from progressive_attention.evaluation.absence import detector
 from progressive_attention.files import replacing
 from progressive_attention.maps.pixel_maps import pixel_maps
 from progressive_attention.maps.receptive_field import geometry
+from progressive_attention.maps.shown_maps import FIRST
 from progressive_attention.network.question_network import Prediction, QuestionNetwork
 from progressive_attention.predict import export_web as web_page
 from progressive_attention.saved import Trained
@@ -47,15 +48,16 @@ class OneQuestion(nn.Module):
         """What a file gives, by name, float32; of a prediction with K = 1.
 
         ``log_prob`` (B, A); ``attention_1`` ... ``attention_L`` (B, H_l, W_l), gates in [0, 1] and then a map that sums
-        to one; of the maps (B, H, W) on the image's pixels ``attention_flow`` and ``attention_accumulated``. Spatial
-        transformers have no layers, and their region as ``attention_accumulated``; networks without attention only
-        ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is there, where a threshold for it
-        is known (``absence``).
+        to one; of the maps (B, H, W) on the image's pixels the one shown first (``shown_map``), ``attention_flow`` and
+        ``attention_accumulated``. Spatial transformers have no layers, and their region as ``attention_accumulated``;
+        networks without attention only ``log_prob``. ``presence`` (B,), the higher the surer that the asked object is
+        there, where a threshold for it is known (``absence``).
         """
-        maps = pixel_maps(prediction, self.geometry)
+        maps, likelihood = pixel_maps(prediction, self.geometry), self.network.config.likelihood
         named = {"log_prob": prediction.log_prob}
         named |= {f"attention_{layer}": attention for layer, attention in enumerate(prediction.attention, 1)}
-        named |= {f"attention_{name}": maps[name] for name in ("flow", "accumulated") if name in maps}
+        names = dict.fromkeys((FIRST[likelihood][0], "flow", "accumulated"))
+        named |= {f"attention_{name}": maps[name] for name in names if name in maps}
         if self.detector:
             named["presence"] = self.detector.score(prediction)
         return {name: tensor[:, 0].float() for name, tensor in named.items()}

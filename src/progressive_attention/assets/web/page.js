@@ -57,7 +57,10 @@ function mapsOf(found) {
     const name = i + 1 < last ? `gate ${i + 1}` : "softmax";
     return [name, placed(found[`attention_${i + 1}`].data, layer), layer.cell];
   });
-  if (found.attention_flow) named.unshift(["flow", found.attention_flow.data, cell]);
+  for (const name of ["flow", "activation"]) {
+    const map = found[`attention_${name}`];
+    if (map) named.unshift([name, map.data, cell]);
+  }
   if (found.attention_accumulated) named.push([last ? "all" : "region", found.attention_accumulated.data, cell]);
   return named.map(([name, values, size]) => {
     const smooth = smoothed(values, about.image_size, size);
