@@ -64,7 +64,7 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 with one line on what was wrong, 130 when interrupted.
+    """Run a command; returns 0, 2 with one line on what was wrong, 130 if interrupted, or 141 if nobody reads on.
 
     If there are several processes, the first one prints errors; another one only what ends it alone.
     """
@@ -77,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(words if words or argv is not None else ["--help"])
         name = f"pan {arguments.command}"
         arguments.started, arguments.line = started, shlex.join(["pan", *words])
-        return run(arguments, several)
+        code = run(arguments, several)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if (text := one_line(error)) is None:
             raise

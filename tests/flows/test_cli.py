@@ -331,6 +331,14 @@ def test_interrupt_is_told(monkeypatch, capsys, place: str, name: str) -> None:
     assert capsys.readouterr().err == f"{name}: stopped\n"
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "progressive_attention", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_the_command_alone_shows_what_there_is(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pan"])
     with pytest.raises(SystemExit) as end:

@@ -8,7 +8,7 @@ from tiny_models import build, every_scoring_model, pictures
 from torch import nn
 from torch.testing import assert_close
 
-from progressive_attention.maps.pixel_maps import Reach, flow_map, handed_down, last_map
+from progressive_attention.maps.pixel_maps import Reach, as_density, flow_map, handed_down, last_map
 from progressive_attention.maps.receptive_field import geometry
 from progressive_attention.maps.stage_graph import steps_of
 from progressive_attention.network.build import build_model
@@ -123,6 +123,17 @@ def test_mass_is_conserved_and_one_layer_has_its_last_map(name):
     assert_close(flow.sum((-2, -1)), torch.tensor([[1, 1], [1, 0]]).double(), rtol=0, atol=1e-12)
     if len(prediction.attention) == 1:
         assert_close(flow, last_map(prediction, where), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_each_gate_weighs_by_its_attention_and_the_magnitudes_fourth_power():
+    model = build("pan-hard-ctx").double().eval()
+    prediction, where = model(pictures(1).double(), torch.tensor([[1]])), geometry(model)
+    *gates, share = [layer[0, 0] for layer in prediction.attention]
+    for gate, magnitude in reversed(list(zip(gates, prediction.magnitude[:-1], strict=True))):
+        share = handed_down_slowly(share, gate * magnitude[0, 0] ** 4, [nn.Conv2d(1, 1, 3), nn.MaxPool2d(2)])
+    expected = as_density(share[None, None], where.fields[0], where.image_size)
+    assert_close(flow_map(prediction, where), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-300, 1e-160, 1e150, 1e300])
