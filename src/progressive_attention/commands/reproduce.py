@@ -61,8 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
     device, console = pick_device(arguments.device), Console(stderr=True)
     changes = {name: getattr(arguments, name) for name in CHANGES}
     jobs = campaign.plan(arguments.target, arguments.models, arguments.datasets, **changes)
-    without = [dict(job.network_changes).get("backbone") for job in jobs if job.folder and not job.backbone_weights]
-    if random := ", ".join(sorted({*without} - {None, *BACKBONES})):
+    without = [job for job in jobs if job.folder and not job.backbone_weights]
+    backbones = {dict(job.network_changes).get("backbone", "conv-stack") for job in without}
+    if random := ", ".join(sorted(backbones - {*BACKBONES})):
         campaign.print_plain(console, f"note: {random} starts from random weights; name others with --backbone-weights")
     if arguments.plan:
         for name, state in campaign.states(jobs, arguments.out):
