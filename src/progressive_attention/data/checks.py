@@ -127,10 +127,10 @@ def about(table: pa.Table, kind: str, rows: Iterable[Any], detail: str) -> Findi
 def missing_cells(table: pa.Table) -> Findings:
     """Rows without image, query or answer, or of an unknown split."""
     for kind, column in (("no image", "image"), ("no query", "query"), ("no attributes", answer_column(table))):
-        for row in pc.indices_nonzero(table[column].is_null()).to_pylist():
+        for row in np.flatnonzero(table[column].is_null().to_numpy()):
             yield about(table, kind, [row], "write [] where none is true, in CSV ;" if column == "attributes" else "")
-    for row in pc.indices_nonzero(pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))).to_pylist():
-        split = table["split"][row].as_py()
+    for row in np.flatnonzero(~pc.is_in(table["split"], pa.array(SPLITS)).to_numpy()):
+        split = table["split"][int(row)].as_py()
         yield about(table, "unknown split", [row], f"{split!r}, expected one of {', '.join(SPLITS)}")
 
 

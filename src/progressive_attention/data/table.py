@@ -16,9 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import msgspec
 import numpy as np
@@ -256,7 +258,8 @@ def tidy(table: pa.Table, repaired: Counter[str]) -> pa.Table:
 def tidy_words(cells: pa.Array, repaired: Counter[str] | None) -> pa.Array:
     """Words (R,) without blanks around them, null where nothing is left; unless paths (None), composed (NFC)."""
     bare = pc.utf8_trim_whitespace(cells)
-    composed = bare if repaired is None else pc.utf8_normalize(bare, "NFC")
+    # Before version 26, pyarrow's own utf8_normalize changes nothing.
+    composed = bare if repaired is None else mapped(partial(normalize, "NFC"), bare)
     if repaired is not None:
         repaired[BLANKS] += pc.sum(pc.not_equal(cells, bare)).as_py() or 0
         repaired[NOT_NFC] += pc.sum(pc.not_equal(bare, composed)).as_py() or 0
